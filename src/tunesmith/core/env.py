@@ -1,0 +1,62 @@
+"""The one place that reads environment variables, and the table of those that mean something here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["TABLE", "Variable", "cache_dir", "get", "get_bool", "get_int", "set_default"]
+
+_TRUE = {"1", "true", "yes", "y", "on"}
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    name: str
+    default: str
+    meaning: str
+
+
+TABLE: dict[str, Variable] = {
+    variable.name: variable
+    for variable in (
+        Variable("TUNESMITH_CACHE", "", "folder for converted models and caches (default: the user cache folder)"),
+        Variable("TUNESMITH_LOG", "info", "log level: debug, info, warning or error"),
+        Variable("TUNESMITH_DEBUG", "0", "show the traceback of an error that a user can mend"),
+        Variable("XDG_CACHE_HOME", "", "base of the user cache folder"),
+        Variable("HF_HUB_OFFLINE", "0", "never ask the Hugging Face hub"),
+        Variable("HF_TOKEN", "", "access token of the Hugging Face hub"),
+        Variable("WORLD_SIZE", "1", "number of processes, set by the launcher"),
+        Variable("RANK", "0", "number of this process, set by the launcher"),
+        Variable("LOCAL_RANK", "0", "number of this process on its machine, set by the launcher"),
+        Variable("NO_COLOR", "", "no colour in terminal output"),
+        Variable("CI", "", "set by continuous integration"),
+    )
+}
+
+
+def get(name: str) -> str:
+    """Value of a variable of the table, or its default."""
+    return os.environ.get(name) or TABLE[name].default
+
+
+def get_bool(name: str) -> bool:
+    return get(name).strip().lower() in _TRUE
+
+
+def get_int(name: str) -> int:
+    return int(get(name))
+
+
+def set_default(name: str, value: str) -> None:
+    """Set a variable that a library underneath reads, unless the user has set it."""
+    os.environ.setdefault(name, value)
+
+
+def cache_dir() -> Path:
+    """The folder for what can be made again; not created here."""
+    if explicit := get("TUNESMITH_CACHE"):
+        return Path(explicit).expanduser()
+    base = Path(get("XDG_CACHE_HOME")).expanduser() if get("XDG_CACHE_HOME") else Path.home() / ".cache"
+    return base / "tunesmith"

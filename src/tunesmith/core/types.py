@@ -1,0 +1,129 @@
+"""The data currency: what a dataset row becomes, and what rendering makes of it. No tensors.
+
+    row (dict) --format--> Example (Text | Chat | Preference | Feedback | Prompt) --Renderer--> Encoded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+__all__ = [
+    "Chat",
+    "Encoded",
+    "Example",
+    "Feedback",
+    "Message",
+    "Origin",
+    "Preference",
+    "Prompt",
+    "Role",
+    "Text",
+    "ToolCall",
+]
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row came from. `line` is 1-based and the place in the file where the row begins; None where the
+    format has no lines (Parquet, Arrow): then `row`, 0-based, tells it."""
+
+    file: str
+    row: int
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line is not None else f"{self.file}, row {self.row}"
+
+
+NOWHERE = Origin("(in memory)", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model made. `arguments` is the parsed JSON object."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat. `content` of an assistant holds neither thoughts nor tool calls: they are parsed out
+    into `reasoning` and `tool_calls`. `trained` overrules the mask for this message (None: by the run's rules)."""
+
+    role: Role
+    content: str
+    reasoning: str | None = None
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    trained: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text, for pre-training."""
+
+    text: str
+    origin: Origin = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation; a system message, if any, comes first. `tools` are JSON schemas in OpenAI's form."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+    origin: Origin = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A prompt with a better and a worse continuation."""
+
+    prompt: Sequence[Message]
+    chosen: Sequence[Message]
+    rejected: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+    origin: Origin = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A prompt and an answer that was liked or not."""
+
+    prompt: Sequence[Message]
+    answer: Sequence[Message]
+    liked: bool
+    tools: Sequence[Mapping[str, Any]] = ()
+    origin: Origin = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt alone, for generation; `extra` carries the row's other columns to reward functions."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = NOWHERE
+
+
+Example: TypeAlias = Text | Chat | Preference | Feedback | Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One training sequence: token ids, and for each whether the model is trained to write it. Equal lengths."""
+
+    ids: Sequence[int]
+    trained: Sequence[bool]
+    origin: Origin = NOWHERE
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.trained), f"{len(self.ids)} ids, {len(self.trained)} mask entries"
