@@ -1,0 +1,53 @@
+# Everything a developer runs. `make` alone lists the targets.
+#   make demo    install, fetch the demo model, fine-tune it, show it before and after
+#   make test    the quick suite: lint, types, import directions, unit tests
+#   make ci      the quick and the slow suite, each timed
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Two cores are what the quick suite is timed on.
+WORKERS ?= 2
+
+# One thread per process (the models of the tests are too small to share), and never the network.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
+	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
+
+.PHONY: help setup test lint test-slow ci demo bench-startup clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+setup: $(STAMP) ## create .venv and install the tested versions
+
+# Runs again only when what is to be installed has changed.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the tested versions into $(VENV) (the first time takes minutes) ..."
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+lint: $(STAMP) ## ruff, mypy, import-linter
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+test: lint ## the quick suite
+	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
+
+test-slow: $(STAMP) ## the slow suite: demo, learning tests, the wheel
+	@$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS)
+
+ci: ## both suites, each timed; fails if one does
+	@$(PYTHON) scripts/ci.py
+
+demo: $(STAMP) ## fine-tune a real chat model and show what it learnt
+	@$(BIN)/python -m tunesmith demo
+
+bench-startup: $(STAMP) ## how long the quick verbs take to start
+	@$(BIN)/python bench/startup.py
+
+clean: ## remove caches and build output, keep .venv
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
