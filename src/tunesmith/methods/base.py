@@ -1,0 +1,73 @@
+"""The contract of a method, and the few things that several of them need."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tunesmith.config import MethodConfig
+    from tunesmith.models.family import Family
+
+__all__ = ["NO_ADAPTERS", "Adapters", "Method", "ParameterCount", "count_parameters", "set_trainable", "split_names"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """Adapters that the config names, in order, and the sub-folder of their repository that holds the weights."""
+
+    names: Sequence[str] = ()
+    folder: str | None = None
+
+
+NO_ADAPTERS = Adapters()
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterCount:
+    trained: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.trained:,} of {self.total:,} parameters are trained ({self.trained / self.total:.2%})"
+
+
+class Method(ABC):
+    """Decides which parameters of a model train. `apply` may return another module that wraps the model."""
+
+    def __init__(self, config: MethodConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def apply(self, model: Any, family: Family, *, keep_dtype: bool, adapters: Adapters = NO_ADAPTERS) -> Any:
+        """Set `requires_grad` everywhere and return the model to train.
+
+        Trained parameters are float32, whatever the frozen ones are, unless `keep_dtype` (pure_bf16).
+        """
+
+
+def set_trainable(named: Iterable[tuple[str, nn.Parameter]], names: set[str] | None, *, keep_dtype: bool) -> None:
+    """Train the parameters in `names` (None: all) in float32 unless `keep_dtype`; freeze the others."""
+    for name, parameter in named:
+        trained = (names is None or name in names) and parameter.is_floating_point()
+        parameter.requires_grad_(trained)
+        if trained and not keep_dtype:
+            parameter.data = parameter.data.float()
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return ParameterCount(trained, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def split_names(value: str | Sequence[str] | None) -> list[str]:
+    """`a, b` or [a, b] -> ["a", "b"]; None -> []."""
+    if value is None:
+        return []
+    parts = re.split(r"\s*,\s*", value.strip()) if isinstance(value, str) else [str(item) for item in value]
+    return [part for part in parts if part]

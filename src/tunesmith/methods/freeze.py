@@ -1,0 +1,79 @@
+"""Train some layers and freeze the rest."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import Problem, UsageError
+from tunesmith.core.suggest import did_you_mean
+from tunesmith.methods.base import NO_ADAPTERS, Adapters, Method, set_trainable, split_names
+
+if TYPE_CHECKING:
+    from tunesmith.models.family import Family
+
+__all__ = ["Freeze"]
+
+_LAYER = re.compile(r"\.(\d+)\.")  # the first number in a parameter's name is the number of its layer
+
+
+class Freeze(Method):
+    """`freeze_trainable_layers` n > 0: the last n layers; n < 0: the first -n. `freeze_trainable_modules` restricts
+    that to named parts of a layer; `freeze_extra_modules` adds parts outside the layers."""
+
+    def apply(self, model: Any, family: Family, *, keep_dtype: bool, adapters: Adapters = NO_ADAPTERS) -> Any:
+        names = [name for name, _ in model.named_parameters()]
+        depth = self._depth(names, model)
+        wanted = self.config.freeze_trainable_layers
+        layers = set(range(depth - wanted, depth) if wanted > 0 else range(-wanted))
+        trained = self._in_layers(names, layers) | self._extra(names)
+        set_trainable(model.named_parameters(), trained, keep_dtype=keep_dtype)
+        return model
+
+    def _depth(self, names: list[str], model: Any) -> int:
+        """Number of layers. Raises UsageError if it is smaller than what the config asks for."""
+        depth = 1 + max((int(found.group(1)) for name in names if (found := _LAYER.search(name))), default=-1)
+        wanted = self.config.freeze_trainable_layers
+        if wanted == 0 or abs(wanted) > depth:
+            raise UsageError(
+                Problem(
+                    "E-METHOD-002",
+                    f"{type(model).__name__} has {depth} layers",
+                    where="freeze_trainable_layers",
+                    got=str(wanted),
+                    fix=f"a number from 1 to {depth} (the last ones) or from -1 to -{depth} (the first ones)",
+                )
+            )
+        return depth
+
+    def _in_layers(self, names: list[str], layers: set[int]) -> set[str]:
+        inside = [(name, found) for name in names if (found := _LAYER.search(name))]
+        modules = split_names(self.config.freeze_trainable_modules)
+        chosen = {name for name, found in inside if int(found.group(1)) in layers}
+        if modules == ["all"]:
+            return chosen
+        known = {part for name, found in inside for part in name[found.end() :].split(".")[:-1]}
+        _check_names(modules, known, "freeze_trainable_modules")
+        return {name for name in chosen if set(_LAYER.split(name, maxsplit=1)[2].split(".")) & set(modules)}
+
+    def _extra(self, names: list[str]) -> set[str]:
+        modules = split_names(self.config.freeze_extra_modules)
+        outside = [name for name in names if not _LAYER.search(name)]
+        known = {part for name in outside for part in name.split(".")[:-1]}
+        _check_names(modules, known, "freeze_extra_modules")
+        return {name for name in outside if set(name.split(".")) & set(modules)}
+
+
+def _check_names(modules: list[str], known: set[str], key: str) -> None:
+    problems = [
+        Problem(
+            "E-METHOD-003",
+            f'no module is called "{module}" there',
+            where=key,
+            fix=did_you_mean(module, known) or "one of: " + ", ".join(sorted(known)),
+        )
+        for module in modules
+        if module not in known
+    ]
+    if problems:
+        raise UsageError(problems)

@@ -1,0 +1,59 @@
+"""Attach adapters to a base model, and fold them into its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import MissingInputError, Problem
+from tunesmith.core.log import get_logger
+from tunesmith.methods.base import Adapters
+from tunesmith.models.locate import check_folder
+
+__all__ = ["attach_adapter", "merge_adapters"]
+
+
+def attach_adapter(
+    model: Any, name: str, folder: str | None = None, *, trainable: bool = False, keep_dtype: bool = True
+) -> Any:
+    """`model` with the adapter `name` on top. Raises MissingInputError if the adapter is not there or does not fit."""
+    inside = str(Path(name) / folder) if folder and Path(name).is_dir() else name
+    check_folder(inside, "adapter_name_or_path", must_hold="adapter_config.json")
+
+    from peft import PeftModel
+
+    arguments = {"subfolder": folder} if folder and inside == name else {}
+    try:
+        return PeftModel.from_pretrained(
+            model, inside, is_trainable=trainable, autocast_adapter_dtype=not keep_dtype, **arguments
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise MissingInputError(
+            Problem(
+                "E-METHOD-005",
+                "the adapter does not fit this model",
+                where=f"adapter_name_or_path: {name}",
+                got=str(error).strip().splitlines()[0],
+                fix="name the base model that the adapter was trained on in model_name_or_path",
+            )
+        ) from error
+
+
+def merge_adapters(model: Any, adapters: Adapters) -> Any:
+    """The plain model with every adapter folded into its weights, in order. A non-finite weight is an error."""
+    for name in adapters.names:
+        attached = attach_adapter(model, name, adapters.folder)
+        try:
+            model = attached.merge_and_unload(safe_merge=True)
+        except ValueError as error:  # PEFT's own check of the merged weights
+            raise MissingInputError(
+                Problem(
+                    "E-METHOD-006",
+                    "the adapter holds values that are not finite",
+                    where=f"adapter_name_or_path: {name}",
+                    got=str(error).strip().splitlines()[0],
+                    fix="use an earlier checkpoint of that run",
+                )
+            ) from error
+        get_logger().info("merged the adapter %s", name)
+    return model

@@ -1,0 +1,116 @@
+"""Load a causal language model for training or for generation, with everything that must be true about it checked."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import MachineError, MissingInputError, Problem
+from tunesmith.core.log import get_logger
+from tunesmith.models.family import Family, family_of
+from tunesmith.models.locate import check_folder
+from tunesmith.models.tokenizer import hub_arguments, load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from tunesmith.config import ModelConfig
+
+__all__ = ["ATTENTION", "Loaded", "load", "torch_dtype"]
+
+# `flash_attn` of the config -> `attn_implementation` of transformers. `auto` is SDPA wherever the model knows it.
+ATTENTION = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A model with what belongs to it."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    family: Family
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """`float32`, `bfloat16` or `float16` as torch's object."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def load(config: ModelConfig, *, dtype: str, attention: str = "sdpa", device: str = "cpu") -> Loaded:
+    """Tokenizer and model in `dtype` on `device`.
+
+    Raises MissingInputError where the model is not there or is no language model, MachineError where a package that
+    the config asks for is missing.
+    """
+    tokenizer = load_tokenizer(config)
+    model = _build(config, dtype, attention)
+    _check_vocabulary(model, tokenizer, str(config.model_name_or_path))
+    _check_forward(model)
+    return Loaded(model.to(device), tokenizer, family_of(model.config.model_type))
+
+
+def _build(config: ModelConfig, dtype: str, attention: str) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name = config.model_name_or_path
+    assert name, "checked by the config"
+    check_folder(name, "model_name_or_path", must_hold="config.json")
+    arguments = {"dtype": torch_dtype(dtype), "attn_implementation": attention}
+    try:
+        if config.train_from_scratch:
+            settings = AutoConfig.from_pretrained(name, **hub_arguments(config))
+            get_logger().info("train_from_scratch: random weights, nothing is read from %s but its shape", name)
+            return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
+        return AutoModelForCausalLM.from_pretrained(
+            name, low_cpu_mem_usage=config.low_cpu_mem_usage, **arguments, **hub_arguments(config)
+        )
+    except ImportError as error:
+        raise MachineError(
+            Problem(
+                "E-MODEL-005",
+                "a package that this model or attention needs is missing",
+                where=f"model_name_or_path: {name}, flash_attn: {config.flash_attn}",
+                got=str(error).strip().splitlines()[0],
+                fix="install it, or write flash_attn: auto",
+            )
+        ) from error
+    except (OSError, ValueError) as error:
+        raise MissingInputError(
+            Problem(
+                "E-MODEL-006",
+                "the model cannot be loaded",
+                where=f"model_name_or_path: {name}",
+                got=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+                fix="check the name, the network and your access; a local folder needs config.json and safetensors",
+            )
+        ) from error
+
+
+def _check_vocabulary(model: PreTrainedModel, tokenizer: Any, name: str) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise MissingInputError(
+            Problem(
+                "E-MODEL-007",
+                "the tokenizer knows more tokens than the model has embeddings for",
+                where=f"model_name_or_path: {name}",
+                got=f"{len(tokenizer)} tokens, {rows} embedding rows",
+                fix="the tokenizer is of another model, or tokens were added to it: use the model's own",
+            )
+        )
+
+
+def _check_forward(model: PreTrainedModel) -> None:
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        raise MachineError(
+            Problem(
+                "E-MODEL-008",
+                "this architecture cannot restrict its output layer to chosen positions",
+                got=type(model).__name__,
+                fix="use a transformers release in which its forward() takes logits_to_keep",
+            )
+        )

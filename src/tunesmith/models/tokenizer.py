@@ -1,0 +1,73 @@
+"""Load a tokenizer, and nothing else: rendering and `data preview` need no weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import MachineError, MissingInputError, Problem
+from tunesmith.models.locate import check_folder
+
+if TYPE_CHECKING:
+    from tunesmith.config import ModelConfig
+
+__all__ = ["hub_arguments", "load_tokenizer", "pad_id_of"]
+
+
+def hub_arguments(config: ModelConfig) -> dict[str, Any]:
+    """What every `from_pretrained` of transformers gets from the config."""
+    arguments = {
+        "cache_dir": config.cache_dir,
+        "revision": config.model_revision,
+        "token": config.hf_hub_token,
+        "trust_remote_code": config.trust_remote_code,
+    }
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The model's fast tokenizer.
+
+    Raises MissingInputError where model or tokenizer cannot be found, MachineError where it has no fast form.
+    """
+    assert config.model_name_or_path, "checked by the config"
+    name = config.model_name_or_path
+    check_folder(name, "model_name_or_path", must_hold="config.json")
+
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **hub_arguments(config))
+    except (OSError, ValueError, ImportError) as error:
+        raise MissingInputError(
+            Problem(
+                "E-MODEL-003",
+                "the tokenizer cannot be loaded",
+                where=f"model_name_or_path: {name}",
+                got=_first_line(error),
+                fix="the folder or repository needs tokenizer.json (or what makes it) beside the weights",
+            )
+        ) from error
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise MachineError(
+            Problem(
+                "E-MODEL-004",
+                "this tokenizer has no fast form, which masks are made from",
+                where=f"model_name_or_path: {name}",
+                got=type(tokenizer).__name__,
+                fix="convert it once with transformers and save the folder with its tokenizer.json",
+            )
+        )
+    return tokenizer
+
+
+def pad_id_of(tokenizer: Any) -> int:
+    """An id to fill batches with. Which one does not matter: padding is masked, and labels come from the renderer."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if candidate is not None:
+            return int(candidate)
+    return 0
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

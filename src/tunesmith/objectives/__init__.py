@@ -1,0 +1,15 @@
+"""What is optimised: a stage's name, what data it needs, and a batch's loss as a sum over units.
+
+One file and one line here per objective. The Trainer knows none of them.
+"""
+
+from __future__ import annotations
+
+from tunesmith.core.registry import Registry
+from tunesmith.objectives.base import LossOutput, Needs, Objective
+
+__all__ = ["OBJECTIVES", "LossOutput", "Needs", "Objective"]
+
+OBJECTIVES: Registry[type[Objective]] = Registry("stage", code="E-TRAIN-001")
+OBJECTIVES.add("sft", "tunesmith.objectives.sft:SupervisedFineTuning")
+OBJECTIVES.add("pt", "tunesmith.objectives.pt:PreTraining")

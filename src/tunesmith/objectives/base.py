@@ -1,0 +1,59 @@
+"""The contract between the Trainer and whatever is optimised.
+
+An objective returns a SUM over its units (trained tokens, pairs, examples). The Trainer adds the units over
+micro-batches and ranks and divides once, so loss and gradient do not depend on how a global batch is split.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tunesmith.core.types import Chat, Example, Text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tunesmith.config import ObjectiveConfig
+
+__all__ = ["LossOutput", "Needs", "Objective"]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an objective wants prepared. `example` is the type of row that the data engine must deliver."""
+
+    example: type[Example] = Chat
+
+    @property
+    def is_text(self) -> bool:
+        return self.example is Text
+
+
+@dataclass(slots=True)
+class LossOutput:
+    """`loss_sum` is differentiable; `units` is what it was summed over; `metrics` are sums over the same units."""
+
+    loss_sum: Tensor
+    units: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(ABC):
+    """One way to turn a batch into a loss."""
+
+    needs: ClassVar[Needs]
+    unit: ClassVar[str]  # what `units` counts, for people
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def count_units(self, batch: Mapping[str, Any]) -> int:
+        """Units in a batch, before the model has seen it."""
+
+    @abstractmethod
+    def compute(self, model: Any, batch: Mapping[str, Any]) -> LossOutput:
+        """Run the (possibly wrapped) model on a batch. `batch` is on the model's device."""

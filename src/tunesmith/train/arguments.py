@@ -1,0 +1,55 @@
+"""RunConfig and RunPlan -> transformers' TrainingArguments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from tunesmith.config import RunConfig, RunPlan
+
+__all__ = ["training_arguments"]
+
+
+def training_arguments(config: RunConfig, plan: RunPlan) -> TrainingArguments:
+    """What the user asked for, under what the Trainer relies on. Raises ConfigError with transformers' own words
+    where it refuses a combination."""
+    from transformers import TrainingArguments
+
+    try:
+        return TrainingArguments(**{**config.train.hf, **_relied_on(config, plan)})
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            Problem(
+                "E-TRAIN-002",
+                "transformers refuses these training arguments",
+                got=" ".join(str(error).split()),
+                fix="change the key that the message names",
+            )
+        ) from error
+
+
+def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
+    relied: dict[str, Any] = {
+        "output_dir": plan.output_dir,
+        "seed": plan.seed,
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,  # it hides a NaN in the log
+        "disable_tqdm": True,  # our own progress display
+        "use_cpu": plan.device == "cpu",
+        # Checkpointing is switched on when the model is loaded; transformers would do it a second time.
+        "gradient_checkpointing": False,
+        "bf16": plan.autocast == "bfloat16",
+        "fp16": plan.autocast == "float16",
+    }
+    hf = config.train.hf
+    if "report_to" not in hf:
+        relied["report_to"] = "none"
+    if config.objective.early_stopping_steps and "metric_for_best_model" not in hf:
+        relied |= {"metric_for_best_model": "loss", "greater_is_better": False}
+    if plan.world_size > 1 and "ddp_find_unused_parameters" not in hf:
+        relied["ddp_find_unused_parameters"] = False
+    return relied

@@ -1,0 +1,217 @@
+"""The one Trainer: transformers' loop around our objectives, batches, sums and evaluation.
+
+What is overridden, and why:
+    get_train_dataloader   rows of a step do not depend on ranks or micro-batches (sampler.py)
+    get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks
+    compute_loss           sum over units, divided once by those units
+    _get_grad_norm         a norm that is not finite stops the run before the optimizer steps
+    evaluation_loop        sums over true rows; transformers averages batch means and repeats rows on several ranks
+    log                    tokens per second
+    _save                  no pickled training_args.bin
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers.trainer_utils import EvalLoopOutput
+
+from tunesmith.core.errors import DivergedError, Problem
+from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.utils.data import DataLoader
+    from transformers import TrainerCallback, TrainingArguments
+
+    from tunesmith.objectives import Objective
+
+__all__ = ["Trainer"]
+
+
+class Trainer(transformers.Trainer):
+    """`objective` decides the loss; the datasets are TokenDatasets (`.lengths`, rows of arrays)."""
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: TrainingArguments,
+        objective: Objective,
+        collate: Callable[[list[Any]], dict[str, Tensor]],
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        tokenizer: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        order: str = "random",
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+        assert self.args.n_gpu <= 1, "one process per device"
+        self.objective = objective
+        self.order = order
+        self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
+        self.model_accepts_loss_kwargs = True  # what older releases ask instead
+        self.tokens_seen = 0
+        self._clock = _Clock()
+
+    # ---- rows to micro-batches ----
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        args = self.args
+        rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return self._loader(
+            self.train_dataset,
+            args.per_device_train_batch_size,
+            order=self.order,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+            step_rows=rows,
+            drop_last=args.dataloader_drop_last,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        return self._loader(
+            self.eval_dataset if eval_dataset is None else eval_dataset, self.args.per_device_eval_batch_size
+        )
+
+    def _loader(self, dataset: Any, batch_size: int, **sampling: Any) -> DataLoader[Any]:
+        args = self.args
+        sampler = RankBatchSampler(
+            dataset.lengths, batch_size, rank=args.process_index, world_size=args.world_size, **sampling
+        )
+        return EpochDataLoader(
+            BlankableDataset(dataset),  # type: ignore[arg-type]
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+            prefetch_factor=args.dataloader_prefetch_factor,
+            persistent_workers=args.dataloader_persistent_workers,
+            generator=torch.Generator(),  # seeds of workers; the global generator stays untouched
+        )
+
+    # ---- sums and units ----
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """The micro-batches of one optimizer step, and the units in them over all ranks."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        units = sum(self.objective.count_units(batch) for batch in batches)
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        counts = torch.tensor([units, tokens], dtype=torch.float64 if device.type != "mps" else torch.float32)
+        counts = self.accelerator.reduce(counts.to(device), reduction="sum")
+        self.tokens_seen += int(counts[1])
+        self._clock.add(int(counts[1]))
+        return batches, counts[0].clamp(min=1)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Loss sum over the units of the step. DDP averages gradients over ranks: hence the factor."""
+        assert not return_outputs, "evaluation has its own loop"
+        output = self.objective.compute(model, inputs)
+        return output.loss_sum * self.args.world_size / num_items_in_batch
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not torch.isfinite(torch.as_tensor(norm)).all():
+            raise DivergedError(
+                Problem(
+                    "E-TRAIN-003",
+                    "the gradient is not finite: training has diverged",
+                    where=f"step {self.state.global_step + 1}; the weights are still those of the step before",
+                    got=f"gradient norm {float(norm)}",
+                    fix="lower learning_rate, add warmup_steps, or use bf16 instead of fp16",
+                )
+            )
+        return norm
+
+    # ---- evaluation ----
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Loss and metrics as sums over all true rows of all ranks, divided once by the units."""
+        model = self._evaluation_model()
+        model.eval()
+        sums: dict[str, Tensor] = {}
+        for batch in dataloader:
+            batch = self._prepare_inputs(batch)
+            with self.compute_loss_context_manager():
+                output = self.objective.compute(model, batch)
+            for name, value in {"loss": output.loss_sum, "units": output.units, **output.metrics}.items():
+                sums[name] = sums.get(name, 0) + value.double().cpu()
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        names = sorted(sums)
+        totals = self.accelerator.reduce(torch.stack([sums[name] for name in names]).to(self.args.device))
+        found = dict(zip(names, totals.tolist(), strict=True))
+        units = found.pop("units")
+        metrics = {f"{metric_key_prefix}_{name}": value / max(units, 1) for name, value in found.items()}
+        metrics[f"{metric_key_prefix}_{self.objective.unit}"] = units
+        rows = len(dataloader.dataset)  # type: ignore[arg-type]
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)
+
+    def _evaluation_model(self) -> Any:
+        """The model with autocast as in training. Without a training run before, it has to be prepared, once."""
+        model = self._wrap_model(self.model, training=False)
+        if model is self.model and not self.accelerator._models:
+            model = self.model_wrapped = self.accelerator.prepare_model(model, evaluation_mode=True)
+        return model
+
+    # ---- log and files ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs["tokens"] = self.tokens_seen
+            logs["tokens_per_second"] = round(self._clock.rate(), 1)
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = output_dir or self.args.output_dir
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+
+class _Clock:
+    """Tokens per second since it was last asked."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._tokens = 0
+
+    def add(self, tokens: int) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+        self._tokens += tokens
+
+    def rate(self) -> float:
+        now = time.perf_counter()
+        elapsed = now - (self._since or now)
+        rate = self._tokens / elapsed if elapsed > 0 else 0.0
+        self._since, self._tokens = now, 0
+        return rate
