@@ -1,0 +1,111 @@
+"""What `import tunesmith` offers: the same functions that the command line calls. Heavy imports happen inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tunesmith.config import RunConfig, load_config
+from tunesmith.core.types import Message
+
+if TYPE_CHECKING:
+    from tunesmith.train.run import Result
+
+__all__ = ["Conversation", "Source", "as_config", "chat", "export_model", "train"]
+
+Source: TypeAlias = str | Path | Mapping[str, Any] | RunConfig | None
+
+
+def as_config(source: Source, overrides: Mapping[str, Any], verb: str) -> RunConfig:
+    """A config from a file, a mapping, keywords alone, or a config that is loaded already.
+
+    Raises ConfigError with all problems.
+    """
+    if isinstance(source, RunConfig):
+        if not overrides:
+            return source
+        source = source.to_flat()
+    return load_config(source, overrides, verb=verb)
+
+
+def train(source: Source = None, **overrides: Any) -> Result:
+    """Train as a config says: `tunesmith.train("run.yaml", learning_rate=1e-4)`.
+
+    `source` is a path, a mapping of keys, or a RunConfig; keyword arguments overrule its keys.
+    """
+    from tunesmith.train.run import train as run
+
+    return run(as_config(source, overrides, "train"))
+
+
+def export_model(source: Source = None, **overrides: Any) -> Path:
+    """Merge an adapter into its base model and save it; returns the folder."""
+    from tunesmith.export.merge import export_model as run
+
+    return run(as_config(source, overrides, "export"))
+
+
+def chat(source: Source = None, **overrides: Any) -> Conversation:
+    """Load a model, with its adapter if the config names one, and begin a conversation.
+
+        with tunesmith.chat("run.yaml") as conversation:
+            print(conversation.ask("Who are you?"))
+    """
+    from tunesmith.engines import make_engine
+
+    config = as_config(source, overrides, "chat")
+    return Conversation(make_engine(config), system=config.template.default_system)
+
+
+class Conversation:
+    """A chat with memory over an engine. `system` is the system message, None for the template's own."""
+
+    def __init__(self, engine: Any, system: str | None = None) -> None:
+        self.engine = engine
+        self.system = system
+        self.messages: list[Message] = []
+
+    def stream(self, text: str, tools: Sequence[Mapping[str, Any]] = (), **sampling: Any) -> Iterator[str]:
+        """Send a user's message and yield the answer in pieces, as the model writes it (thoughts included).
+
+        The exchange is remembered when the answer is complete, or when the caller stops reading with what
+        there is by then; if the engine fails it is not.
+        """
+        history = self._history(text)
+        pieces: list[str] = []
+        try:
+            for piece in self.engine.stream(history, tools=tools, **sampling):
+                pieces.append(piece)
+                yield piece
+        except GeneratorExit:
+            self._remember(text, pieces)
+            raise
+        self._remember(text, pieces)
+
+    def ask(self, text: str, tools: Sequence[Mapping[str, Any]] = (), **sampling: Any) -> str:
+        """Send a user's message and return the answer without its thoughts."""
+        for _ in self.stream(text, tools, **sampling):
+            pass
+        return self.messages[-1].content
+
+    def clear(self) -> None:
+        """Forget what was said; the system message stays."""
+        self.messages.clear()
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _history(self, text: str) -> list[Message]:
+        system = [Message("system", self.system)] if self.system else []
+        return [*system, *self.messages, Message("user", text)]
+
+    def _remember(self, text: str, pieces: Sequence[str]) -> None:
+        answer = self.engine.parse("".join(pieces))
+        self.messages += [Message("user", text), answer]

@@ -1,0 +1,110 @@
+"""`tunesmith env`: versions, device and settings, for a bug report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from tunesmith._version import __version__
+from tunesmith.cli.app import make_app
+from tunesmith.cli.output import print_json, redact, table_lines
+from tunesmith.core import env as environment
+
+PACKAGES = (
+    "torch transformers peft accelerate datasets tokenizers safetensors huggingface-hub numpy pyarrow pydantic typer "
+    "rich gguf matplotlib tensorboard flash-attn bitsandbytes deepspeed vllm"
+).split()
+_GIB = 1 << 30
+
+app = make_app(no_args_is_help=False)
+
+
+@app.command()
+def env(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Show versions, device, memory, cache folder and the environment variables that are set."""
+    facts = collect()
+    if as_json:
+        print_json(facts)
+        return
+    for title, rows in facts.items():
+        print(f"{title}:")
+        for line in table_lines({name: _text(value) for name, value in rows.items()}, indent="  "):
+            print(line)
+
+
+def collect() -> dict[str, dict[str, Any]]:
+    """Everything `tunesmith env` shows. Values of secret variables are hidden; absent packages are None."""
+    return {
+        "tunesmith": {"version": __version__, "python": platform.python_version(), "executable": sys.executable},
+        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": {
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "cpus": _cpus(),
+            "memory_gib": _memory_gib(),
+            **_devices(),
+        },
+        "folders": {"cache": str(environment.cache_dir()), "working": os.getcwd()},
+        "variables": redact(_variables()),
+    }
+
+
+def _variables() -> dict[str, str]:
+    """The variables of the table that are set to something other than their default."""
+    values = {name: environment.get(name) for name in environment.TABLE}
+    return {name: value for name, value in values.items() if value != environment.TABLE[name].default}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpus() -> int:
+    """Processors that this process may use, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def _devices() -> dict[str, Any]:
+    """Accelerators as torch sees them. A torch that cannot be imported is part of the answer, not an error."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return {"torch_import": f"{type(error).__name__}: {error}"}
+    gpus = [
+        f"{torch.cuda.get_device_name(i)} ({torch.cuda.get_device_properties(i).total_memory / _GIB:.0f} GiB)"
+        for i in range(torch.cuda.device_count())
+    ]
+    return {
+        "gpus": gpus,
+        "cuda": torch.version.cuda,
+        "torch_threads": torch.get_num_threads(),
+    }

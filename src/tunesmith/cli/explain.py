@@ -1,0 +1,82 @@
+"""`tunesmith explain CODE`: what an error code means and how to mend it."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import Annotated, Any
+
+import typer
+
+from tunesmith.cli.app import make_app
+from tunesmith.cli.output import print_json
+from tunesmith.core.errors import Problem, UsageError
+from tunesmith.core.suggest import did_you_mean
+
+_CODE = re.compile(r"(?:E-)?([A-Z]+)-?(\d+)")
+_SUFFIX = ".yaml"
+
+app = make_app(no_args_is_help=False)
+
+
+@app.command()
+def explain(
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A code such as E-DATA-003.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Explain an error code. Without a code, list all of them."""
+    entries = {code: find(code)} if code is not None else read_all()
+    if as_json:
+        print_json([{"code": name, **entry} for name, entry in entries.items()] if code is None else _one(entries))
+    elif code is None:
+        for name, entry in entries.items():
+            print(f"{name:<14} {entry['title']}")
+    else:
+        (name, entry), *_ = _named(entries).items()
+        print(f"{name}: {entry['title']} (exit code {entry['exit']})\n\n{entry['text'].rstrip()}")
+
+
+def areas() -> list[str]:
+    """The areas that have a catalog of codes: data, config, ..."""
+    return sorted(item.name.removesuffix(_SUFFIX) for item in _folder().iterdir() if item.name.endswith(_SUFFIX))
+
+
+def read(area: str) -> dict[str, dict[str, Any]]:
+    """Code -> {title, exit, text} of one area, in the order of the codes."""
+    import yaml
+
+    entries = yaml.safe_load(_folder().joinpath(area + _SUFFIX).read_text(encoding="utf-8")) or {}
+    return dict(sorted(entries.items()))
+
+
+def read_all() -> dict[str, dict[str, Any]]:
+    return {code: entry for area in areas() for code, entry in read(area).items()}
+
+
+def normal(code: str) -> str:
+    """`data-3`, `E-DATA-003` and `e-data-003` are the same code."""
+    match = _CODE.fullmatch(code.strip().upper())
+    return f"E-{match[1]}-{int(match[2]):03d}" if match else code.strip().upper()
+
+
+def find(code: str) -> dict[str, Any]:
+    """What is known about a code; only its area's file is read. Raises UsageError with suggestions."""
+    name = normal(code)
+    area = name.split("-")[1].lower() if name.count("-") == 2 else ""
+    if area in areas() and (entry := read(area).get(name)):
+        return entry
+    fix = did_you_mean(name, read_all()) or "tunesmith explain    lists all codes"
+    raise UsageError(Problem("E-CLI-007", f'unknown error code "{code}"', fix=fix))
+
+
+def _folder() -> Any:
+    return files("tunesmith").joinpath("catalog", "errors")
+
+
+def _named(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {normal(code): entry for code, entry in entries.items()}
+
+
+def _one(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    (name, entry), *_ = _named(entries).items()
+    return {"code": name, **entry}

@@ -1,0 +1,32 @@
+"""`tunesmith export`: merge an adapter into its base model and save an ordinary model folder."""
+
+from __future__ import annotations
+
+import typer
+
+from tunesmith.cli.app import WORDS, make_app
+from tunesmith.cli.arguments import load
+
+EPILOG = """\b
+Examples:
+  tunesmith export run.yaml export_dir=merged
+  tunesmith export --model_name_or_path BASE --adapter_name_or_path out \\
+      --export_dir merged --export_size 5
+"""
+
+app = make_app(no_args_is_help=False)
+
+
+@app.command(context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
+def export(context: typer.Context) -> None:
+    """Merge the adapter into its base and save safetensors and tokenizer in export_dir.
+
+    export_size is the largest size of one file in GB.
+    """
+    config = load(context.args, "export")
+
+    from tunesmith.core import log
+    from tunesmith.export.merge import export_model
+
+    log.setup()
+    print(f"saved: {export_model(config)}")

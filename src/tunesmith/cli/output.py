@@ -1,0 +1,56 @@
+"""Printing: JSON for scripts, secrets blacked out, and whether a stream is a terminal with colours."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from tunesmith.core import env
+
+__all__ = ["has_colour", "is_secret", "is_terminal", "print_json", "redact", "redact_word", "table_lines"]
+
+HIDDEN = "***"
+_SECRET = re.compile(r"(^|_)(token|api_key|key|secret|password|sk|webhook_url)$", re.IGNORECASE)
+
+
+def print_json(value: Any) -> None:
+    """One indented JSON document on standard output; what JSON does not know is written as text."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def is_secret(key: str) -> bool:
+    """Whether a key or variable of this name holds something that must not be printed."""
+    return _SECRET.search(key) is not None
+
+
+def redact(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same mapping with the values of secret keys hidden, at any depth."""
+    return {
+        key: HIDDEN if value and is_secret(key) else redact(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
+
+
+def redact_word(word: str) -> str:
+    """A word of a command line, `key=value` with a secret key hidden."""
+    key, equals, _ = word.partition("=")
+    return f"{key}={HIDDEN}" if equals and is_secret(key.lstrip("-").replace("-", "_")) else word
+
+
+def is_terminal(stream: TextIO) -> bool:
+    return bool(getattr(stream, "isatty", lambda: False)())
+
+
+def has_colour(stream: TextIO) -> bool:
+    """A terminal whose user has not asked for no colour (https://no-color.org)."""
+    return is_terminal(stream) and not env.get("NO_COLOR")
+
+
+def table_lines(rows: Mapping[str, Any], indent: str = "") -> list[str]:
+    """`name   value` lines with the values in one column."""
+    width = max((len(name) for name in rows), default=0)
+    return [f"{indent}{name:<{width}}  {value}".rstrip() for name, value in rows.items()]

@@ -1,0 +1,38 @@
+"""`tunesmith train`: train, evaluate or predict as a config says."""
+
+from __future__ import annotations
+
+import typer
+
+from tunesmith.cli.app import WORDS, make_app
+from tunesmith.cli.arguments import load
+
+EPILOG = """\b
+Examples:
+  tunesmith train run.yaml
+  tunesmith train run.yaml learning_rate=1e-4 num_train_epochs=1
+  tunesmith train --model_name_or_path Qwen/Qwen3-0.6B --dataset rows.jsonl \\
+      --finetuning_type lora --output_dir out --do_train
+\b
+Every key: tunesmith config schema. What a config means: tunesmith config show.
+"""
+
+app = make_app(no_args_is_help=False)
+
+
+@app.command(context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
+def train(context: typer.Context) -> None:
+    """Train as the config says: do_train, do_eval and do_predict choose what is done.
+
+    Without do_train, do_eval and do_predict nothing would happen, so that is an error.
+    """
+    config = load(context.args, "train")
+
+    from tunesmith.core import log
+    from tunesmith.train.run import train as run
+
+    log.setup()
+    result = run(config)
+    if log.is_main_process():
+        for line in result.summary_lines():
+            print(line)
