@@ -10,6 +10,7 @@ from tunesmith.core.errors import MachineError, MissingInputError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.locate import check_folder
+from tunesmith.models.machine import cpu_has_bf16
 from tunesmith.models.tokenizer import hub_arguments, load_tokenizer
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from tunesmith.config import ModelConfig
 
-__all__ = ["ATTENTION", "Loaded", "load", "torch_dtype"]
+__all__ = ["ATTENTION", "Loaded", "infer_dtype", "load", "torch_dtype"]
 
 # `flash_attn` of the config -> `attn_implementation` of transformers. `auto` is SDPA wherever the model knows it.
 ATTENTION = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
@@ -40,13 +41,26 @@ def torch_dtype(name: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
-def load(config: ModelConfig, *, dtype: str, attention: str = "sdpa", device: str = "cpu") -> Loaded:
-    """Tokenizer and model in `dtype` on `device`.
+def infer_dtype(config: ModelConfig, device: str) -> str:
+    """The dtype to generate and export in: `infer_dtype`, or the saved one, or float32 where the device lacks it."""
+    from transformers import AutoConfig
+
+    if config.infer_dtype != "auto":
+        return config.infer_dtype
+    check_folder(str(config.model_name_or_path), "model_name_or_path", must_hold="config.json")
+    settings = AutoConfig.from_pretrained(config.model_name_or_path, **hub_arguments(config))
+    saved = str(getattr(settings, "dtype", None) or "float32").removeprefix("torch.")
+    slow = device == "cpu" and (saved == "float16" or not cpu_has_bf16())
+    return "float32" if slow or saved not in {"float32", "bfloat16", "float16"} else saved
+
+
+def load(config: ModelConfig, tokenizer: Any = None, *, dtype: str, attention: str = "sdpa", device: str = "cpu") -> Loaded:
+    """Tokenizer (unless it is given) and model in `dtype` on `device`.
 
     Raises MissingInputError where the model is not there or is no language model, MachineError where a package that
     the config asks for is missing.
     """
-    tokenizer = load_tokenizer(config)
+    tokenizer = tokenizer or load_tokenizer(config)
     model = _build(config, dtype, attention)
     _check_vocabulary(model, tokenizer, str(config.model_name_or_path))
     _check_forward(model)

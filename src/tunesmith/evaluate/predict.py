@@ -1,0 +1,69 @@
+"""Write the model's own answer beside the expected one for every evaluation row."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunesmith.engines.base import Sampling
+from tunesmith.engines.hf import HFEngine
+
+if TYPE_CHECKING:
+    from tunesmith.config import GenerateConfig
+    from tunesmith.render import Renderer
+
+__all__ = ["PREDICTIONS", "predict", "prompt_and_label"]
+
+PREDICTIONS = "generated_predictions.jsonl"
+
+
+def predict(
+    model: Any,
+    tokenizer: Any,
+    renderer: Renderer,
+    datasets: dict[str, Any],
+    defaults: GenerateConfig,
+    output_dir: Path,
+    seed: int,
+) -> dict[str, float]:
+    """Answer the last turn of every row and write {prompt, predict, label} lines. Returns counts and speed.
+
+    The prompt is what precedes the last trained run of a row, so it is exactly what training saw.
+    """
+    engine = HFEngine(model, tokenizer, renderer, defaults)
+    sampling = Sampling.of(defaults, seed=seed)
+    rows = tokens = equal = 0
+    begin = time.perf_counter()
+    with (output_dir / PREDICTIONS).open("w", encoding="utf-8") as file:
+        for dataset in datasets.values():
+            for number in range(len(dataset)):
+                prompt, label = prompt_and_label(dataset[number], renderer.stop_ids)
+                ids = list(engine.generate_ids(prompt, sampling))
+                answer = [token for token in ids if token not in renderer.stop_ids]
+                line = {
+                    "prompt": tokenizer.decode(prompt, skip_special_tokens=False),
+                    "predict": engine.decode(answer, sampling),
+                    "label": engine.decode(label, sampling),
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                rows, tokens, equal = rows + 1, tokens + len(ids), equal + (line["predict"] == line["label"])
+    seconds = time.perf_counter() - begin
+    return {
+        "predict_rows": rows,
+        "predict_exact_match": equal / max(rows, 1),
+        "predict_tokens_per_second": round(tokens / seconds, 2),
+        "predict_runtime": round(seconds, 2),
+    }
+
+
+def prompt_and_label(row: dict[str, Any], stop_ids: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Ids before the last trained run of a row, and that run without its stop token."""
+    trained = np.asarray(row["trained"], dtype=bool)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], trained, [False]]).astype(np.int8)))
+    begin, end = int(edges[-2]), int(edges[-1])
+    ids = [int(token) for token in row["input_ids"]]
+    return ids[:begin], [token for token in ids[begin:end] if token not in stop_ids]

@@ -1,0 +1,58 @@
+"""Make a loaded model ready to train: activation checkpointing, norm precision, and a list of its parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import Problem, UsageError
+from tunesmith.core.log import get_logger
+
+if TYPE_CHECKING:
+    from tunesmith.config import ModelConfig
+
+__all__ = ["enable_checkpointing", "print_parameters", "upcast_norms"]
+
+
+def enable_checkpointing(model: Any, config: ModelConfig) -> None:
+    """Recompute activations in the backward pass instead of keeping them."""
+    if config.disable_gradient_checkpointing:
+        return
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UsageError(
+            Problem(
+                "E-MODEL-009",
+                f"{type(model).__name__} cannot recompute activations",
+                where="disable_gradient_checkpointing",
+                fix="write disable_gradient_checkpointing: true",
+            )
+        )
+    settings = {"use_reentrant": config.use_reentrant_gc}
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable(settings)
+    if config.use_reentrant_gc:  # the reentrant kind only differentiates through inputs that need a gradient
+        model.enable_input_require_grads()
+
+
+def upcast_norms(model: Any, config: ModelConfig) -> None:
+    """Hold one-dimensional norm weights in float32 (`upcast_layernorm`)."""
+    if not config.upcast_layernorm:
+        return
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1 and "norm" in name.lower():
+            parameter.data = parameter.data.float()
+
+
+def print_parameters(model: Any, config: ModelConfig) -> None:
+    """One line a parameter: name, shape, dtype, device, trained or not (`print_param_status`)."""
+    if not config.print_param_status:
+        return
+    for name, parameter in model.named_parameters():
+        state = "trained" if parameter.requires_grad else "frozen"
+        get_logger().info(
+            "%s %s %s %s %s",
+            name,
+            tuple(parameter.shape),
+            str(parameter.dtype).removeprefix("torch."),
+            parameter.device,
+            state,
+        )

@@ -1,0 +1,103 @@
+"""Where a run goes on from, and what it may not overwrite."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.core.errors import MissingInputError, OutputError, Problem
+from tunesmith.core.log import get_logger, is_main_process
+
+if TYPE_CHECKING:
+    from tunesmith.config import RunConfig
+
+__all__ = ["STATE", "checkpoints", "clear_previous", "find_resume"]
+
+STATE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_RESULTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+_LOGS = ("trainer_log.jsonl", "trainer_state.json", "training_loss.png", "generated_predictions.jsonl")
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """Folders `checkpoint-N` that hold a trainer state, oldest first."""
+    found = [
+        (int(match.group(1)), folder)
+        for folder in output_dir.glob("checkpoint-*")
+        if (match := _NAME.fullmatch(folder.name)) and (folder / STATE).is_file()
+    ]
+    return [folder for _, folder in sorted(found)]
+
+
+def find_resume(config: RunConfig) -> str | None:
+    """The checkpoint to go on from, or None for a fresh start.
+
+    `resume_from_checkpoint: path` is taken at its word; `true`, or an output folder that holds checkpoints, means the
+    newest one. `overwrite_output_dir: true` starts afresh. Raises MissingInputError or OutputError.
+    """
+    wanted = config.train.resume_from_checkpoint
+    output_dir = Path(str(config.train.hf["output_dir"])).expanduser()
+    if isinstance(wanted, str):
+        if not (Path(wanted).expanduser() / STATE).is_file():
+            near = ", ".join(str(folder) for folder in checkpoints(output_dir)) or "none in the output folder"
+            raise MissingInputError(
+                Problem(
+                    "E-TRAIN-006",
+                    "this is no checkpoint to resume from",
+                    where="resume_from_checkpoint",
+                    got=wanted,
+                    fix=f"a folder with {STATE}; there is: {near}",
+                )
+            )
+        return str(Path(wanted).expanduser())
+    found = checkpoints(output_dir)
+    if wanted is True and not found:
+        raise MissingInputError(
+            Problem(
+                "E-TRAIN-007",
+                "there is no checkpoint to resume from",
+                where=f"output_dir: {output_dir}",
+                fix="leave resume_from_checkpoint out to start from the beginning",
+            )
+        )
+    if wanted is False or (config.train.overwrite_output_dir and wanted is not True):
+        return None
+    if found:
+        get_logger().info("resuming from %s (overwrite_output_dir: true starts afresh)", found[-1])
+        return str(found[-1])
+    if any((output_dir / name).exists() for name in _RESULTS):
+        raise OutputError(
+            Problem(
+                "E-TRAIN-008",
+                "the output folder already holds a trained model, and no checkpoint to go on from",
+                where=f"output_dir: {output_dir}",
+                fix="choose another output_dir, or write overwrite_output_dir: true",
+            )
+        )
+    return None
+
+
+def clear_previous(output_dir: Path) -> None:
+    """Make the folder; with a fresh start, take away what an earlier run of ours left there (by name only).
+
+    Raises OutputError if the folder cannot be written to.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if is_main_process():
+            for folder in checkpoints(output_dir):
+                shutil.rmtree(folder)
+            for name in _LOGS:
+                (output_dir / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            Problem(
+                "E-TRAIN-009",
+                "the output folder cannot be written to",
+                where=f"output_dir: {output_dir}",
+                got=error.strerror,
+                fix="choose another output_dir",
+            )
+        ) from error

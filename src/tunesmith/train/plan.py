@@ -1,0 +1,77 @@
+"""Everything a run derives from its config and from the machine, decided once and printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.config.plan import RunPlan
+from tunesmith.core import env
+from tunesmith.core.errors import MachineError, Problem
+from tunesmith.models.load import ATTENTION
+from tunesmith.models.machine import pick_device
+from tunesmith.train.checkpoint import find_resume
+
+if TYPE_CHECKING:
+    from tunesmith.config import RunConfig
+
+__all__ = ["resolve_plan"]
+
+_DEFAULT_BATCH = 8  # transformers' own default of per_device_train_batch_size
+
+
+def resolve_plan(config: RunConfig) -> RunPlan:
+    """The plan of a training run. Raises MachineError where the machine cannot do what is asked."""
+    hf = config.train.hf
+    device = pick_device(bool(hf.get("use_cpu")))
+    half = _half_precision(config, device)
+    pure = config.method.pure_bf16
+    batch = int(hf.get("per_device_train_batch_size", _DEFAULT_BATCH))
+    accumulation = int(hf.get("gradient_accumulation_steps", 1))
+    world_size = env.get_int("WORLD_SIZE")
+    return RunPlan(
+        stage=config.objective.stage,
+        finetuning_type=config.method.finetuning_type,
+        device=device,
+        dtype="bfloat16" if pure else half or "float32",
+        autocast=None if pure else half,
+        attention=ATTENTION[config.model.flash_attn],
+        world_size=world_size,
+        per_device_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        global_batch_size=batch * accumulation * world_size,
+        seed=int(hf.get("seed", 42)),
+        cutoff_len=config.data.cutoff_len,
+        gradient_checkpointing=not config.model.disable_gradient_checkpointing,
+        resume=find_resume(config),
+        output_dir=str(Path(str(hf["output_dir"])).expanduser()),
+    )
+
+
+def _half_precision(config: RunConfig, device: str) -> str | None:
+    """`bfloat16`, `float16` or None, as the config says; an error where the device has no such arithmetic."""
+    import torch
+
+    hf = config.train.hf
+    if hf.get("fp16") and not device.startswith("cuda"):
+        raise MachineError(
+            Problem(
+                "E-TRAIN-004",
+                "fp16 training needs a CUDA GPU",
+                where="fp16",
+                got=f"device {device}",
+                fix="write bf16: true, or leave both out for float32",
+            )
+        )
+    wants_bf16 = bool(hf.get("bf16")) or config.method.pure_bf16
+    if wants_bf16 and device.startswith("cuda") and not torch.cuda.is_bf16_supported():
+        raise MachineError(
+            Problem(
+                "E-TRAIN-005",
+                "this GPU has no bfloat16 arithmetic",
+                where="bf16" if hf.get("bf16") else "pure_bf16",
+                got=torch.cuda.get_device_name(),
+                fix="write fp16: true instead",
+            )
+        )
+    return "bfloat16" if wants_bf16 else "float16" if hf.get("fp16") else None

@@ -1,0 +1,79 @@
+"""What a run leaves behind besides weights: its config, plan, data report and metrics."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.log import is_main_process
+from tunesmith.train.checkpoint import clear_previous
+
+if TYPE_CHECKING:
+    from tunesmith.config import RunConfig, RunPlan
+    from tunesmith.data import DataReport
+    from tunesmith.train.trainer import Trainer
+
+__all__ = ["Result", "peak_memory_gib", "record_metrics", "record_start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Where a run's files are, and its last metrics by name (`train_loss`, `eval_loss`, ...)."""
+
+    output_dir: Path
+    metrics: dict[str, float]
+    plan: RunPlan
+
+    def summary_lines(self) -> list[str]:
+        """A few lines for people."""
+        lines = [f"saved: {self.output_dir}"]
+        for name, value in sorted(self.metrics.items()):
+            lines.append(f"  {name:32} {value:,.6g}" if isinstance(value, int | float) else f"  {name:32} {value}")
+        return lines
+
+
+def record_start(config: RunConfig, plan: RunPlan, report: DataReport) -> None:
+    """Make the output folder and write run.yaml (runs again as it is), plan.json and data_report.json."""
+    from tunesmith.config import dump_yaml
+
+    folder = Path(plan.output_dir)
+    if plan.resume is None and config.train.trains:
+        clear_previous(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_main_process():
+        return
+    (folder / "run.yaml").write_text(dump_yaml(config), encoding="utf-8")
+    _write_json(folder / "plan.json", plan.to_dict())
+    _write_json(folder / "data_report.json", report.to_dict())
+
+
+def record_metrics(trainer: Trainer, split: str, metrics: dict[str, float], config: RunConfig) -> dict[str, float]:
+    """Add speed and memory, write `{split}_results.json` and `all_results.json`, and return the metrics."""
+    metrics = dict(metrics)
+    if split == "train":
+        seconds = metrics.get("train_runtime", 0.0)
+        metrics["train_tokens"] = trainer.tokens_seen
+        metrics["train_tokens_per_second"] = round(trainer.tokens_seen / seconds, 2) if seconds else 0.0
+        metrics["peak_memory_gib"] = round(peak_memory_gib(), 3)
+        if config.track.include_effective_tokens_per_second:
+            metrics["effective_tokens_per_sec"] = metrics["train_tokens_per_second"]
+    trainer.save_metrics(split, metrics)
+    return metrics
+
+
+def peak_memory_gib() -> float:
+    """Largest memory so far in GiB: of the device on a GPU, of the process otherwise."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

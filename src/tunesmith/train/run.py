@@ -1,0 +1,124 @@
+"""A training run as straight code: plan, data, model, train, save.
+
+Everything that can be found out without the weights is found out before they are read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.log import get_logger
+from tunesmith.train.plan import resolve_plan
+from tunesmith.train.results import Result, record_metrics, record_start
+
+if TYPE_CHECKING:
+    from tunesmith.config import RunConfig, RunPlan
+    from tunesmith.data import Datasets
+    from tunesmith.objectives import Objective
+    from tunesmith.render import Renderer
+    from tunesmith.train.trainer import Trainer
+
+__all__ = ["train"]
+
+
+def train(config: RunConfig) -> Result:
+    """Do what the config asks for (`do_train`, `do_eval`, `do_predict`) and return where it is and how it went."""
+    from transformers import set_seed
+
+    from tunesmith.models.tokenizer import load_tokenizer
+    from tunesmith.objectives import OBJECTIVES
+    from tunesmith.render import make_renderer
+
+    log = get_logger()
+    for warning in config.warnings:
+        log.warning(warning)
+    plan = resolve_plan(config)
+    for line in plan.lines():
+        log.info(line)
+    objective = OBJECTIVES.get(plan.stage)(config.objective)
+    tokenizer = load_tokenizer(config.model)
+    renderer = make_renderer(config.template, tokenizer)
+    datasets = _build_data(config, plan, renderer)
+    record_start(config, plan, datasets.report)
+    set_seed(plan.seed)
+    model = _build_model(config, plan, tokenizer)
+    trainer = _build_trainer(config, plan, objective, model, tokenizer, datasets)
+    return _finish(config, plan, trainer, renderer, datasets)
+
+
+def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer) -> Datasets:
+    from tunesmith.data import build_datasets
+
+    datasets = build_datasets(config.data, renderer, stage=plan.stage, seed=plan.seed)
+    for line in [*renderer.notices, *datasets.report.lines()]:
+        get_logger().info(line)
+    return datasets
+
+
+def _build_model(config: RunConfig, plan: RunPlan, tokenizer: Any) -> Any:
+    from tunesmith.methods import METHODS
+    from tunesmith.methods.base import Adapters, count_parameters
+    from tunesmith.models.load import load
+    from tunesmith.models.prepare import enable_checkpointing, print_parameters, upcast_norms
+
+    loaded = load(
+        config.model, tokenizer, dtype=plan.dtype, attention=plan.attention, device=plan.device
+    )
+    enable_checkpointing(loaded.model, config.model)
+    adapters = Adapters(config.model.adapter_name_or_path, config.model.adapter_folder)
+    method = METHODS.get(plan.finetuning_type)(config.method)
+    model = method.apply(loaded.model, loaded.family, keep_dtype=config.method.pure_bf16, adapters=adapters)
+    upcast_norms(model, config.model)
+    print_parameters(model, config.model)
+    get_logger().info(str(count_parameters(model)))
+    return model
+
+
+def _build_trainer(
+    config: RunConfig, plan: RunPlan, objective: Objective, model: Any, tokenizer: Any, datasets: Datasets
+) -> Trainer:
+    from tunesmith.data.collate import PaddingCollator
+    from tunesmith.models.tokenizer import pad_id_of
+    from tunesmith.train.arguments import training_arguments
+    from tunesmith.train.callbacks import make_callbacks
+    from tunesmith.train.trainer import Trainer
+
+    evaluation = datasets.eval
+    return Trainer(
+        model=model,
+        args=training_arguments(config, plan),
+        objective=objective,
+        collate=PaddingCollator(pad_id_of(tokenizer)),
+        train_dataset=datasets.train,
+        eval_dataset=next(iter(evaluation.values())) if len(evaluation) == 1 else evaluation or None,
+        tokenizer=tokenizer,
+        callbacks=make_callbacks(config, plan),
+        order=plan.order,
+    )
+
+
+def _finish(
+    config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Renderer, datasets: Datasets
+) -> Result:
+    metrics: dict[str, float] = {}
+    if config.train.trains:
+        outcome = trainer.train(resume_from_checkpoint=plan.resume)
+        trainer.save_model(plan.output_dir)
+        trainer.save_state()
+        metrics |= record_metrics(trainer, "train", outcome.metrics, config)
+    if config.train.hf.get("do_eval") and datasets.eval:
+        metrics |= record_metrics(trainer, "eval", trainer.evaluate(), config)
+    if config.train.hf.get("do_predict"):
+        from tunesmith.evaluate.predict import predict
+
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        found = predict(
+            model, trainer.processing_class, renderer, datasets.eval, config.generate, Path(plan.output_dir), plan.seed
+        )
+        metrics |= record_metrics(trainer, "predict", found, config)
+    if config.track.plot_loss and trainer.is_world_process_zero():
+        from tunesmith.train.callbacks.plot import plot_loss
+
+        plot_loss(Path(plan.output_dir))
+    return Result(Path(plan.output_dir), metrics, plan)
