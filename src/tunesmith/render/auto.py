@@ -1,0 +1,351 @@
+"""The model's own chat template: its text, and a mask that follows from its structure.
+
+Where the template has `{% generation %}` marks they are the mask. Else a reply is what a render with it adds to a
+render that asks for it:
+
+    render(messages[:i], add_generation_prompt=True)   <user>Hi</user><assistant>
+    render(messages[:i + 1])                           <user>Hi</user><assistant>Hello!</user>
+                                                                                 ^^^^^^^^^^^^^ trained
+
+A template may write a reply differently once others follow it (Qwen3 drops old thoughts). Then no single text has
+every reply as the model would write it, and the chat becomes one sample per reply.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import jinja2
+
+from tunesmith.core.errors import Problem
+from tunesmith.core.types import Chat, Message
+from tunesmith.render.control import ControlTokens, Guard, StandInClash
+from tunesmith.render.errors import RenderError
+from tunesmith.render.jinja import JinjaTemplate
+from tunesmith.render.spans import Span, cut_at
+from tunesmith.render.turns import Statistics, TemplateSettings, replies, trained_replies, with_default_system
+
+__all__ = ["AutoTemplate"]
+
+# What a template raises when it is given something it does not know.
+_TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+_QUESTION, _ANSWER = "tunesmith question", "tunesmith answer"
+
+Region = tuple[int, int]
+
+
+class AutoTemplate:
+    """A Jinja chat template (`tools_template`: the one for chats with tools, where a model has two)."""
+
+    name = "auto"
+
+    def __init__(
+        self,
+        template: JinjaTemplate,
+        control: ControlTokens,
+        settings: TemplateSettings,
+        special_tokens: Mapping[str, Any],
+        tools_template: JinjaTemplate | None = None,
+    ) -> None:
+        self.template = template
+        self.tools_template = tools_template or template
+        self.control = control
+        self.settings = settings
+        self.special_tokens = dict(special_tokens)
+        self.statistics = Statistics()
+        literals = {*template.literals, *self.tools_template.literals}
+        self.guard = Guard(control, literals)
+        joined = "\0".join(literals)
+        self.thinking = next((pair for pair in _THOUGHT_WORDS if pair[1] in joined), _THOUGHT_WORDS[0])
+        # Templates that cut thoughts out of the content themselves get them there, in the form they look for.
+        self.takes_reasoning = any(name in template.source for name in ("reasoning_content", "thinking"))
+
+    def samples(self, chat: Chat) -> list[list[Span]]:
+        """Training samples of a chat: one, or one per reply where the template is not prefix-stable."""
+        self.statistics.chats += 1
+        return self._guarded(chat, lambda session: session.samples())
+
+    def prompt(self, chat: Chat, open_reply: bool) -> list[Span]:
+        """The text of a chat, without a mask; `open_reply`: with the opening of the next reply."""
+        return self._guarded(chat, lambda session: [session.text(open_reply)])[0]
+
+    def _guarded(self, chat: Chat, make: Any) -> list[list[Span]]:
+        guard = self.guard
+        while True:
+            try:
+                spans: list[list[Span]] = make(_Session(self, chat, guard))
+                return spans
+            except StandInClash:
+                guard = guard.next()
+
+    @cached_property
+    def stops(self) -> tuple[str, ...]:
+        """Control tokens that end a reply: found by rendering short chats and looking behind the answer."""
+        found: dict[str, None] = {}
+        if isinstance(eos := self.special_tokens.get("eos_token"), str):
+            found[eos] = None
+        user, answer = {"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}
+        for messages in ([user, answer], [user, answer, user, answer]):
+            text = self._probe(messages)
+            start = text.find(_ANSWER)
+            if start >= 0:
+                behind = text[start + len(_ANSWER) :]
+                token = next(self.control.find(behind), None)
+                # Only what follows at once: anything else between means that the reply has no stop token.
+                if token and not behind[: token[0]].strip():
+                    found.setdefault(token[2].content)
+        if "tool_calls" in self.tools_template.source:
+            call = {"type": "function", "id": "abcdefghi", "function": {"name": "probe", "arguments": {}}}
+            text = self._probe([user, {"role": "assistant", "content": "", "tool_calls": [call]}])
+            tokens = list(self.control.find(text, max(0, text.rfind("probe"))))
+            if tokens and not text[tokens[-1][1] :].strip():
+                found.setdefault(tokens[-1][2].content)
+        return tuple(found)
+
+    def _probe(self, messages: list[dict[str, Any]]) -> str:
+        try:
+            return self.tools_template.render(**self.special_tokens, messages=messages, add_generation_prompt=False)
+        except _TEMPLATE_ERRORS:
+            return ""
+
+    @cached_property
+    def arguments_as_text(self) -> bool:
+        """True for templates that join a call's arguments to other text, so that they must be JSON text."""
+        call = {"type": "function", "id": "abcdefghi", "function": {"name": "probe", "arguments": {"a": 1}}}
+        reply = {"role": "assistant", "content": "", "tool_calls": [call]}
+        if self._probe([{"role": "user", "content": _QUESTION}, reply]):
+            return False
+        call["function"] = {"name": "probe", "arguments": '{"a": 1}'}
+        return bool(self._probe([{"role": "user", "content": _QUESTION}, reply]))
+
+
+_THOUGHT_WORDS = (("<think>", "</think>"), ("<seed:think>", "</seed:think>"), ("[THINK]", "[/THINK]"))
+
+
+class _Session:
+    """One chat under one template: its messages in the template's form, and its renders."""
+
+    def __init__(self, owner: AutoTemplate, chat: Chat, guard: Guard) -> None:
+        self.owner, self.chat, self.guard = owner, chat, guard
+        self.settings = owner.settings
+        self.messages = with_default_system(chat.messages, owner.settings.default_system)
+        self.template = owner.tools_template if chat.tools else owner.template
+        self.tools = [guard.disarm_data(tool) for tool in chat.tools] or None
+        if self.tools and "tools" not in self.template.variables:
+            raise RenderError(
+                Problem(
+                    "E-RENDER-003",
+                    "the model's chat template does not write tools",
+                    where=str(chat.origin),
+                    fix="use a model with tool calling, or remove the tools from the row",
+                )
+            )
+        self.plain = [self._message(message) for message in self.messages]
+
+    def _message(self, message: Message) -> dict[str, Any]:
+        """A message as templates expect it: OpenAI's names, untrusted text disarmed."""
+        guard = self.guard
+        plain: dict[str, Any] = {"role": message.role, "content": guard.disarm(message.content)}
+        if message.name is not None:
+            plain["name"] = guard.disarm(message.name)
+        if message.tool_call_id is not None:
+            plain["tool_call_id"] = guard.disarm(message.tool_call_id)
+        if message.tool_calls:
+            plain["tool_calls"] = [self._tool_call(call) for call in message.tool_calls]
+        if message.reasoning is not None and self.settings.enable_thinking is not False:
+            reasoning = guard.disarm(message.reasoning)
+            if self.owner.takes_reasoning:
+                plain["reasoning_content"] = plain["thinking"] = reasoning
+            else:
+                opening, closing = self.owner.thinking
+                plain["content"] = f"{opening}\n{reasoning}\n{closing}\n\n{plain['content']}"
+        return plain
+
+    def _tool_call(self, call: Any) -> dict[str, Any]:
+        arguments = self.guard.disarm_data(dict(call.arguments))
+        if self.owner.arguments_as_text:
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        plain: dict[str, Any] = {
+            "type": "function",
+            "function": {"name": self.guard.disarm(call.name), "arguments": arguments},
+        }
+        if call.id is not None:
+            plain["id"] = self.guard.disarm(call.id)
+        return plain
+
+    def _variables(self, count: int, open_reply: bool, reply: int | None) -> dict[str, Any]:
+        """Template variables for the first `count` messages. `reply`: the reply whose thinking decides."""
+        variables: dict[str, Any] = {
+            **self.owner.special_tokens,
+            "messages": self.plain[:count],
+            "tools": self.tools,
+            "documents": None,
+            "add_generation_prompt": open_reply,
+        }
+        if "enable_thinking" in self.template.variables:
+            thinking = self.settings.enable_thinking
+            if thinking is None and reply is not None:  # as the data says
+                thinking = self.messages[reply].reasoning is not None
+            if thinking is not None:
+                variables["enable_thinking"] = thinking
+        if self.settings.preserve_thinking and "preserve_thinking" in self.template.variables:
+            variables["preserve_thinking"] = True
+        return variables
+
+    def render(self, count: int, open_reply: bool = False, reply: int | None = None) -> str:
+        try:
+            return self.template.render(**self._variables(count, open_reply, reply))
+        except _TEMPLATE_ERRORS as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> RenderError:
+        has_system = any(message.role == "system" for message in self.messages)
+        fix = "change the row to what the template takes, or name another template"
+        if has_system and "system" in str(error).lower():
+            fix = "remove the system message or put its text into the first user message; or name a template that does"
+        roles = ", ".join(message.role for message in self.messages)
+        return RenderError(
+            Problem(
+                "E-RENDER-001",
+                f"the model's chat template refuses this chat: {error}",
+                where=str(self.chat.origin),
+                got=roles,
+                fix=fix,
+            )
+        )
+
+    def text(self, open_reply: bool) -> list[Span]:
+        return self._spans(self.render(len(self.plain), open_reply), [])
+
+    def samples(self) -> list[list[Span]]:
+        count = len(self.plain)
+        turns = replies(self.messages)
+        wanted = trained_replies(self.chat, self.messages, self.settings.mask_history)
+        if self.settings.train_on_prompt:
+            return [self._all_but([turn for turn in turns if self.messages[turn].trained is False])]
+        if self.template.has_marks:
+            return [self._marked(turns, wanted)]
+        whole = self.render(count, reply=turns[-1] if turns else None)
+        regions: dict[int, tuple[str, Region]] = {}
+        for turn in sorted(wanted):
+            full = whole if turn == count - 1 else self.render(turn + 1, reply=turn)
+            regions[turn] = full, self._region(full, turn)
+        if all(full is whole or whole.startswith(full[: region[1]]) for full, region in regions.values()):
+            return [self._spans(whole, [region for _, region in regions.values()])]
+        self.owner.statistics.split_chats += 1
+        self.owner.statistics.extra_samples += len(regions) - 1
+        return [self._spans(full, [region]) for full, region in regions.values()]
+
+    def _all_but(self, untrained: Sequence[int]) -> list[Span]:
+        """train_on_prompt: everything, except replies that say they are not to be trained."""
+        whole = self.render(len(self.plain))
+        start = 0
+        trained: list[Region] = []
+        for turn in untrained:
+            full = self.render(turn + 1, reply=turn)
+            first, last = self._region(full, turn)
+            if not whole.startswith(full[:last]):
+                raise self._unclear(turn)
+            trained.append((start, first))
+            start = last
+        return self._spans(whole, [*trained, (start, len(whole))])
+
+    def _marked(self, turns: list[int], wanted: set[int]) -> list[Span]:
+        """The template's own marks; turn by turn where only some replies are trained."""
+        marks = (self.guard.mark_open, self.guard.mark_close)
+        variables = self._variables(len(self.plain), False, turns[-1] if turns else None)
+        try:
+            text, regions = self.template.render_marked(marks, **variables)
+        except _TEMPLATE_ERRORS as error:
+            raise self._refused(error) from error
+        if wanted != set(turns):
+            if len(regions) != len(turns):
+                raise self._unclear(turns[0])
+            regions = [region for turn, region in zip(turns, regions, strict=True) if turn in wanted]
+        return self._spans(text, regions)
+
+    def _region(self, full: str, turn: int) -> Region:
+        """Where the reply `turn`, the last message of the rendered text `full`, begins and ends."""
+        prompt = self._prompt(full, turn)
+        start = len(prompt)
+        if not full.startswith(prompt):
+            start = self._other_opening(full, prompt, turn)
+            self.owner.statistics.other_openings += 1
+        message = self.messages[turn]
+        if (thought := self.guard.disarm(message.reasoning or "").strip()) and thought not in full[start:]:
+            self.owner.statistics.dropped_thoughts += 1
+        for call in message.tool_calls:
+            if self.guard.disarm(call.name) not in full[start:]:
+                raise RenderError(
+                    Problem(
+                        "E-RENDER-004",
+                        "the model's chat template does not write the tool calls of a reply",
+                        where=str(self.chat.origin),
+                        got=call.name,
+                        fix="use a model with tool calling, or write the calls into the text of the reply",
+                    )
+                )
+        return start, self._end(full, start)
+
+    def _prompt(self, full: str, turn: int) -> str:
+        if turn > 0:
+            return self.render(turn, open_reply=True, reply=turn)
+        # Nothing comes before the reply, and few templates can render nothing: take the opening from a chat of ours.
+        probe = replace(self.chat, messages=[Message("user", _QUESTION)], tools=())
+        session = _Session(self.owner, probe, self.guard)
+        closed, opened = session.render(1), session.render(1, open_reply=True)
+        opening = opened[len(closed) :] if opened.startswith(closed) else ""
+        at = full.find(opening) if opening else -1
+        if at < 0:
+            raise self._unclear(turn)
+        return full[: at + len(opening)]
+
+    def _other_opening(self, full: str, prompt: str, turn: int) -> int:
+        """The reply's start where the text that opens it is not kept: behind the last control token or line end
+        that both share, as long as that lies behind the messages before it."""
+        common = _common_prefix(full, prompt)
+        before = _common_prefix(prompt, self.render(turn, reply=turn)) if turn else 0
+        ends = [end for _, end, _ in self.owner.control.find(prompt, 0, common)]
+        ends.append(prompt.rfind("\n", 0, common) + 1)
+        start = max(ends) if common < len(prompt) and max(ends) > before else common
+        if start < before:
+            raise self._unclear(turn)
+        return start
+
+    def _end(self, full: str, start: int) -> int:
+        """One past the stop token; blanks and further tokens behind it belong to the template. Without a stop
+        token all the rest ends the reply."""
+        trailing: list[tuple[int, str]] = []
+        last = len(full)
+        for first, end, token in reversed(list(self.owner.control.find(full, start))):
+            if full[end:last].strip():
+                break
+            trailing.append((end, token.content))
+            last = first
+        stops = self.owner.stops
+        return next((end for end, token in reversed(trailing) if token in stops), len(full))
+
+    def _unclear(self, turn: int) -> RenderError:
+        return RenderError(
+            Problem(
+                "E-RENDER-002",
+                f"cannot tell where reply {turn + 1} begins in the text of the model's chat template",
+                where=str(self.chat.origin),
+                fix="name a template of the catalog that fits the model, or use a chat template with generation marks",
+            )
+        )
+
+    def _spans(self, text: str, trained: Sequence[Region]) -> list[Span]:
+        """Spans of rendered text, with its own characters again; stand-ins show what was not the template's."""
+        return cut_at(self.guard.arm(text), trained, self.guard.stand_ins(text))
+
+
+def _common_prefix(one: str, other: str) -> int:
+    for index, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return index
+    return min(len(one), len(other))

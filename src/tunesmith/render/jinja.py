@@ -1,0 +1,141 @@
+"""The Jinja dialect of chat templates, as transformers defines it: a sandbox, a few globals, `{% generation %}`.
+
+A template is a program that came with a model's files, so it runs in an immutable sandbox and sees plain data only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.meta
+import jinja2.nodes
+import jinja2.parser
+import jinja2.runtime
+import jinja2.sandbox
+import jinja2.utils
+
+__all__ = ["JinjaTemplate", "compile_template"]
+
+_MARKS = "_generation_marks"  # context variable: the pair of characters put around generation blocks
+_ESCAPED_PLANE_16 = re.compile(r"\\udb[c-f][0-9a-f]\\ud[c-f][0-9a-f]{2}")
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}...{% endgeneration %}`: what the model writes. Puts the context's marks around the text."""
+
+    tags = {"generation"}  # noqa: RUF012  # declared so by jinja2
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.CallBlock:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_enclose"), [], [], body).set_lineno(line)
+
+    @jinja2.pass_context
+    def _enclose(self, context: jinja2.runtime.Context, caller: Callable[[], str]) -> str:
+        marks = context.get(_MARKS)
+        return f"{marks[0]}{caller()}{marks[1]}" if marks else caller()
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """Jinja's namespace without names that begin with an underscore: those reach into the interpreter."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # `self` is a legal keyword of namespace()
+        values = dict(*args[1:], **kwargs)
+        for name in values:
+            _refuse_private(name)
+        jinja2.utils.Namespace.__init__(args[0], values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_private(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_private(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a chat template may not set {name!r} on a namespace")
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.exceptions.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _make_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
+    return dict(*args, **kwargs)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON without HTML escapes, as chat templates expect. Characters of plane 16 are never escaped: stand-ins of
+    look-alikes (see `control.py`) must come through as they are."""
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    if ensure_ascii:
+        text = _ESCAPED_PLANE_16.sub(lambda match: str(json.loads(f'"{match.group()}"')), text)
+    return text
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals.update(
+        raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_make_dict, namespace=_Namespace
+    )
+    return environment
+
+
+class JinjaTemplate:
+    """A compiled chat template. `literals`: the pieces of text it can write; `variables`: the names it asks for."""
+
+    def __init__(self, source: str) -> None:
+        environment = _environment()
+        tree = environment.parse(source)
+        self.source = source
+        self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
+        texts = {node.data for node in tree.find_all(jinja2.nodes.TemplateData)}
+        texts |= {node.value for node in tree.find_all(jinja2.nodes.Const) if isinstance(node.value, str)}
+        self.literals = tuple(sorted(texts))
+        self.has_marks = bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
+        self._compiled = environment.from_string(source)
+
+    def render(self, **variables: Any) -> str:
+        return self._compiled.render(variables)
+
+    def render_marked(self, marks: tuple[str, str], **variables: Any) -> tuple[str, list[tuple[int, int]]]:
+        """Text, and the ranges that generation blocks wrote. `marks`: two characters that occur nowhere in it."""
+        pieces = re.split(f"([{marks[0]}{marks[1]}])", self._compiled.render({**variables, _MARKS: marks}))
+        text: list[str] = []
+        ranges: list[tuple[int, int]] = []
+        length = start = 0
+        for piece in pieces:
+            if piece == marks[0]:
+                start = length
+            elif piece == marks[1]:
+                ranges.append((start, length))
+            else:
+                text.append(piece)
+                length += len(piece)
+        return "".join(text), ranges
+
+
+@lru_cache(maxsize=32)
+def compile_template(source: str) -> JinjaTemplate:
+    """Compile once per template text. Raises jinja2.TemplateSyntaxError."""
+    return JinjaTemplate(source)

@@ -1,0 +1,168 @@
+"""The renderer of a run: a template and a tokenizer together.
+
+renderer = make_renderer(config.template, tokenizer)
+renderer.encode_chats(chats)          # training: ids and mask, one or more sequences per chat
+renderer.encode_prompt(messages)      # generation: ids that end with the opening of a reply
+renderer.parse(text)                  # what the model wrote, as a message
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunesmith.core.errors import Problem
+from tunesmith.core.types import Chat, Encoded, Message, Text
+from tunesmith.render.auto import AutoTemplate
+from tunesmith.render.control import ControlTokens
+from tunesmith.render.encode import Encoder, added_tokens_of
+from tunesmith.render.errors import RenderError
+from tunesmith.render.jinja import JinjaTemplate, compile_template
+from tunesmith.render.replies import parse_reply
+from tunesmith.render.spans import Span, join_text
+from tunesmith.render.turns import Statistics, TemplateSettings, TextTemplate
+
+__all__ = ["Renderer", "TemplateSettings", "make_renderer"]
+
+_CHUNK = 2048  # chats whose text is held at once
+
+
+class Renderer:
+    """Chat -> spans -> ids and mask, and model text -> message. Immutable but for its statistics."""
+
+    def __init__(self, template: TextTemplate, control: ControlTokens, tokenizer: Any, notices: Sequence[str]) -> None:
+        self.template = template
+        self.name = template.name
+        self.notices: list[str] = list(notices)
+        backend = tokenizer.backend_tokenizer
+        self._encoder = Encoder(backend, control)
+        stops = (backend.token_to_id(token) for token in template.stops)
+        known = [tokenizer.eos_token_id, *stops]
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(int(token) for token in known if token is not None))
+        self._stop_texts = tuple(backend.id_to_token(token) for token in self.stop_ids)
+        self._text_prefix, self._text_suffix = _around_text(backend, tokenizer.eos_token_id)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What rendering did to the chats so far; `statistics.lines()` says it in words."""
+        return self.template.statistics
+
+    def samples(self, chat: Chat) -> list[list[Span]]:
+        """Training samples of a chat, each a list of spans; several where the template is not prefix-stable.
+        Raises RenderError if the template cannot take the chat."""
+        return self.template.samples(chat)
+
+    def text(self, chat: Chat, *, open_reply: bool = False) -> str:
+        """The chat as text; `open_reply`: with the opening of the next reply."""
+        return join_text(self.template.prompt(chat, open_reply))
+
+    def encode_chats(self, chats: Sequence[Chat]) -> list[list[Encoded]]:
+        """Ids and mask of every training sample of every chat. One RenderError tells all chats that do not fit;
+        its `failed` holds their positions."""
+        encoded: list[list[Encoded]] = []
+        problems: list[Problem] = []
+        failed: list[int] = []
+        for start in range(0, len(chats), _CHUNK):
+            rendered: list[list[list[Span]]] = []
+            for index, chat in enumerate(chats[start : start + _CHUNK], start):
+                try:
+                    rendered.append(self.template.samples(chat))
+                except RenderError as error:
+                    problems += error.problems
+                    failed.append(index)
+            if not failed:
+                encoded += self._encode(rendered, chats[start : start + _CHUNK])
+        if failed:
+            raise RenderError(problems, failed)
+        return encoded
+
+    def _encode(self, rendered: Sequence[list[list[Span]]], chats: Sequence[Chat]) -> list[list[Encoded]]:
+        flat = [sample for samples in rendered for sample in samples]
+        origins = [chat.origin for chat, samples in zip(chats, rendered, strict=True) for _ in samples]
+        sequences = iter(self._encoder.encode(flat, origins))
+        return [[next(sequences) for _ in samples] for samples in rendered]
+
+    def encode_texts(self, texts: Sequence[Text]) -> list[Encoded]:
+        """Pre-training texts: everything trained, the end-of-text token appended, a beginning-of-text token where
+        the tokenizer adds one by itself. Look-alikes of control tokens in the text stay text."""
+        samples = [[Span(text.text, trained=True, trusted=False)] for text in texts]
+        encoded = self._encoder.encode(samples, [text.origin for text in texts])
+        before, after = self._text_prefix, self._text_suffix
+        return [
+            Encoded([*before, *found.ids, *after], [True] * (len(before) + len(found.ids) + len(after)), found.origin)
+            for found in encoded
+        ]
+
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Ids of a chat that ends with the opening of a reply, for generation."""
+        spans = self.template.prompt(Chat(messages, tools), open_reply=True)
+        return list(self._encoder.encode([spans])[0].ids)
+
+    def parse(self, text: str) -> Message:
+        """What the model wrote, as a message: thoughts and tool calls split off, stop tokens removed."""
+        return parse_reply(text, self.template.thinking, self._stop_texts)
+
+
+def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | None = None) -> Renderer:
+    """The renderer that a run asks for. `template` left out or "auto" is the model's own chat template if it has
+    one, else the catalog's `fallback` (the model family's), else "default", which is said in `notices`.
+
+    `tokenizer`: a fast tokenizer of transformers. Raises UsageError for an unknown template, RenderError for a
+    template and a tokenizer that do not fit.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise RenderError(
+            Problem(
+                "E-RENDER-006",
+                "this tokenizer does not tell which characters a token stands for",
+                got=type(tokenizer).__name__,
+                fix="use a model with a tokenizer.json, or convert the tokenizer to the fast form",
+            )
+        )
+    wanted = config.template if config.template not in (None, "auto") else None
+    sources = _own_templates(tokenizer.chat_template) if wanted is None else None
+    if sources:
+        return _auto(config, tokenizer, *sources)
+    notices = []
+    if wanted is None:
+        wanted = fallback or "default"
+        notices.append(f'the model has no chat template of its own: using "{wanted}" of the catalog')
+    from tunesmith.render.slots import SlotTemplate
+
+    added = added_tokens_of(backend)
+    template = SlotTemplate.load(wanted, config, tokenizer, {token["content"] for token in added})
+    return Renderer(template, ControlTokens(added, "\0".join(template.literals)), tokenizer, notices)
+
+
+def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: JinjaTemplate | None) -> Renderer:
+    literals = "\0".join({*main.literals, *(tools.literals if tools else ())})
+    control = ControlTokens(added_tokens_of(tokenizer.backend_tokenizer), literals)
+    template = AutoTemplate(main, control, config, tokenizer.special_tokens_map, tools)
+    notices = []
+    if "strftime_now" in main.variables:
+        notices.append("the model's chat template may write today's date: rendering differs from day to day")
+    return Renderer(template, control, tokenizer, notices)
+
+
+def _own_templates(found: str | Mapping[str, str] | None) -> tuple[JinjaTemplate, JinjaTemplate | None] | None:
+    """The model's chat template, and its other one for chats with tools if it has two."""
+    if not found:
+        return None
+    named = found if isinstance(found, Mapping) else {"default": found}
+    if "default" not in named:
+        return None
+    tools = named.get("tool_use")
+    return compile_template(named["default"]), compile_template(tools) if tools else None
+
+
+def _around_text(backend: Any, eos_id: int | None) -> tuple[list[int], list[int]]:
+    """Ids before and after a pre-training text: what the tokenizer adds by itself, and the end of text, once."""
+    found = backend.encode("a", add_special_tokens=True)
+    added = [bool(flag) for flag in found.special_tokens_mask]
+    first = added.index(False) if False in added else 0
+    last = len(added) - added[::-1].index(False) if False in added else 0
+    before, after = found.ids[:first], found.ids[last:]
+    if eos_id is not None and eos_id not in after:
+        after = [*after, eos_id]
+    return before, after
