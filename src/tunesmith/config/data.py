@@ -1,0 +1,60 @@
+"""Which rows are read, how they are mixed, split, cut and packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tunesmith.config.fields import ignored, later, never, works
+
+_STREAMING = "streaming datasets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """From dataset names to token sequences."""
+
+    dataset: tuple[str, ...] = works(())
+    """Comma list of training datasets: names of `dataset_info.json`, or paths of files."""
+    eval_dataset: tuple[str, ...] = works(())
+    """Comma list of evaluation datasets, named like `dataset`."""
+    dataset_dir: str = works("data")
+    """Folder that holds `dataset_info.json` and the files it names."""
+    media_dir: str | None = later(None, "data with images, video or audio")
+    """Folder that paths of images, video and audio start from."""
+    cutoff_len: int = works(2048, least=1)
+    """Most tokens per example; what is longer is cut so that the end of the answer stays."""
+    streaming: bool = later(False, _STREAMING)
+    """Read rows while training instead of before it."""
+    buffer_size: int = ignored(16384, "it belongs to streaming, which does not exist yet")
+    """Rows held for shuffling a stream."""
+    mix_strategy: Literal["concat", "interleave_under", "interleave_over", "interleave_once"] = works("concat")
+    """How several datasets become one: one after the other, or interleaved until the first or the last runs out."""
+    interleave_probs: tuple[float, ...] = works(())
+    """Comma list with the share of each dataset when interleaving."""
+    overwrite_cache: bool = ignored(False, "a changed file or setting is noticed by itself")
+    """Tokenise again even if a cached result is there."""
+    preprocessing_batch_size: int = works(1000, least=1)
+    """Examples rendered and tokenised at a time."""
+    preprocessing_num_workers: int | None = works(None, least=1)
+    """Processes for tokenising; left out, as many as pay off."""
+    max_samples: int | None = works(None, least=1)
+    """Take only this many rows of each dataset."""
+    ignore_pad_token_for_loss: bool = never(True, "padding is never trained on: leave the key out")
+    """Keep padding out of the loss."""
+    val_size: float = works(0.0, least=0)
+    """Part of the training data kept for evaluation: a share below 1, or a number of rows."""
+    eval_on_each_dataset: bool = works(False)
+    """Report the evaluation of each dataset by itself."""
+    packing: bool | None = works(None)
+    """Fill sequences of `cutoff_len` with several examples; left out, on for pre-training only."""
+    neat_packing: bool = later(False, "packing for fine-tuning")
+    """Pack without attention between the examples of a sequence."""
+    tokenized_path: str | None = later(None, "saving tokenised datasets")
+    """Folder for saving and loading the tokenised dataset."""
+    data_shared_file_system: bool = later(False, "preparing data once for several machines")
+    """All machines see the same files, so only the first prepares data."""
+    on_bad_row: Literal["error", "skip"] = works("error")
+    """What happens to a row that cannot be used: stop with its place, or leave it out and count it."""
+    max_bad_rows: int | None = works(None, least=0)
+    """With `on_bad_row: skip`, stop after all when more rows than this are bad."""

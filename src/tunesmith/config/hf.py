@@ -1,0 +1,120 @@
+"""The training arguments of transformers, read from a generated list, so that transformers need not be imported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tunesmith.config.fields import REACHES, Mark
+
+__all__ = ["LIST", "Argument", "arguments"]
+
+LIST = Path(__file__).with_name("hf_training_arguments.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One training argument: plain type names (bool, int, float, str, list, dict, object), default and mark."""
+
+    name: str
+    types: tuple[str, ...]
+    nullable: bool
+    default: Any
+    choices: tuple[str, ...]
+    mark: Mark
+
+
+_HUB = "uploading to the hub"
+_FSDP = "sharded training (FSDP)"
+_SUMS = "evaluation adds up sums and keeps no predictions"
+
+_LATER = {
+    "deepspeed": "DeepSpeed",
+    "fsdp": _FSDP,
+    "fsdp_config": _FSDP,
+    "push_to_hub": _HUB,
+    "hub_token": _HUB,
+    "hub_private_repo": _HUB,
+    "hub_model_id": _HUB,
+    "hub_strategy": _HUB,
+    "hub_always_push": _HUB,
+    "hub_revision": _HUB,
+    "auto_find_batch_size": "halving the batch when memory runs out",
+    "label_smoothing_factor": "label smoothing",
+    "use_liger_kernel": "Liger's kernels",
+    "liger_kernel_config": "Liger's kernels",
+    "parallelism_config": "parallelism beyond data",
+    "enable_jit_checkpoint": "checkpoints on demand",
+    "generation_num_beams": "beam search",
+    "generation_config": "a generation config of its own (see `temperature`, `top_p`, `max_new_tokens`)",
+    "generation_max_length": "a length of its own for predictions (see `max_new_tokens`)",
+}
+_NEVER = {
+    "label_names": "labels are made from the chat's structure: leave the key out",
+}
+_IGNORED = {
+    "average_tokens_across_devices": "the loss is always divided by the tokens of all devices",
+    "remove_unused_columns": "batches hold only what the model needs",
+    "logging_nan_inf_filter": "a loss that is not finite stops the run and is never filtered",
+    "prediction_loss_only": _SUMS,
+    "include_for_metrics": _SUMS,
+    "batch_eval_metrics": _SUMS,
+    "eval_do_concat_batches": _SUMS,
+    "eval_use_gather_object": _SUMS,
+    "eval_accumulation_steps": _SUMS,
+    "length_column_name": "lengths are known without a column",
+    "sortish_sampler": "use `train_sampling_strategy: group_by_length`",
+}
+# What the trainer does anyway, where that is not transformers' default: no reason for a warning.
+QUIET = {"remove_unused_columns": False, "logging_nan_inf_filter": False}
+_SECRET = {"hub_token"}
+_LEAST: dict[str, float] = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "adam_epsilon": 0,
+    "max_grad_norm": 0,
+    "warmup_steps": 0,
+    "logging_steps": 0,
+    "eval_steps": 0,
+    "save_steps": 0,
+    "save_total_limit": 1,
+    "eval_delay": 0,
+    "dataloader_num_workers": 0,
+    "dataloader_prefetch_factor": 1,
+    "torch_empty_cache_steps": 1,
+    "seed": 0,
+    "data_seed": 0,
+    "ddp_timeout": 1,
+}
+_ABOVE: dict[str, float] = {"num_train_epochs": 0, "neftune_noise_alpha": 0}
+_BETA = {"adam_beta1", "adam_beta2"}
+_CHOICES = {"include_num_input_tokens_seen": ("all", "non_padding", "no")}
+
+
+@cache
+def arguments() -> dict[str, Argument]:
+    """All training arguments by name, in transformers' order."""
+    found = {}
+    for entry in json.loads(LIST.read_text(encoding="utf-8")):
+        name = entry["name"]
+        choices = _CHOICES.get(name) or tuple(entry.get("choices", ()))
+        found[name] = Argument(name, tuple(entry["types"]), entry["nullable"], entry["default"], choices, _mark(name))
+    return found
+
+
+def _mark(name: str) -> Mark:
+    if name in _LATER:
+        return Mark("later", _LATER[name], secret=name in _SECRET)
+    if name in _NEVER:
+        return Mark("never", _NEVER[name])
+    if name in _IGNORED:
+        return Mark("ignored", _IGNORED[name])
+    if name in _BETA:
+        return Mark("works", tested=REACHES, least=0, below=1)
+    return Mark("works", tested=REACHES, least=_LEAST.get(name), above=_ABOVE.get(name))

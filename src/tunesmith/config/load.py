@@ -1,0 +1,151 @@
+"""load_config: sources to a checked RunConfig, with everything that is wrong reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from tunesmith.config.checks import check
+from tunesmith.config.convert import Mismatch, convert
+from tunesmith.config.effects import without_effect
+from tunesmith.config.foreign import DERIVED, NEWER_NAMES
+from tunesmith.config.hf import QUIET
+from tunesmith.config.keys import SECTIONS, Key, all_keys
+from tunesmith.config.legacy import modernise
+from tunesmith.config.run_config import RunConfig
+from tunesmith.config.source import Given, Overrides, Source, read_overrides, read_source
+from tunesmith.config.verbs import VERBS, infer_verb
+from tunesmith.core.errors import ConfigError, Problem
+from tunesmith.core.suggest import did_you_mean
+
+__all__ = ["load_config"]
+
+
+def load_config(source: Source, overrides: Overrides = (), verb: str = "train") -> RunConfig:
+    """Read, convert and check a config for a verb.
+
+    `source`: path of a YAML, JSON or TOML file, a mapping, or None. `overrides`: `key=value` texts or a mapping; they
+    win. `verb`: train, chat, export, preview, check (which finds out what the config is for) or show (which asks for
+    no key in particular). Raises ConfigError with all problems, MissingInputError if there is no such file.
+    """
+    assert verb in VERBS, verb
+    written, problems = read_source(source)
+    added, more = read_overrides(overrides)
+    problems += more
+    givens = {given.key: given for given in [*written, *added]}  # the last one wins
+    values, bad = _convert_all(givens.values(), problems)
+    places = {key: given.place for key, given in givens.items()}
+    config, lost = _build(values, places, verb, source, problems)
+    problems += check(config, bad)
+    warnings = _warnings(config, lost, problems)
+    if problems:
+        raise ConfigError(problems)
+    return _with_warnings(config, warnings)
+
+
+def _convert_all(givens: Iterable[Given], problems: list[Problem]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Values by key, and the keys that are wrong; what is wrong with them is added to `problems`."""
+    values: dict[str, Any] = {}
+    bad = set()
+    for given in givens:
+        key = all_keys().get(given.key)
+        if key is None:
+            problems.append(_unknown(given))
+            continue
+        try:
+            value = convert(key, given.value, given.text)
+        except Mismatch as mismatch:
+            problems.append(_mismatch(given, mismatch))
+            bad.add(given.key)
+            continue
+        if (refusal := _refusal(key, value, given)) is not None:
+            problems.append(refusal)
+            bad.add(given.key)
+        elif value is not None or key.default is not None:
+            values[given.key] = value
+    return values, frozenset(bad)
+
+
+def _unknown(given: Given) -> Problem:
+    if given.key in NEWER_NAMES:
+        what = f'"{given.key}" is a name of another version'
+        return Problem("E-CONFIG-010", what, given.place, fix=f"write {NEWER_NAMES[given.key]}")
+    if given.key in DERIVED:
+        what = f'"{given.key}" is derived and cannot be set'
+        return Problem("E-CONFIG-010", what, given.place, fix=f"it follows from {DERIVED[given.key]}")
+    fix = did_you_mean(given.key, all_keys()) or "docs/keys.md lists all keys"
+    return Problem("E-CONFIG-001", f'there is no key "{given.key}"', given.place, fix=fix)
+
+
+def _mismatch(given: Given, mismatch: Mismatch) -> Problem:
+    secret = all_keys()[given.key].mark.secret
+    got = "(not shown)" if secret else _shown(given.value)
+    return Problem(mismatch.code, f'"{given.key}" must be {mismatch.wanted}', given.place, got, mismatch.fix)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    kinds = {str: "text", bool: "", int: "", float: "", list: "list", dict: "mapping"}
+    kind = kinds.get(type(value), type(value).__name__)
+    return f"{kind} {value!r}".strip() if not isinstance(value, bool) else str(value).lower()
+
+
+def _refusal(key: Key, value: Any, given: Given) -> Problem | None:
+    mark = key.mark
+    if value == key.default or mark.state in ("works", "ignored"):
+        if value not in mark.later_values or value == key.default:
+            return None
+        what = f'"{key.name}: {value}" is not supported by this version'
+        rest = [choice for choice in key.choices if choice not in mark.later_values]
+        return Problem("E-CONFIG-008", what, given.place, fix=f"use {' or '.join(rest)}")
+    got = "(not shown)" if mark.secret else _shown(value)
+    if mark.state == "never":
+        return Problem("E-CONFIG-009", f'"{key.name}" is not supported', given.place, got, mark.note)
+    what = f'"{key.name}" is not supported by this version: it belongs to {mark.note}'
+    return Problem("E-CONFIG-008", what, given.place, got, "leave the key out")
+
+
+def _build(
+    values: dict[str, Any], places: Mapping[str, str], verb: str, source: Source, problems: list[Problem]
+) -> tuple[RunConfig, list[str]]:
+    table = all_keys()
+    split: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    passed_on = {}
+    for name, value in values.items():
+        if table[name].passed_on:
+            passed_on[name] = value
+        elif value is not None or table[name].nullable:
+            split[table[name].section][name] = value
+    arguments, contradictions, lost = modernise(values, passed_on, lambda key: places[key])
+    problems += contradictions
+    split["train"]["hf"] = arguments
+    sections: dict[str, Any] = {section: SECTIONS[section](**split[section]) for section in SECTIONS}
+    path = None if source is None or isinstance(source, Mapping) else str(source)
+    verb = infer_verb(values) if verb == "check" else verb
+    return RunConfig(verb=verb, values=values, source=path, places=places, **sections), lost
+
+
+def _warnings(config: RunConfig, lost: list[str], problems: list[Problem]) -> tuple[str, ...]:
+    """One line that names all keys without effect; with `strict_keys`, problems instead."""
+    reasons = without_effect(config)
+    for name, value in config.values.items():
+        key = all_keys()[name]
+        if key.mark.state == "ignored" and value != key.default and QUIET.get(name, key.default) != value:
+            reasons.setdefault(name, key.mark.note)
+    listed = [f"{name} ({why})" for name, why in reasons.items()] + lost
+    if not listed:
+        return ()
+    if not config.train.strict_keys:
+        return ("keys without effect: " + "; ".join(listed),)
+    for name, why in reasons.items():
+        problems.append(Problem("E-CONFIG-011", f'"{name}" has no effect: {why}', config.place(name), fix="remove it"))
+    for text in lost:
+        name = text.split()[0]
+        problems.append(Problem("E-CONFIG-011", f'"{name}" has no effect: {text}', config.place(name), fix="remove it"))
+    return ()
+
+
+def _with_warnings(config: RunConfig, warnings: tuple[str, ...]) -> RunConfig:
+    return replace(config, warnings=warnings) if warnings else config

@@ -1,0 +1,88 @@
+"""Which weights are loaded, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tunesmith.config.fields import ignored, later, never, works
+
+_VOCABULARY = "growing the vocabulary"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Base weights, adapters, and how both are loaded."""
+
+    model_name_or_path: str | None = works(None)
+    """Base weights: a local folder, a GGUF file or a repository of the Hugging Face hub."""
+    adapter_name_or_path: tuple[str, ...] = works(())
+    """Comma list of adapters. All but the last are merged into the base; the last goes on training."""
+    adapter_folder: str | None = works(None)
+    """Folder inside the adapter's repository that holds its weights."""
+    cache_dir: str | None = works(None)
+    """Folder for downloaded models and datasets (default: that of the Hugging Face hub)."""
+    use_fast_tokenizer: bool = never(True, "the Rust tokenizers are the only ones: leave the key out")
+    """Use the tokenizers written in Rust."""
+    resize_vocab: bool = later(False, _VOCABULARY)
+    """Grow the embeddings when the tokenizer has more tokens than they have rows."""
+    split_special_tokens: bool = never(
+        False, "text of users and tools is always split, text of the template never: leave the key out"
+    )
+    """Treat the text of special tokens like any other text."""
+    add_tokens: tuple[str, ...] = later((), _VOCABULARY)
+    """Comma list of ordinary tokens to add to the vocabulary."""
+    add_special_tokens: tuple[str, ...] = later((), _VOCABULARY)
+    """Comma list of special tokens to add to the vocabulary."""
+    new_special_tokens_config: str | None = later(None, _VOCABULARY)
+    """YAML file of special tokens and their descriptions; takes the place of `add_special_tokens`."""
+    init_special_tokens: Literal["noise_init", "desc_init", "desc_init_w_noise"] = later("noise_init", _VOCABULARY)
+    """How new embedding rows begin: noise, the mean of the description's embeddings, or both."""
+    model_revision: str = works("main")
+    """Branch, tag or commit of the hub's repository."""
+    low_cpu_mem_usage: bool = ignored(True, "weights are always streamed into place")
+    """Stream weights instead of holding them twice in main memory."""
+    rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = later(None, "longer contexts by RoPE scaling")
+    """Recipe that stretches the rotary positions for longer contexts."""
+    flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3"] = works("auto", later=("fa3",))
+    """Attention kernel: auto picks the fastest that is exact here; disabled is the plain implementation."""
+    shift_attn: bool = later(False, "shifted sparse attention (LongLoRA)")
+    """Shifted sparse attention of LongLoRA."""
+    mixture_of_depths: Literal["convert", "load"] | None = later(None, "mixture of depths")
+    """Convert to, or load, a mixture-of-depths model."""
+    use_unsloth: bool = never(False, "the built-in fast path needs no patches: leave the key out")
+    """Load and train through Unsloth."""
+    use_unsloth_gc: bool = never(False, "gradient checkpointing is on by default: leave the key out")
+    """Unsloth's gradient checkpointing, which moves hidden states to main memory."""
+    enable_liger_kernel: bool = never(
+        False, "the built-in fast path computes the loss without full logits: leave the key out"
+    )
+    """Patch the model with Liger's Triton kernels."""
+    moe_aux_loss_coef: float | None = later(None, "the load-balancing loss of mixture-of-experts models")
+    """Weight of the router's load-balancing loss."""
+    disable_gradient_checkpointing: bool = works(False)
+    """Keep all activations instead of computing them again in the backward pass: faster, more memory."""
+    use_reentrant_gc: bool = works(True)
+    """The re-entrant flavour of PyTorch's checkpointing."""
+    upcast_layernorm: bool = works(False)
+    """Hold the weights of norm layers in float32."""
+    upcast_lmhead_output: bool = later(False, "casting the head's output")
+    """Cast the output of the language model's head to float32."""
+    train_from_scratch: bool = works(False)
+    """Begin from random weights; only the model's configuration is read."""
+    offload_folder: str = later("offload", "moving weights to disk")
+    """Folder for weights that fit neither the device nor main memory."""
+    use_v1_kernels: bool | None = never(False, "kernels are chosen by `flash_attn`: leave the key out")
+    """Kernel patches of another project's rewrite."""
+    infer_dtype: Literal["auto", "float16", "bfloat16", "float32"] = works("auto")
+    """Number type of the weights in chat and export."""
+    hf_hub_token: str | None = works(None, secret=True)
+    """Access token of the Hugging Face hub. Never printed and never saved; HF_TOKEN does the same."""
+    ms_hub_token: str | None = later(None, "downloads from ModelScope", secret=True)
+    """Access token of ModelScope."""
+    om_hub_token: str | None = later(None, "downloads from Modelers", secret=True)
+    """Access token of Modelers (openMind)."""
+    print_param_status: bool = works(False)
+    """Print name, type, device and trainability of every weight."""
+    trust_remote_code: bool = works(False)
+    """Allow Python code that comes with the model to run."""

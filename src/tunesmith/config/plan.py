@@ -1,0 +1,41 @@
+"""RunPlan: everything that follows from the config and the hardware, as plain values to print and to save."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["RunPlan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """A run's derived values. `dtype` is that of the computation, `attention` the chosen implementation."""
+
+    stage: str
+    finetuning_type: str
+    device: str
+    dtype: str
+    attention: str
+    world_size: int
+    per_device_batch_size: int
+    gradient_accumulation_steps: int
+    global_batch_size: int
+    seed: int
+    cutoff_len: int
+    gradient_checkpointing: bool
+    resume: str | None
+    output_dir: str
+
+    def __post_init__(self) -> None:
+        rows = self.per_device_batch_size * self.gradient_accumulation_steps * self.world_size
+        assert rows == self.global_batch_size, f"a step has {rows} rows, not {self.global_batch_size}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """`name  value` lines, aligned, for people."""
+        shown = {name: "-" if value is None else str(value) for name, value in asdict(self).items()}
+        width = max(map(len, shown))
+        return [f"{name:<{width}}  {value}" for name, value in shown.items()]

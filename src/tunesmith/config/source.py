@@ -1,0 +1,181 @@
+"""Reading configs: YAML, JSON and TOML files, mappings and `key=value` overrides, each key with its place."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from tunesmith.core.errors import ConfigError, MissingInputError, Problem
+
+__all__ = ["Given", "Source", "read_overrides", "read_source"]
+
+Source: TypeAlias = "str | Path | Mapping[str, Any] | None"
+Overrides: TypeAlias = "Sequence[str] | Mapping[str, Any]"
+
+_COMMAND_LINE = "command line"
+# libyaml where PyYAML was built with it: ten times as fast. Both build plain values only.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One key as it was written. `text`: the scalar, or the list of scalars, before YAML made numbers of them."""
+
+    key: str
+    value: Any
+    place: str
+    text: Any = None
+
+
+def read_source(source: Source) -> tuple[list[Given], list[Problem]]:
+    """The keys of a file or mapping in their order, and what is wrong with its form (keys written twice).
+
+    Raises MissingInputError if there is no such file, ConfigError if it cannot be parsed.
+    """
+    if source is None:
+        return [], []
+    if isinstance(source, Mapping):
+        return [Given(str(key), value, f'key "{key}"') for key, value in source.items()], []
+    path = Path(source).expanduser()
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        fix = "give the path of a .yaml, .json or .toml file"
+        raise MissingInputError(Problem("E-CONFIG-006", f"there is no config file {path}", fix=fix)) from None
+    except UnicodeDecodeError as error:
+        what = f"{path} is not text in UTF-8"
+        raise ConfigError(Problem("E-CONFIG-007", what, got=f"byte {error.start}: {error.reason}")) from None
+    reader = {".json": _read_json, ".toml": _read_toml}.get(path.suffix.lower(), _read_yaml)
+    givens = list(reader(content, str(path)))
+    return givens, _twice(givens)
+
+
+def read_overrides(overrides: Overrides) -> tuple[list[Given], list[Problem]]:
+    """The keys of `key=value` texts (values are read as YAML) or of a mapping."""
+    if isinstance(overrides, Mapping):
+        return [Given(str(key), value, f'argument "{key}"') for key, value in overrides.items()], []
+    givens, problems = [], []
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        key = key.strip().removeprefix("--")
+        if not equals or not key:
+            problems.append(
+                Problem(
+                    "E-CONFIG-012", "a setting on the command line is not of the form key=value", _COMMAND_LINE, item
+                )
+            )
+            continue
+        givens.append(_parse_override(key, text, problems))
+    return givens, problems
+
+
+def _parse_override(key: str, text: str, problems: list[Problem]) -> Given:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        value = None if node is None else loader.construct_document(node)
+    except yaml.YAMLError:
+        return Given(key, text, _COMMAND_LINE, text)  # `template={x`: not YAML, so plain text
+    finally:
+        loader.dispose()
+    return Given(key, value, _COMMAND_LINE, _written(node))
+
+
+def _read_yaml(content: str, path: str) -> Iterator[Given]:
+    loader = _Loader(content)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return
+        if not isinstance(root, yaml.MappingNode):
+            raise _not_a_mapping(path)
+        pairs = [(key, value) for key, value in root.value if key.tag != "tag:yaml.org,2002:merge"]
+        own = {key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)}
+        loader.flatten_mapping(root)  # `<<: *other` puts the other mapping's pairs in front
+        merged = root.value[: len(root.value) - len(pairs)]
+        for key_node, node in [(k, v) for k, v in merged if k.value not in own] + pairs:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else str(key_node.start_mark.line + 1)
+            place = f"{path}:{key_node.start_mark.line + 1}"
+            yield Given(key, loader.construct_object(node, deep=True), place, _written(node))
+    except yaml.YAMLError as error:
+        raise ConfigError(_yaml_problem(error, path)) from None
+    finally:
+        loader.dispose()
+
+
+def _written(node: Any) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [item.value if isinstance(item, yaml.ScalarNode) else None for item in node.value]
+    return None
+
+
+def _yaml_problem(error: yaml.YAMLError, path: str) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{path}:{mark.line + 1}" if mark else path
+    what = str(getattr(error, "problem", None) or error).splitlines()[0]
+    return Problem(
+        "E-CONFIG-007", f"the file is not valid YAML: {what}", where, fix="check indentation and quotes here"
+    )
+
+
+def _read_json(content: str, path: str) -> Iterator[Given]:
+    """Walks the outermost object by hand, because the json module tells no line numbers."""
+    decoder = json.JSONDecoder()
+    blank = re.compile(r"\s*")
+
+    def skip(at: int) -> int:
+        found = blank.match(content, at)
+        assert found
+        return found.end()
+
+    try:
+        if not isinstance(json.loads(content), dict):
+            raise _not_a_mapping(path)
+        at = skip(content.index("{") + 1)
+        while content[at] != "}":
+            line = content.count("\n", 0, at) + 1
+            key, at = decoder.raw_decode(content, at)
+            value, at = decoder.raw_decode(content, skip(skip(at) + 1))
+            at = skip(at)
+            yield Given(key, value, f"{path}:{line}")
+            at = skip(at + 1) if content[at] == "," else at
+    except json.JSONDecodeError as error:
+        where = f"{path}:{error.lineno}"
+        raise ConfigError(Problem("E-CONFIG-007", f"the file is not valid JSON: {error.msg}", where)) from None
+
+
+def _read_toml(content: str, path: str) -> Iterator[Given]:
+    try:
+        values = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(Problem("E-CONFIG-007", f"the file is not valid TOML: {error}", path)) from None
+    for key, value in values.items():
+        name = re.escape(key)
+        found = re.search(rf"""^[ \t]*(?:\[[ \t]*)?["']?{name}["']?[ \t]*[=.\]]""", content, re.MULTILINE)
+        where = f"{path}:{content.count(chr(10), 0, found.start()) + 1}" if found else path
+        yield Given(key, value, where)
+
+
+def _not_a_mapping(path: str) -> ConfigError:
+    return ConfigError(Problem("E-CONFIG-007", "the file holds no keys", path, fix="write one `key: value` per line"))
+
+
+def _twice(givens: Sequence[Given]) -> list[Problem]:
+    first: dict[str, Given] = {}
+    problems = []
+    for given in givens:
+        if given.key in first:
+            what = f'key "{given.key}" is written twice'
+            fix = f"keep one of them; the other is at {first[given.key].place}"
+            problems.append(Problem("E-CONFIG-005", what, given.place, fix=fix))
+        first.setdefault(given.key, given)
+    return problems

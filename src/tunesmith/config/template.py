@@ -1,0 +1,27 @@
+"""How chats become text, and which of it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunesmith.config.fields import later, works
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateConfig:
+    """The chat template and the mask."""
+
+    template: str | None = works(None)
+    """Name of a chat template; left out or `auto`: the one that the model brings."""
+    train_on_prompt: bool = works(False)
+    """Train on prompts too."""
+    mask_history: bool = works(False)
+    """Train on the last reply of a chat only."""
+    tool_format: str | None = later(None, "choosing the dialect of tool calls")
+    """Dialect of tool calls, instead of the template's own."""
+    default_system: str | None = works(None, empty=True)
+    """System message for chats that have none; an empty text means no system message."""
+    enable_thinking: bool | None = works(True)
+    """true: replies without thoughts learn an empty thought; false: no thoughts; null: as the data has it."""
+    preserve_thinking: bool = works(False)
+    """Keep the thoughts of earlier turns."""

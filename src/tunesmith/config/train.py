@@ -1,0 +1,120 @@
+"""The training loop: our own keys, names that transformers no longer has, and its arguments that the user set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tunesmith.config import hf as _hf
+from tunesmith.config.fields import ignored, later, never, works
+
+_MAPPED = "tests/unit/config/test_legacy.py::test_an_older_name_arrives_under_its_present_one"
+_XLA = "training on TPUs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Training arguments. `hf` holds those of transformers that the user set, under the names it has today."""
+
+    hf: Mapping[str, Any] = field(default_factory=dict)
+
+    strict_keys: bool = works(False, tested="tests/unit/config/test_effects.py::test_strict_keys_makes_it_an_error")
+    """Keys without effect are an error, not a warning."""
+    pure_bf16: bool = works(False)
+    """Hold and update the weights in bfloat16, without float32 copies."""
+    disable_shuffling: bool = works(False)
+    """Take the training rows in their order."""
+    early_stopping_steps: int | None = works(None, least=1)
+    """Stop after this many evaluations without improvement."""
+    include_effective_tokens_per_second: bool = works(False)
+    """Report the tokens per second that were not padding."""
+    overwrite_output_dir: bool = works(False)
+    """Begin anew in a folder that holds an earlier run, instead of resuming it."""
+    logging_dir: str | None = works(None)
+    """Folder of TensorBoard's files."""
+    warmup_ratio: float = works(0.0, least=0, most=1, tested=_MAPPED)
+    """Share of the steps that warm up. Today: `warmup_steps` below 1."""
+    evaluation_strategy: Literal["no", "steps", "epoch"] | None = works(None, tested=_MAPPED)
+    """Today: `eval_strategy`."""
+    group_by_length: bool = works(False, tested=_MAPPED)
+    """Batch rows of similar length. Today: `train_sampling_strategy: group_by_length`."""
+    no_cuda: bool = works(False, tested=_MAPPED)
+    """Train on the processor. Today: `use_cpu`."""
+    per_gpu_train_batch_size: int | None = works(None, least=1, tested=_MAPPED)
+    """Today: `per_device_train_batch_size`."""
+    per_gpu_eval_batch_size: int | None = works(None, least=1, tested=_MAPPED)
+    """Today: `per_device_eval_batch_size`."""
+    adafactor: bool = works(False, tested=_MAPPED)
+    """Today: `optim: adafactor`."""
+    gradient_checkpointing: bool | None = works(None, tested=_MAPPED)
+    """Compute activations again in the backward pass. On by default: `disable_gradient_checkpointing` turns it off."""
+    gradient_checkpointing_kwargs: Mapping[str, Any] | None = works(None, tested=_MAPPED)
+    """Arguments of PyTorch's checkpointing. Today: `activation_checkpointing_kwargs`."""
+    save_safetensors: bool = never(True, "weights are written as safetensors, which every reader takes")
+    """Write weights as safetensors."""
+    use_mps_device: bool = ignored(False, "Apple's GPUs are used where they are")
+    """Train on Apple's GPU."""
+    half_precision_backend: str = never("auto", "mixed precision is PyTorch's own: leave the key out")
+    """Library for mixed precision."""
+    fp16_backend: str = never("auto", "mixed precision is PyTorch's own: leave the key out")
+    """Older name of `half_precision_backend`."""
+    fp16_opt_level: str = ignored("O1", "mixed precision is PyTorch's own")
+    """Level of Apex."""
+    include_tokens_per_second: bool = ignored(False, "tokens per second are always reported")
+    """Report tokens per second."""
+    include_inputs_for_metrics: bool = ignored(False, "evaluation adds up sums and keeps no inputs")
+    """Give metrics the inputs."""
+    use_legacy_prediction_loop: bool = ignored(False, "there is one evaluation loop")
+    """An evaluation loop of old."""
+    past_index: int = never(-1, "no model uses it any more: leave the key out")
+    """Index of the past state in the outputs."""
+    jit_mode_eval: bool = never(False, "use `torch_compile: true`")
+    """Trace the model for evaluation."""
+    use_ipex: bool = never(False, "PyTorch has its optimisations for Intel built in: leave the key out")
+    """Intel's extension of PyTorch."""
+    torchdynamo: str | None = never(None, "use `torch_compile: true` and `torch_compile_backend`")
+    """Backend of torch.compile."""
+    ray_scope: str = never("last", "no search over settings is built in: leave the key out")
+    """Scope of a search on Ray."""
+    mp_parameters: str = never("", "SageMaker's model parallelism is not supported: leave the key out")
+    """Settings of SageMaker."""
+    tpu_num_cores: int | None = later(None, _XLA)
+    """Number of TPU cores."""
+    tpu_metrics_debug: bool = later(False, _XLA)
+    """Print metrics of the TPU."""
+    fsdp_min_num_params: int = later(0, "sharded training (FSDP)")
+    """Smallest number of weights for a shard."""
+    fsdp_transformer_layer_cls_to_wrap: str | None = later(None, "sharded training (FSDP)")
+    """Layer that becomes a shard."""
+    push_to_hub_model_id: str | None = later(None, "uploading to the hub")
+    """Older name of `hub_model_id`."""
+    push_to_hub_organization: str | None = later(None, "uploading to the hub")
+    """Organisation on the hub."""
+    push_to_hub_token: str | None = later(None, "uploading to the hub", secret=True)
+    """Older name of `hub_token`."""
+
+    def value(self, name: str) -> Any:
+        """The user's value of a training argument of transformers, or its default."""
+        return self.hf[name] if name in self.hf else _hf.arguments()[name].default
+
+    @property
+    def output_dir(self) -> str | None:
+        """Folder of the run."""
+        found: str | None = self.value("output_dir")
+        return found
+
+    @property
+    def do_train(self) -> bool:
+        """Whether to train: as written, or else unless the run only evaluates or predicts."""
+        return bool(self.hf.get("do_train", not (self.hf.get("do_eval") or self.hf.get("do_predict"))))
+
+    @property
+    def do_eval(self) -> bool:
+        """Whether to evaluate after training; evaluation during it asks for that too."""
+        return bool(self.value("do_eval")) or self.value("eval_strategy") != "no"
+
+    @property
+    def do_predict(self) -> bool:
+        """Whether to write predictions for the evaluation data."""
+        return bool(self.value("do_predict"))
