@@ -11,6 +11,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.locate import check_folder
 from tunesmith.models.machine import cpu_has_bf16
+from tunesmith.models.quiet import quiet_libraries
 from tunesmith.models.tokenizer import hub_arguments, load_tokenizer
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def load(config: ModelConfig, tokenizer: Any = None, *, dtype: str, attention: s
     Raises MissingInputError where the model is not there or is no language model, MachineError where a package that
     the config asks for is missing.
     """
+    quiet_libraries()
     tokenizer = tokenizer or load_tokenizer(config)
     model = _build(config, dtype, attention)
     _check_vocabulary(model, tokenizer, str(config.model_name_or_path))

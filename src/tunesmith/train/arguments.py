@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
+    from transformers import Seq2SeqTrainingArguments
 
     from tunesmith.config import RunConfig, RunPlan
 
 __all__ = ["training_arguments"]
 
 
-def training_arguments(config: RunConfig, plan: RunPlan) -> TrainingArguments:
+def training_arguments(config: RunConfig, plan: RunPlan) -> Seq2SeqTrainingArguments:
     """What the user asked for, under what the Trainer relies on. Raises ConfigError with transformers' own words
     where it refuses a combination."""
-    from transformers import TrainingArguments
+    from transformers import Seq2SeqTrainingArguments
 
     try:
-        return TrainingArguments(**{**config.train.hf, **_relied_on(config, plan)})
+        return Seq2SeqTrainingArguments(**{**config.train.hf, **_relied_on(config, plan)})
     except (ValueError, ImportError) as error:
         raise ConfigError(
             Problem(

@@ -37,8 +37,11 @@ def find_resume(config: RunConfig) -> str | None:
     `resume_from_checkpoint: path` is taken at its word; `true`, or an output folder that holds checkpoints, means the
     newest one. `overwrite_output_dir: true` starts afresh. Raises MissingInputError or OutputError.
     """
-    wanted = config.train.resume_from_checkpoint
-    output_dir = Path(str(config.train.hf["output_dir"])).expanduser()
+    if not config.train.do_train:
+        return None
+    wanted = config.train.value("resume_from_checkpoint")
+    wanted = {"true": True, "false": False}.get(str(wanted).lower(), wanted)
+    output_dir = Path(str(config.train.output_dir)).expanduser()
     if isinstance(wanted, str):
         if not (Path(wanted).expanduser() / STATE).is_file():
             near = ", ".join(str(folder) for folder in checkpoints(output_dir)) or "none in the output folder"

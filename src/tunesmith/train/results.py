@@ -41,7 +41,7 @@ def record_start(config: RunConfig, plan: RunPlan, report: DataReport) -> None:
     from tunesmith.config import dump_yaml
 
     folder = Path(plan.output_dir)
-    if plan.resume is None and config.train.trains:
+    if plan.resume is None and config.train.do_train:
         clear_previous(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not is_main_process():
@@ -56,10 +56,10 @@ def record_metrics(trainer: Trainer, split: str, metrics: dict[str, float], conf
     metrics = dict(metrics)
     if split == "train":
         seconds = metrics.get("train_runtime", 0.0)
-        metrics["train_tokens"] = trainer.tokens_seen
-        metrics["train_tokens_per_second"] = round(trainer.tokens_seen / seconds, 2) if seconds else 0.0
+        metrics["train_tokens"] = trainer.tokens_in_this_session
+        metrics["train_tokens_per_second"] = round(trainer.tokens_in_this_session / seconds, 2) if seconds else 0.0
         metrics["peak_memory_gib"] = round(peak_memory_gib(), 3)
-        if config.track.include_effective_tokens_per_second:
+        if config.train.include_effective_tokens_per_second:
             metrics["effective_tokens_per_sec"] = metrics["train_tokens_per_second"]
     trainer.save_metrics(split, metrics)
     return metrics

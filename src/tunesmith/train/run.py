@@ -102,14 +102,14 @@ def _finish(
     config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Renderer, datasets: Datasets
 ) -> Result:
     metrics: dict[str, float] = {}
-    if config.train.trains:
+    if config.train.do_train:
         outcome = trainer.train(resume_from_checkpoint=plan.resume)
         trainer.save_model(plan.output_dir)
         trainer.save_state()
         metrics |= record_metrics(trainer, "train", outcome.metrics, config)
-    if config.train.hf.get("do_eval") and datasets.eval:
+    if config.train.do_eval and datasets.eval:
         metrics |= record_metrics(trainer, "eval", trainer.evaluate(), config)
-    if config.train.hf.get("do_predict"):
+    if config.train.do_predict:
         from tunesmith.evaluate.predict import predict
 
         model = trainer.accelerator.unwrap_model(trainer.model)

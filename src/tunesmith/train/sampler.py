@@ -8,13 +8,13 @@ takes part in every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader
 
-__all__ = ["BLANK", "ORDERS", "BlankableDataset", "EpochDataLoader", "RankBatchSampler"]
+__all__ = ["BLANK", "ORDERS", "BlankableDataset", "EpochDataLoader", "RankBatchSampler", "is_blank"]
 
 BLANK = -1  # an index that is no row
 
@@ -110,6 +110,12 @@ class BlankableDataset:
             return self._rows[index]
         row = self._rows[0]
         return {"input_ids": row["input_ids"][:2], "trained": np.zeros_like(row["trained"][:2])}
+
+
+def is_blank(batch: Mapping[str, Any]) -> bool:
+    """True for a micro-batch [1, 2] that stands in for rows that this rank does not have."""
+    labels = batch["labels"]
+    return labels.shape == (1, 2) and bool((labels < 0).all())
 
 
 class EpochDataLoader(DataLoader[Any]):

@@ -6,7 +6,7 @@ What is overridden, and why:
     compute_loss           sum over units, divided once by those units
     _get_grad_norm         a norm that is not finite stops the run before the optimizer steps
     evaluation_loop        sums over true rows; transformers averages batch means and repeats rows on several ranks
-    log                    tokens per second
+    _track_num_input_tokens, log  tokens without padding, and tokens per second
     _save                  no pickled training_args.bin
 """
 
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from torch import Tensor
+from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import DivergedError, Problem
-from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler
+from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,12 +62,17 @@ class Trainer(transformers.Trainer):
             callbacks=callbacks,
         )
         assert self.args.n_gpu <= 1, "one process per device"
+        self.remove_callback(PrinterCallback)
         self.objective = objective
         self.order = order
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
         self.model_accepts_loss_kwargs = True  # what older releases ask instead
-        self.tokens_seen = 0
         self._clock = _Clock()
+
+    @property
+    def tokens_in_this_session(self) -> int:
+        """Tokens trained on since `train()` was called, all ranks together, padding left out."""
+        return int(self.state.num_input_tokens_seen - self._initial_num_input_tokens_seen)
 
     # ---- rows to micro-batches ----
 
@@ -113,10 +119,10 @@ class Trainer(transformers.Trainer):
         """The micro-batches of one optimizer step, and the units in them over all ranks."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         units = sum(self.objective.count_units(batch) for batch in batches)
-        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches if not is_blank(batch))
         counts = torch.tensor([units, tokens], dtype=torch.float64 if device.type != "mps" else torch.float32)
         counts = self.accelerator.reduce(counts.to(device), reduction="sum")
-        self.tokens_seen += int(counts[1])
+        self.state.num_input_tokens_seen += int(counts[1])  # saved with the state, so a resumed run counts on
         self._clock.add(int(counts[1]))
         return batches, counts[0].clamp(min=1)
 
@@ -141,6 +147,9 @@ class Trainer(transformers.Trainer):
                 )
             )
         return norm
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """Counted in get_batch_samples, over all ranks and without padding."""
 
     # ---- evaluation ----
 
@@ -184,7 +193,7 @@ class Trainer(transformers.Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs["tokens"] = self.tokens_seen
+            logs["tokens"] = self.state.num_input_tokens_seen
             logs["tokens_per_second"] = round(self._clock.rate(), 1)
         super().log(logs, start_time)
 
