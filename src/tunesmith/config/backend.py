@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunesmith.config.fields import never
+from tunesmith.config.fields import never, section
 
 _MEGATRON = "needs the backend plug-in `megatron`, which is not installed"
 _HYPER = "needs the backend plug-in `hyper_parallel`, which is not installed"
 _KT = "needs the backend plug-in `ktransformers`, which is not installed"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class BackendConfig:
     """Refused with the name of the missing plug-in."""
 

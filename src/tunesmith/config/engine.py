@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunesmith.config.fields import later, works
+from tunesmith.config.fields import later, section, works
 
 _VLLM = "the vLLM engine"
 _SGLANG = "the SGLang engine"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class EngineConfig:
     """The engine and its own settings."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.config.fields import later
+from tunesmith.config.fields import later, section
 
 _WHAT = "benchmarks"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class EvaluateConfig:
     """Which benchmark, and how it is asked."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.config.fields import later, never, works
+from tunesmith.config.fields import later, never, section, works
 
 _QUANTISE = "quantised export"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class ExportConfig:
     """Where and how `tunesmith export` writes."""
 

@@ -1,18 +1,22 @@
-"""How a key is declared: one dataclass field with its state, its limits and its attribute docstring.
+"""How sections and keys are declared: one frozen dataclass per section, one field with its state per key.
 
-    lora_rank: int = works(8, least=1)
-    \"\"\"Rank of the LoRA matrices.\"\"\"
+    @section
+    class MethodConfig:
+        lora_rank: int = works(8, least=1)
+        \"\"\"Rank of the LoRA matrices.\"\"\"
 
-Plain dataclasses, because importing pydantic costs more time than a whole `tunesmith config check` may take.
+No pydantic here: importing it takes longer than a whole `tunesmith config check` may.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar, dataclass_transform
 
-__all__ = ["REACHES", "Mark", "State", "ignored", "later", "mark_of", "never", "works"]
+__all__ = ["REACHES", "Mark", "State", "ignored", "later", "mark_of", "never", "section", "works"]
+
+T = TypeVar("T")
 
 State: TypeAlias = Literal["works", "ignored", "later", "never"]
 
@@ -84,3 +88,43 @@ def mark_of(metadata: Any) -> Mark | None:
     """The mark of a dataclass field's metadata; None for a field that is no key."""
     found: Mark | None = metadata.get(_MARK)
     return found
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def section(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen, keyword-only dataclass. The methods are shared by all sections, because those that
+    `dataclass` writes and compiles for three hundred fields would double the time that the package takes to import."""
+    made = dataclass(init=False, repr=False, eq=False, match_args=False, kw_only=True)(cls)
+    for name, method in (
+        ("__init__", _init),
+        ("__repr__", _repr),
+        ("__eq__", _eq),
+        ("__setattr__", _refuse),
+        ("__delattr__", _refuse),
+    ):
+        setattr(made, name, method)
+    return made
+
+
+def _init(self: Any, **values: Any) -> None:
+    for item in fields(self):
+        if item.name in values:
+            value = values.pop(item.name)
+        else:
+            value = item.default if item.default_factory is MISSING else item.default_factory()
+        object.__setattr__(self, item.name, value)
+    if values:
+        raise TypeError(f"{type(self).__name__} has no field {', '.join(values)}")
+
+
+def _repr(self: Any) -> str:
+    shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.repr)
+    return f"{type(self).__name__}({shown})"
+
+
+def _eq(self: Any, other: object) -> bool:
+    return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
+
+
+def _refuse(self: Any, name: str, *_: Any) -> NoReturn:
+    raise FrozenInstanceError(f"cannot change {name}: configs are frozen")

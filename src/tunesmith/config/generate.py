@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from tunesmith.config.fields import later, works
+from tunesmith.config.fields import later, section, works
 
 _BEAMS = "beam search"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class GenerateConfig:
     """Sampling and length of replies, for chat and prediction."""
 

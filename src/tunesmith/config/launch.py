@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.config.fields import later
+from tunesmith.config.fields import later, section
 
 _RAY = "training on Ray"
 _FP8 = "training in FP8"
 _PROFILER = "the profiler"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class LaunchConfig:
     """Ray, FP8 and the profiler."""
 

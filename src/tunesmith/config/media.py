@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from tunesmith.config.fields import later
+from tunesmith.config.fields import later, section
 
 _WHAT = "models that see or hear"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class MediaConfig:
     """How media are brought to size before the model's own processor sees them."""
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.config.fields import ignored, later, works
+from tunesmith.config.fields import ignored, later, section, works
 
 _OFT = "orthogonal fine-tuning (OFT)"
 _PISSA = "PiSSA initialisation"
 _MEDIA = "models that see or hear come later, and a text model has no such part"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class MethodConfig:
     """Full, freeze, LoRA, and their settings."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.config.fields import ignored, later, never, works
+from tunesmith.config.fields import ignored, later, never, section, works
 
 _VOCABULARY = "growing the vocabulary"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class ModelConfig:
     """Base weights, adapters, and how both are loaded."""
 

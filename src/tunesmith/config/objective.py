@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.config.fields import later, works
+from tunesmith.config.fields import later, section, works
 
 _PREFERENCE = "training on preferences"
 _PPO = "PPO"
@@ -13,7 +12,7 @@ _REWARD = "reward models"
 _LOSSES = "other losses for fine-tuning"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class ObjectiveConfig:
     """The stage and the constants of its loss."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.config.fields import later
+from tunesmith.config.fields import later, section
 
 _PLUS = "LoRA+"
 _GALORE = "GaLore"
@@ -13,7 +12,7 @@ _APOLLO = "APOLLO"
 _BADAM = "BAdam"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class OptimizerConfig:
     """LoRA+, GaLore, APOLLO, BAdam, Adam-mini and Muon."""
 

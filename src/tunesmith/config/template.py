@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from tunesmith.config.fields import later, works
+from tunesmith.config.fields import later, section, works
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class TemplateConfig:
     """The chat template and the mask."""
 

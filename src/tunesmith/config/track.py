@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.config.fields import later, works
+from tunesmith.config.fields import later, section, works
 
 _WHAT = "settings of SwanLab (`report_to: swanlab` works)"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class TrackConfig:
     """Plots and SwanLab."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from tunesmith.config import hf as _hf
-from tunesmith.config.fields import ignored, later, never, works
+from tunesmith.config.fields import ignored, later, never, section, works
 
 _MAPPED = "tests/unit/config/test_legacy.py::test_an_older_name_arrives_under_its_present_one"
 _XLA = "training on TPUs"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class TrainConfig:
     """Training arguments. `hf` holds those of transformers that the user set, under the names it has today."""
 
