@@ -236,8 +236,7 @@ class _Session:
             regions[turn] = full, self._region(full, turn)
         if all(full is whole or whole.startswith(full[: region[1]]) for full, region in regions.values()):
             return [self._spans(whole, [region for _, region in regions.values()])]
-        self.owner.statistics.split_chats += 1
-        self.owner.statistics.extra_samples += len(regions) - 1
+        self.owner.statistics.count_split(len(regions))
         return [self._spans(full, [region]) for full, region in regions.values()]
 
     def _all_but(self, untrained: Sequence[int]) -> list[Span]:

@@ -19,6 +19,7 @@ from tunesmith.render.encode import Encoder, added_tokens_of
 from tunesmith.render.errors import RenderError
 from tunesmith.render.jinja import JinjaTemplate, compile_template
 from tunesmith.render.replies import parse_reply
+from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import Span, join_text
 from tunesmith.render.turns import Statistics, TemplateSettings, TextTemplate
 
@@ -128,8 +129,6 @@ def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | N
     if wanted is None:
         wanted = fallback or "default"
         notices.append(f'the model has no chat template of its own: using "{wanted}" of the catalog')
-    from tunesmith.render.slots import SlotTemplate
-
     added = added_tokens_of(backend)
     template = SlotTemplate.load(wanted, config, tokenizer, {token["content"] for token in added})
     return Renderer(template, ControlTokens(added, "\0".join(template.literals)), tokenizer, notices)

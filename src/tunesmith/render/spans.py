@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["Span", "cut_at", "join_text", "merge"]
 
@@ -40,7 +41,7 @@ def cut_at(text: str, trained: Sequence[tuple[int, int]], untrusted: Sequence[tu
     """Spans of `text` from ranges [start, end) of trained and of untrusted characters (each sorted, disjoint)."""
     edges = sorted({0, len(text), *(edge for ranges in (trained, untrusted) for pair in ranges for edge in pair)})
     spans = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         is_trained = any(first <= start and end <= last for first, last in trained)
         is_untrusted = any(first <= start and end <= last for first, last in untrusted)
         spans.append(Span(text[start:end], is_trained, not is_untrusted))

@@ -44,6 +44,11 @@ class Statistics:
     other_openings: int = 0
     """Replies that the template opens with text which it does not keep in the finished chat."""
 
+    def count_split(self, samples: int) -> None:
+        """A chat became `samples` samples; one means that only one of its replies is trained."""
+        self.split_chats += samples > 1
+        self.extra_samples += max(0, samples - 1)
+
     def lines(self) -> list[str]:
         """What the user should know, one sentence each."""
         told = (
