@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from tunesmith.config.keys import Key
@@ -24,6 +25,7 @@ _TYPES = {
     "object": "a mapping",
 }
 _NONE = object()
+_SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 class Mismatch(Exception):
@@ -56,7 +58,7 @@ def convert(key: Key, value: Any, text: Any = None) -> Any:
             return value
         if key.nullable:
             return None
-        if {"names", "numbers"} & set(key.types):
+        if {"names", "numbers"} & set(key.types) and key.default == ():
             return ()
         if value is None or "str" not in key.types:
             raise Mismatch("E-CONFIG-002", expected(key), "write a value, or leave the key out")
@@ -70,7 +72,7 @@ def convert(key: Key, value: Any, text: Any = None) -> Any:
 
 def _convert(key: Key, value: Any, text: Any) -> Any:
     if isinstance(value, dict):
-        return value if {"dict", "object"} & set(key.types) else _NONE
+        return _numbers_inside(value) if {"dict", "object"} & set(key.types) else _NONE
     if isinstance(value, (list, tuple)):
         return _from_list(key, value, text)
     if isinstance(value, bool):
@@ -97,7 +99,7 @@ def _from_text(key: Key, text: str) -> Any:
         return _from_list(key, [part for part in (piece.strip() for piece in text.split(",")) if part], None)
     if "dict" in key.types and text.lstrip().startswith("{"):
         try:
-            return json.loads(text)
+            return _numbers_inside(json.loads(text))
         except ValueError:
             raise Mismatch("E-CONFIG-002", "a mapping", "the JSON in it is not complete or not valid") from None
     if "list" in key.types and (key.choices or "str" not in key.types):
@@ -119,6 +121,15 @@ def _from_list(key: Key, values: Any, texts: Any) -> Any:
     if "names" in key.types:
         return tuple(written)
     return written if "list" in key.types else _NONE
+
+
+def _numbers_inside(value: Any) -> Any:
+    """A mapping with `1e-6` as a number: YAML 1.1, unlike everybody else, reads it as text."""
+    if isinstance(value, dict):
+        return {str(key): _numbers_inside(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers_inside(item) for item in value]
+    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
 
 
 def _parse(text: str) -> Any:

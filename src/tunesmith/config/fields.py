@@ -99,6 +99,7 @@ def section(cls: type[T]) -> type[T]:
         ("__init__", _init),
         ("__repr__", _repr),
         ("__eq__", _eq),
+        ("__hash__", None),
         ("__setattr__", _refuse),
         ("__delattr__", _refuse),
     ):

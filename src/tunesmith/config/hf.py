@@ -94,6 +94,8 @@ _LEAST: dict[str, float] = {
 }
 _ABOVE: dict[str, float] = {"num_train_epochs": 0, "neftune_noise_alpha": 0}
 _BETA = {"adam_beta1", "adam_beta2"}
+# Wider than transformers' own annotation: `true` resumes from the newest checkpoint.
+_TYPES = {"resume_from_checkpoint": ("bool", "str")}
 _CHOICES = {"include_num_input_tokens_seen": ("all", "non_padding", "no")}
 
 
@@ -104,7 +106,8 @@ def arguments() -> dict[str, Argument]:
     for entry in json.loads(LIST.read_text(encoding="utf-8")):
         name = entry["name"]
         choices = _CHOICES.get(name) or tuple(entry.get("choices", ()))
-        found[name] = Argument(name, tuple(entry["types"]), entry["nullable"], entry["default"], choices, _mark(name))
+        types = _TYPES.get(name) or tuple(entry["types"])
+        found[name] = Argument(name, types, entry["nullable"], entry["default"], choices, _mark(name))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Names that newer transformers dropped, mapped to what does the same today."""
+"""Names that newer transformers dropped, and its names for checkpointing, mapped to what does the same here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith.core.errors import Problem
 
-__all__ = ["modernise"]
+__all__ = ["checkpointing", "modernise"]
 
 # Older name: what it becomes, as (present name, present value), or None where the old value asks for nothing.
 _TODAY: dict[str, Callable[[Any], tuple[str, Any] | None]] = {
@@ -18,8 +18,6 @@ _TODAY: dict[str, Callable[[Any], tuple[str, Any] | None]] = {
     "per_gpu_train_batch_size": lambda rows: ("per_device_train_batch_size", rows),
     "per_gpu_eval_batch_size": lambda rows: ("per_device_eval_batch_size", rows),
     "adafactor": lambda on: ("optim", "adafactor") if on else None,
-    "gradient_checkpointing": lambda on: ("activation_checkpointing", on),
-    "gradient_checkpointing_kwargs": lambda kwargs: ("activation_checkpointing_kwargs", kwargs),
 }
 
 
@@ -52,3 +50,28 @@ def modernise(
         # 1 would be one step; a ratio of 1 means all of them.
         arguments["warmup_steps"] = 1 - 1e-9
     return arguments, problems, lost
+
+
+def checkpointing(values: Mapping[str, Any], place: Callable[[str], str]) -> tuple[dict[str, Any], list[Problem]]:
+    """What transformers' names for checkpointing mean for `disable_gradient_checkpointing` and `use_reentrant_gc`."""
+    wanted: dict[str, Any] = {}
+    problems: list[Problem] = []
+
+    def want(name: str, value: Any, said_by: str) -> None:
+        said = wanted.get(name, values.get(name, value))
+        if said != value:
+            what = f'"{said_by}" contradicts "{name}"'
+            problems.append(Problem("E-CONFIG-021", what, place(said_by), f"{values[said_by]}", f'keep "{name}"'))
+        wanted[name] = said
+
+    for prefix in ("gradient", "activation"):
+        if (on := values.get(f"{prefix}_checkpointing")) is not None:
+            want("disable_gradient_checkpointing", not on, f"{prefix}_checkpointing")
+        name = f"{prefix}_checkpointing_kwargs"
+        for key, value in (values.get(name) or {}).items():
+            if key == "use_reentrant" and isinstance(value, bool):
+                want("use_reentrant_gc", value, name)
+            else:
+                got = f"{key}: {value}"
+                problems.append(Problem("E-CONFIG-002", f'"{name}" knows only use_reentrant', place(name), got))
+    return wanted, problems

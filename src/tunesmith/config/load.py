@@ -12,7 +12,7 @@ from tunesmith.config.effects import without_effect
 from tunesmith.config.foreign import DERIVED, NEWER_NAMES
 from tunesmith.config.hf import QUIET
 from tunesmith.config.keys import SECTIONS, Key, all_keys
-from tunesmith.config.legacy import modernise
+from tunesmith.config.legacy import checkpointing, modernise
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.source import Given, Overrides, Source, read_overrides, read_source
 from tunesmith.config.verbs import VERBS, infer_verb
@@ -118,9 +118,11 @@ def _build(
             passed_on[name] = value
         elif value is not None or table[name].nullable:
             split[table[name].section][name] = value
-    arguments, contradictions, lost = modernise(values, passed_on, lambda key: places[key])
-    problems += contradictions
+    arguments, contradictions, lost = modernise(values, passed_on, places.__getitem__)
     split["train"]["hf"] = arguments
+    wanted, more = checkpointing(values, places.__getitem__)
+    split["model"] |= wanted
+    problems += contradictions + more
     sections: dict[str, Any] = {section: SECTIONS[section](**split[section]) for section in SECTIONS}
     path = None if source is None or isinstance(source, Mapping) else str(source)
     verb = infer_verb(values) if verb == "check" else verb

@@ -17,6 +17,8 @@ class MethodConfig:
 
     finetuning_type: Literal["lora", "oft", "freeze", "full"] = works("lora", later=("oft",))
     """Which weights train: an adapter (lora), some layers (freeze), or all (full)."""
+    pure_bf16: bool = works(False)
+    """Hold and update the weights in bfloat16, without float32 copies."""
     freeze_trainable_layers: int = works(2)
     """freeze: the last n layers train; a negative number counts from the first."""
     freeze_trainable_modules: tuple[str, ...] = works(("all",))

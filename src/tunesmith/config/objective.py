@@ -20,6 +20,8 @@ class ObjectiveConfig:
     """Training stage: pre-training on plain text (pt) or fine-tuning on chats (sft)."""
     compute_accuracy: bool = works(False)
     """Report the share of trained tokens that the model would pick, at evaluation."""
+    early_stopping_steps: int | None = works(None, least=1)
+    """Stop after this many evaluations without improvement."""
     use_dft_loss: bool = later(False, _LOSSES)
     """sft: weight each token's loss by its probability (DFT)."""
     use_asft_loss: bool = later(False, _LOSSES)

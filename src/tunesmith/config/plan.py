@@ -10,17 +10,21 @@ __all__ = ["RunPlan"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """A run's derived values. `dtype` is that of the computation, `attention` the chosen implementation."""
+    """A run's derived values. `dtype` is that of frozen weights, `autocast` that of the arithmetic where it differs from
+    the weights' own, `attention` the chosen implementation, `order` how rows are drawn."""
 
     stage: str
     finetuning_type: str
     device: str
     dtype: str
+    autocast: str | None
+    autocast: str | None
     attention: str
     world_size: int
     per_device_batch_size: int
     gradient_accumulation_steps: int
     global_batch_size: int
+    order: str
     seed: int
     cutoff_len: int
     gradient_checkpointing: bool

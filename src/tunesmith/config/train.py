@@ -10,6 +10,7 @@ from tunesmith.config import hf as _hf
 from tunesmith.config.fields import ignored, later, never, section, works
 
 _MAPPED = "tests/unit/config/test_legacy.py::test_an_older_name_arrives_under_its_present_one"
+_CHECKPOINTING = "tests/unit/config/test_legacy.py::test_transformers_names_for_checkpointing_set_ours"
 _XLA = "training on TPUs"
 
 
@@ -21,12 +22,8 @@ class TrainConfig:
 
     strict_keys: bool = works(False, tested="tests/unit/config/test_effects.py::test_strict_keys_makes_it_an_error")
     """Keys without effect are an error, not a warning."""
-    pure_bf16: bool = works(False)
-    """Hold and update the weights in bfloat16, without float32 copies."""
     disable_shuffling: bool = works(False)
     """Take the training rows in their order."""
-    early_stopping_steps: int | None = works(None, least=1)
-    """Stop after this many evaluations without improvement."""
     include_effective_tokens_per_second: bool = works(False)
     """Report the tokens per second that were not padding."""
     overwrite_output_dir: bool = works(False)
@@ -47,10 +44,14 @@ class TrainConfig:
     """Today: `per_device_eval_batch_size`."""
     adafactor: bool = works(False, tested=_MAPPED)
     """Today: `optim: adafactor`."""
-    gradient_checkpointing: bool | None = works(None, tested=_MAPPED)
-    """Compute activations again in the backward pass. On by default: `disable_gradient_checkpointing` turns it off."""
-    gradient_checkpointing_kwargs: Mapping[str, Any] | None = works(None, tested=_MAPPED)
-    """Arguments of PyTorch's checkpointing. Today: `activation_checkpointing_kwargs`."""
+    gradient_checkpointing: bool | None = works(None, tested=_CHECKPOINTING)
+    """Compute activations again in the backward pass. On unless `disable_gradient_checkpointing` is."""
+    gradient_checkpointing_kwargs: Mapping[str, Any] | None = works(None, tested=_CHECKPOINTING)
+    """`{use_reentrant: ...}` does what `use_reentrant_gc` does."""
+    activation_checkpointing: bool | None = works(None, tested=_CHECKPOINTING)
+    """Another name of `gradient_checkpointing`."""
+    activation_checkpointing_kwargs: Mapping[str, Any] | None = works(None, tested=_CHECKPOINTING)
+    """Another name of `gradient_checkpointing_kwargs`."""
     save_safetensors: bool = never(True, "weights are written as safetensors, which every reader takes")
     """Write weights as safetensors."""
     use_mps_device: bool = ignored(False, "Apple's GPUs are used where they are")
