@@ -1,0 +1,87 @@
+"""Collects rows that cannot be used, so that all of them are told at once, grouped by what is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tunesmith.core.errors import Problem
+from tunesmith.core.types import Origin
+
+__all__ = ["BadRows"]
+
+PLACES_SHOWN = 5
+
+
+@dataclass(slots=True)
+class _Group:
+    count: int = 0
+    places: list[Origin] = field(default_factory=list)
+    got: str | None = None
+    fix: str | None = None
+
+
+class BadRows:
+    """The unusable rows of one dataset."""
+
+    def __init__(self, dataset: str) -> None:
+        self.dataset = dataset
+        self._groups: dict[tuple[str, str, str | None], _Group] = {}
+
+    def add(
+        self,
+        origin: Origin,
+        code: str,
+        reason: str,
+        field: str | None = None,
+        got: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        group = self._groups.setdefault((code, reason, field), _Group())
+        group.count += 1
+        if len(group.places) < PLACES_SHOWN:
+            group.places.append(origin)
+        if group.got is None:
+            group.got = got
+        if group.fix is None:
+            group.fix = fix
+
+    @property
+    def count(self) -> int:
+        return sum(group.count for group in self._groups.values())
+
+    def by_reason(self) -> Counter[str]:
+        """Number of rows per reason, with the field where there is one."""
+        counts: Counter[str] = Counter()
+        for (_code, reason, column), group in self._groups.items():
+            counts[_with_field(reason, column)] += group.count
+        return counts
+
+    def problems(self, rows: int) -> list[Problem]:
+        """One problem per reason, the commonest first; `rows` is how many the dataset has."""
+        found = sorted(self._groups.items(), key=lambda item: -item[1].count)
+        return [
+            Problem(
+                code,
+                f"{_with_field(reason, column)}: {group.count:,} of {rows:,} rows",
+                where=_places(group),
+                got=group.got,
+                fix=group.fix or "mend the rows, or leave them out with on_bad_row: skip",
+            )
+            for (code, reason, column), group in found
+        ]
+
+
+def _with_field(reason: str, field: str | None) -> str:
+    return reason if field is None else f'{reason} (field "{field}")'
+
+
+def _places(group: _Group) -> str:
+    """`data/x.json:3, :17, :40 and 12 more`: the file's name once per file."""
+    texts, last = [], None
+    for origin in group.places:
+        place = str(origin)
+        texts.append(place.removeprefix(origin.file).lstrip(", ") if origin.file == last else place)
+        last = origin.file
+    more = group.count - len(group.places)
+    return ", ".join(texts) + (f" and {more:,} more" if more else "")

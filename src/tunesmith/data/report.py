@@ -1,0 +1,142 @@
+"""What became of the data: rows in, dropped and why, cut and where, samples, tokens; for people and as a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tunesmith.core.types import Origin
+
+__all__ = ["Cuts", "DataReport", "DatasetReport", "SplitReport"]
+
+_WIDTH = 80
+_PLACES = 3
+
+
+@dataclass(slots=True)
+class Cuts:
+    """Samples that cutoff_len made shorter, of one kind, with the first places."""
+
+    samples: int = 0
+    turns: int = 0
+    """Answers that are gone with what was cut off."""
+    places: list[str] = field(default_factory=list)
+
+    def add(self, origin: Origin, turns: int = 0) -> None:
+        self.samples += 1
+        self.turns += turns
+        if len(self.places) < _PLACES:
+            self.places.append(str(origin))
+
+
+@dataclass(slots=True)
+class DatasetReport:
+    """One dataset, from rows to samples. `kept` counts the rows that gave at least one sample."""
+
+    name: str
+    use: str
+    rows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    dropped_places: dict[str, list[str]] = field(default_factory=dict)
+    kept: int = 0
+    samples: int = 0
+    tokens: int = 0
+    trained: int = 0
+    turns_dropped: Cuts = field(default_factory=Cuts)
+    """Later turns that did not fit were left out; the last one kept is whole."""
+    answers_cut: Cuts = field(default_factory=Cuts)
+    """Not even the first answer fitted: its start is trained, its end and stop are gone."""
+
+    def drop(self, reason: str, origin: Origin | None = None) -> None:
+        self.dropped[reason] += 1
+        places = self.dropped_places.setdefault(reason, [])
+        if origin is not None and len(places) < _PLACES:
+            places.append(str(origin))
+
+
+@dataclass(slots=True)
+class SplitReport:
+    """What training or evaluation reads, after mixing, splitting and packing."""
+
+    name: str
+    samples: int
+    tokens: int
+    trained: int
+    longest: int
+
+
+@dataclass(slots=True)
+class DataReport:
+    datasets: list[DatasetReport] = field(default_factory=list)
+    splits: list[SplitReport] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The report for people, at most 80 columns wide: what the user should know, then the numbers."""
+        head = f"{'dataset':<28}{'rows':>9}{'dropped':>9}{'kept':>9}{'samples':>9}{'tokens':>15}"
+        lines = [f"note: {notice}" for notice in self.notices]
+        lines.append(head)
+        for one in self.datasets:
+            name = one.name if one.use == "train" else f"{one.name} ({one.use})"
+            numbers = (one.rows, sum(one.dropped.values()), one.kept, one.samples)
+            columns = "".join(f"{number:>9,}" for number in numbers)
+            lines.append(f"{_tail(name, 27):<28}{columns}{one.tokens:>15,}")
+            lines += _details(one)
+        for split in self.splits:
+            lines.append(
+                f"{split.name}: {split.samples:,} samples, {split.tokens:,} tokens, "
+                f"{split.trained:,} trained, longest {split.longest:,}"
+            )
+        return [line for text in lines for line in _wrap(text)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain types, with totals; saved beside the run."""
+        datasets = []
+        for one in self.datasets:
+            values = asdict(one)
+            values["dropped"] = {
+                reason: {"rows": number, "first": one.dropped_places.get(reason, [])}
+                for reason, number in one.dropped.items()
+            }
+            del values["dropped_places"]
+            datasets.append(values)
+        keys = ("rows", "kept", "samples", "tokens", "trained")
+        total: dict[str, int] = {key: sum(getattr(one, key) for one in self.datasets) for key in keys}
+        total["dropped"] = sum(sum(one.dropped.values()) for one in self.datasets)
+        return {
+            "datasets": datasets,
+            "splits": [asdict(split) for split in self.splits],
+            "total": total,
+            "notices": list(self.notices),
+        }
+
+
+def _details(one: DatasetReport) -> Iterable[str]:
+    for reason, number in one.dropped.most_common():
+        yield f"  dropped {number:,}: {reason}{_first(one.dropped_places.get(reason, []))}"
+    if (cuts := one.turns_dropped).samples:
+        what = f"{cuts.turns:,} later answers left out to fit cutoff_len"
+        yield f"  shortened {cuts.samples:,}: {what}{_first(cuts.places)}"
+    if (cuts := one.answers_cut).samples:
+        yield f"  cut {cuts.samples:,}: the end of the text does not fit cutoff_len{_first(cuts.places)}"
+
+
+def _first(places: list[str]) -> str:
+    return f" (first: {places[0]})" if places else ""
+
+
+def _tail(text: str, width: int) -> str:
+    return text if len(text) <= width else "..." + text[3 - width :]
+
+
+def _wrap(text: str) -> list[str]:
+    """Lines of at most `_WIDTH` characters, cut at blanks where there are any; what follows is set in."""
+    lines = []
+    while len(text) > _WIDTH:
+        cut = text.rfind(" ", 5, _WIDTH + 1)
+        cut = cut if cut > 5 else _WIDTH
+        lines.append(text[:cut])
+        text = "    " + text[cut:].lstrip()
+    return [*lines, text]
