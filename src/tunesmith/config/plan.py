@@ -10,14 +10,13 @@ __all__ = ["RunPlan"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """A run's derived values. `dtype` is that of frozen weights, `autocast` that of the arithmetic where it differs from
-    the weights' own, `attention` the chosen implementation, `order` how rows are drawn."""
+    """A run's derived values. `dtype` is that of frozen weights, `autocast` that of the arithmetic where it differs
+    from the weights' own, `attention` the chosen implementation, `order` how rows are drawn."""
 
     stage: str
     finetuning_type: str
     device: str
     dtype: str
-    autocast: str | None
     autocast: str | None
     attention: str
     world_size: int
