@@ -25,7 +25,7 @@ def as_config(source: Source, overrides: Mapping[str, Any], verb: str) -> RunCon
     if isinstance(source, RunConfig):
         if not overrides:
             return source
-        source = source.to_flat()
+        source = source.to_flat(secrets="keep")
     return load_config(source, overrides, verb=verb)
 
 
@@ -49,8 +49,8 @@ def export_model(source: Source = None, **overrides: Any) -> Path:
 def chat(source: Source = None, **overrides: Any) -> Conversation:
     """Load a model, with its adapter if the config names one, and begin a conversation.
 
-        with tunesmith.chat("run.yaml") as conversation:
-            print(conversation.ask("Who are you?"))
+    with tunesmith.chat("run.yaml") as conversation:
+        print(conversation.ask("Who are you?"))
     """
     from tunesmith.engines import make_engine
 
@@ -69,8 +69,8 @@ class Conversation:
     def stream(self, text: str, tools: Sequence[Mapping[str, Any]] = (), **sampling: Any) -> Iterator[str]:
         """Send a user's message and yield the answer in pieces, as the model writes it (thoughts included).
 
-        The exchange is remembered when the answer is complete, or when the caller stops reading with what
-        there is by then; if the engine fails it is not.
+        The exchange is remembered when the answer is complete, or when the caller stops reading (or
+        Ctrl-C) with what there is by then; if the engine fails it is not.
         """
         history = self._history(text)
         pieces: list[str] = []
@@ -78,8 +78,9 @@ class Conversation:
             for piece in self.engine.stream(history, tools=tools, **sampling):
                 pieces.append(piece)
                 yield piece
-        except GeneratorExit:
-            self._remember(text, pieces)
+        except (GeneratorExit, KeyboardInterrupt):
+            if pieces:
+                self._remember(text, pieces)
             raise
         self._remember(text, pieces)
 
@@ -107,5 +108,5 @@ class Conversation:
         return [*system, *self.messages, Message("user", text)]
 
     def _remember(self, text: str, pieces: Sequence[str]) -> None:
-        answer = self.engine.parse("".join(pieces))
+        answer = self.engine.renderer.parse("".join(pieces))
         self.messages += [Message("user", text), answer]

@@ -1,6 +1,6 @@
 """The words after a verb: a config file and keys, in any of the spellings people use.
 
-    run.yaml learning_rate=1e-4        run.yaml --learning_rate 1e-4        --model-name-or-path X --do-train
+run.yaml learning_rate=1e-4        run.yaml --learning_rate 1e-4        --model-name-or-path X --do-train
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def load(words: Sequence[str], verb: str, *, show_warnings: bool = True) -> RunC
     """The config that a verb's words describe. Its warnings are printed to standard error."""
     source, overrides = split(words)
     if source is None and not overrides:
-        fix = f"tunesmith {verb} run.yaml, or tunesmith {verb} --model_name_or_path MODEL ..."
-        raise UsageError(Problem("E-CLI-004", f"{verb} needs a config file or keys", fix=fix))
+        fix = "name a file (run.yaml), or give keys (--model_name_or_path MODEL ...)"
+        raise UsageError(Problem("E-CLI-004", "neither a config file nor keys", fix=fix))
 
     from tunesmith.config import load_config
 

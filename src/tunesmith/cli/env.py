@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tunesmith._version import __version__
-from tunesmith.cli.app import make_app
+from tunesmith.cli.app import Verb, make_app
 from tunesmith.cli.output import print_json, redact, table_lines
 from tunesmith.core import env as environment
 
@@ -24,7 +24,7 @@ _GIB = 1 << 30
 app = make_app(no_args_is_help=False)
 
 
-@app.command()
+@app.command(cls=Verb)
 def env(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
     """Show versions, device, memory, cache folder and the environment variables that are set."""
     facts = collect()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunesmith.cli.app import make_app
+from tunesmith.cli.app import CONTEXT, Verb, make_app
 from tunesmith.cli.output import print_json
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.suggest import did_you_mean
@@ -19,21 +19,24 @@ _SUFFIX = ".yaml"
 app = make_app(no_args_is_help=False)
 
 
-@app.command()
+# The code is taken from the words: a declared argument would cost the import of pydantic (see `app._QuickHelp`).
+@app.command(cls=Verb, context_settings={**CONTEXT, "allow_extra_args": True}, options_metavar="[CODE ...]")
 def explain(
-    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A code such as E-DATA-003.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
 ) -> None:
-    """Explain an error code. Without a code, list all of them."""
-    entries = {code: find(code)} if code is not None else read_all()
+    """Explain error codes such as E-DATA-003. Without a code, list all of them."""
+    codes = context.args
+    entries = dict(find(code) for code in codes) if codes else read_all()
     if as_json:
-        print_json([{"code": name, **entry} for name, entry in entries.items()] if code is None else _one(entries))
-    elif code is None:
-        for name, entry in entries.items():
-            print(f"{name:<14} {entry['title']}")
+        print_json([{"code": code, **entry} for code, entry in entries.items()])
+    elif not codes:
+        for code, entry in entries.items():
+            print(f"{code:<14} {entry['title']}")
     else:
-        (name, entry), *_ = _named(entries).items()
-        print(f"{name}: {entry['title']} (exit code {entry['exit']})\n\n{entry['text'].rstrip()}")
+        blocks = [
+            f"{code}: {it['title']} (exit code {it['exit']})\n\n{it['text'].rstrip()}" for code, it in entries.items()
+        ]
+        print("\n\n".join(blocks))
 
 
 def areas() -> list[str]:
@@ -59,24 +62,15 @@ def normal(code: str) -> str:
     return f"E-{match[1]}-{int(match[2]):03d}" if match else code.strip().upper()
 
 
-def find(code: str) -> dict[str, Any]:
-    """What is known about a code; only its area's file is read. Raises UsageError with suggestions."""
+def find(code: str) -> tuple[str, dict[str, Any]]:
+    """A code in full and what is known about it; only its area's file is read. Raises UsageError with suggestions."""
     name = normal(code)
     area = name.split("-")[1].lower() if name.count("-") == 2 else ""
     if area in areas() and (entry := read(area).get(name)):
-        return entry
+        return name, entry
     fix = did_you_mean(name, read_all()) or "tunesmith explain    lists all codes"
     raise UsageError(Problem("E-CLI-007", f'unknown error code "{code}"', fix=fix))
 
 
 def _folder() -> Any:
     return files("tunesmith").joinpath("catalog", "errors")
-
-
-def _named(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {normal(code): entry for code, entry in entries.items()}
-
-
-def _one(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    (name, entry), *_ = _named(entries).items()
-    return {"code": name, **entry}

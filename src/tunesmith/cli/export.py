@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tunesmith.cli.app import WORDS, make_app
+from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load
 
 EPILOG = """\b
@@ -17,7 +17,7 @@ Examples:
 app = make_app(no_args_is_help=False)
 
 
-@app.command(context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
+@app.command(cls=Verb, context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
 def export(context: typer.Context) -> None:
     """Merge the adapter into its base and save safetensors and tokenizer in export_dir.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tunesmith.cli.app import make_app
+from tunesmith.cli.app import Verb, make_app
 from tunesmith.core.errors import OutputError, Problem
 
 TEXT = """\
@@ -55,7 +55,7 @@ Example:
 app = make_app()
 
 
-@app.command(epilog=EPILOG)
+@app.command(cls=Verb, epilog=EPILOG)
 def init(
     model: Annotated[str, typer.Option(metavar="M", help="Model: a folder or a name on the hub.")],
     data: Annotated[str, typer.Option(metavar="F", help="Dataset: a file or a registered name.")],

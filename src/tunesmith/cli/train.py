@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tunesmith.cli.app import WORDS, make_app
+from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load
 
 EPILOG = """\b
@@ -20,13 +20,13 @@ Every key: tunesmith config schema. What a config means: tunesmith config show.
 app = make_app(no_args_is_help=False)
 
 
-@app.command(context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
+@app.command(cls=Verb, context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
 def train(context: typer.Context) -> None:
     """Train as the config says: do_train, do_eval and do_predict choose what is done.
 
     Without do_train, do_eval and do_predict nothing would happen, so that is an error.
     """
-    config = load(context.args, "train")
+    config = load(context.args, "train", show_warnings=False)  # the run itself reports them
 
     from tunesmith.core import log
     from tunesmith.train.run import train as run

@@ -1,0 +1,145 @@
+"""`tunesmith chat`: talk with a model on the terminal, or answer the lines of a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import typer
+
+from tunesmith.cli.app import WORDS, Verb, make_app
+from tunesmith.cli.arguments import load
+from tunesmith.cli.output import has_colour, is_terminal
+from tunesmith.cli.thoughts import split_thoughts
+
+if TYPE_CHECKING:
+    from tunesmith.api import Conversation
+
+EPILOG = """\b
+Examples:
+  tunesmith chat run.yaml
+  tunesmith chat --model_name_or_path BASE --adapter_name_or_path out
+  tunesmith chat run.yaml temperature=0 < questions.txt
+\b
+While chatting: /clear forgets the conversation, /system TEXT sets the system
+message, /exit or Ctrl-D leaves, Ctrl-C stops an answer. In a pipe each line is a
+message of one conversation; answers go to standard output.
+"""
+
+HELP = "/clear  forget the conversation     /system TEXT  set the system message     /exit  leave"
+DIM, RESET = "\x1b[2m", "\x1b[0m"
+PROMPT = "> "
+
+app = make_app(no_args_is_help=False)
+
+
+@app.command(cls=Verb, context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
+def chat(context: typer.Context) -> None:
+    """Talk with a model, with or without an adapter."""
+    config = load(context.args, "chat")
+
+    from tunesmith.api import chat as begin
+    from tunesmith.core import log
+
+    log.setup()
+    with begin(config) as conversation:
+        if is_terminal(sys.stdin):
+            print(HELP, file=sys.stderr)
+        talk(conversation, _lines(), show_speed=is_terminal(sys.stderr) and is_terminal(sys.stdin))
+
+
+def talk(conversation: Conversation, lines: Iterator[str], *, show_speed: bool = False) -> None:
+    """Answer line by line until /exit or the end of input."""
+    for line in lines:
+        text = line.strip()
+        if not text:
+            continue
+        word, _, rest = text.partition(" ")
+        if (command := COMMANDS.get(text if not text.startswith("/") else word)) is None:
+            if text.startswith("/"):
+                print(f"unknown command {word}.  {HELP}", file=sys.stderr)
+            else:
+                answer(conversation, text, show_speed=show_speed)
+        elif command(conversation, rest.strip()):
+            return
+
+
+def answer(conversation: Conversation, text: str, *, show_speed: bool = False) -> None:
+    """Print an answer while it is written; thoughts only on a terminal, dimmed. Ctrl-C ends it, not the program."""
+    began = time.perf_counter()
+    chunks = _Counted(conversation.stream(text))
+    show_thoughts = is_terminal(sys.stdout)
+    try:
+        with closing(chunks.source):
+            for piece in split_thoughts(chunks):
+                if not piece.thought:
+                    sys.stdout.write(piece.text)
+                elif show_thoughts:
+                    sys.stdout.write(f"{DIM}{piece.text}{RESET}" if has_colour(sys.stdout) else piece.text)
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(" (stopped)", file=sys.stderr)
+    print(flush=True)
+    if show_speed and chunks.count:
+        seconds = time.perf_counter() - began
+        print(f"({chunks.count} tokens, {chunks.count / seconds:.1f} tokens/s)", file=sys.stderr)
+
+
+class _Counted:
+    """Iterates over chunks and counts them: an engine yields about one per token."""
+
+    def __init__(self, source: Iterator[str]) -> None:
+        self.source = source
+        self.count = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self.source:
+            self.count += 1
+            yield chunk
+
+
+def _lines() -> Iterator[str]:
+    """Lines of standard input, with a prompt and line editing on a terminal; ends at Ctrl-D."""
+    if not is_terminal(sys.stdin):
+        yield from sys.stdin
+        return
+    try:
+        import readline  # noqa: F401 - line editing and history for input()
+    except ImportError:
+        pass  # not on every platform
+    while True:
+        try:
+            yield input(PROMPT)
+        except EOFError:
+            print()
+            return
+
+
+def _clear(conversation: Conversation, _: str) -> bool:
+    conversation.clear()
+    print("(cleared)", file=sys.stderr)
+    return False
+
+
+def _system(conversation: Conversation, text: str) -> bool:
+    conversation.system = text or None
+    print(f"(system message: {text})" if text else "(no system message)", file=sys.stderr)
+    return False
+
+
+def _exit(_: Conversation, __: str) -> bool:
+    return True
+
+
+# A command returns whether the chat ends. The words without a slash are those of the field's tools.
+COMMANDS: dict[str, Callable[[Conversation, str], bool]] = {
+    "/clear": _clear,
+    "/system": _system,
+    "/exit": _exit,
+    "/quit": _exit,
+    "clear": _clear,
+    "exit": _exit,
+}

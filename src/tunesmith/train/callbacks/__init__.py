@@ -1,0 +1,25 @@
+"""What watches a run: progress on the terminal, the log file, the plot. Nothing in here changes what is learnt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from tunesmith.config import RunConfig, RunPlan
+
+__all__ = ["make_callbacks"]
+
+
+def make_callbacks(config: RunConfig, plan: RunPlan) -> list[TrainerCallback]:
+    """The callbacks of a run. They replace transformers' own printer and progress bar."""
+    from transformers import EarlyStoppingCallback
+
+    from tunesmith.train.callbacks.log_file import LogFile
+    from tunesmith.train.callbacks.progress import ProgressDisplay
+
+    callbacks: list[TrainerCallback] = [LogFile(fresh=plan.resume is None), ProgressDisplay()]
+    if config.train.early_stopping_steps:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.train.early_stopping_steps))
+    return callbacks

@@ -1,0 +1,92 @@
+"""`trainer_log.jsonl`: one JSON object per log event, with the keys that tools of the field read.
+
+{"current_steps": 10, "total_steps": 200, "loss": 1.25, "lr": 9e-05, "epoch": 0.5, "percentage": 5.0,
+ "elapsed_time": "0:00:12", "remaining_time": "0:03:48", "grad_norm": 0.8, "tokens": 5120,
+ "tokens_per_second": 426.7}
+{"current_steps": 10, "total_steps": 200, "eval_loss": 1.31, ...}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from tunesmith.train.callbacks.clock import Clock, duration
+from tunesmith.train.callbacks.names import LOG_NAME
+
+__all__ = ["LogFile", "append_line"]
+
+# Key in the Trainer's log -> key in the file.
+_COPIED = {
+    "loss": "loss",
+    "eval_loss": "eval_loss",
+    "learning_rate": "lr",
+    "grad_norm": "grad_norm",
+    "tokens": "tokens",
+    "tokens_per_second": "tokens_per_second",
+}
+
+
+class LogFile(TrainerCallback):
+    """Writes in the main process only. A `fresh` run begins a new file, a resumed one goes on with the old."""
+
+    def __init__(self, *, fresh: bool = True) -> None:
+        self._clock = Clock()
+        self._fresh = fresh
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._clock.start(state.global_step)
+        if state.is_world_process_zero and self._fresh:
+            _path(args).unlink(missing_ok=True)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        values = dict(_values(logs))
+        if values:
+            append_line(_path(args), {**self._position(state), **values})
+
+    def _position(self, state: Any) -> dict[str, Any]:
+        step, last = state.global_step, state.max_steps
+        return {
+            "current_steps": step,
+            "total_steps": last,
+            "epoch": round(state.epoch or 0.0, 4),
+            "percentage": round(step / last * 100, 2) if last > 0 else 0.0,
+            "elapsed_time": duration(self._clock.elapsed()),
+            "remaining_time": duration(self._clock.remaining(step, last)),
+        }
+
+
+def _values(logs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What is worth a line: losses of training and of each evaluation set, and metrics that are plain numbers.
+
+    The closing summary of a run (train_runtime, train_loss, ...) is not an event of the curve.
+    """
+    if "train_runtime" in logs:
+        return
+    for key, value in logs.items():
+        if key in _COPIED:
+            yield _COPIED[key], value
+        elif key != "epoch" and isinstance(value, int | float):
+            yield key, value
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Append one JSON line in a single write, so that a reader or a crash never meets half of one."""
+    line = json.dumps(value, ensure_ascii=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(file, line.encode("utf-8"))
+    finally:
+        os.close(file)
+
+
+def _path(args: Any) -> Path:
+    return Path(args.output_dir) / LOG_NAME

@@ -1,0 +1,8 @@
+"""Names of the files that callbacks write into the output folder."""
+
+from __future__ import annotations
+
+__all__ = ["LOG_NAME", "PLOT_NAME"]
+
+LOG_NAME = "trainer_log.jsonl"
+PLOT_NAME = "training_loss.png"
