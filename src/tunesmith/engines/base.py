@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunesmith.core.types import Message
 
 if TYPE_CHECKING:
-    from tunesmith.config import GenerateConfig, RunConfig
+    from tunesmith.config import RunConfig
+    from tunesmith.config.generate import GenerateConfig
 
 __all__ = ["Engine", "Reply", "Sampling"]
 

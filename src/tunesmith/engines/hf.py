@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import LogitsProcessorList
 
-    from tunesmith.config import GenerateConfig, RunConfig
+    from tunesmith.config import RunConfig
+    from tunesmith.config.generate import GenerateConfig
     from tunesmith.render import Renderer
 
 __all__ = ["HFEngine"]
@@ -57,9 +58,7 @@ class HFEngine(Engine):
 
     # ---- the contract ----
 
-    def generate(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), **sampling: Any
-    ) -> Reply:
+    def generate(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), **sampling: Any) -> Reply:
         settings = Sampling.of(self._defaults, **sampling)
         prompt = self.renderer.encode_prompt(messages, tools)
         ids = list(self.generate_ids(prompt, settings))
@@ -116,9 +115,7 @@ class HFEngine(Engine):
         fresh = ids
         for _ in range(room):
             with torch.inference_mode():
-                output = self.model(
-                    input_ids=fresh, past_key_values=cache, use_cache=self._use_cache, logits_to_keep=1
-                )
+                output = self.model(input_ids=fresh, past_key_values=cache, use_cache=self._use_cache, logits_to_keep=1)
                 token = _choose(processors(ids, output.logits[:, -1].float()), sampling, generator)
             ids = torch.cat([ids, token], dim=1)
             fresh = token if self._use_cache else ids

@@ -13,7 +13,7 @@ from tunesmith.engines.base import Sampling
 from tunesmith.engines.hf import HFEngine
 
 if TYPE_CHECKING:
-    from tunesmith.config import GenerateConfig
+    from tunesmith.config.generate import GenerateConfig
     from tunesmith.render import Renderer
 
 __all__ = ["PREDICTIONS", "predict", "prompt_and_label"]

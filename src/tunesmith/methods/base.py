@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from tunesmith.config import MethodConfig
+    from tunesmith.config.method import MethodConfig
     from tunesmith.models.family import Family
 
 __all__ = ["NO_ADAPTERS", "Adapters", "Method", "ParameterCount", "count_parameters", "set_trainable", "split_names"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from tunesmith.config import ModelConfig
+    from tunesmith.config.model import ModelConfig
 
 __all__ = ["ATTENTION", "Loaded", "infer_dtype", "load", "torch_dtype"]
 
@@ -55,7 +55,9 @@ def infer_dtype(config: ModelConfig, device: str) -> str:
     return "float32" if slow or saved not in {"float32", "bfloat16", "float16"} else saved
 
 
-def load(config: ModelConfig, tokenizer: Any = None, *, dtype: str, attention: str = "sdpa", device: str = "cpu") -> Loaded:
+def load(
+    config: ModelConfig, tokenizer: Any = None, *, dtype: str, attention: str = "sdpa", device: str = "cpu"
+) -> Loaded:
     """Tokenizer (unless it is given) and model in `dtype` on `device`.
 
     Raises MissingInputError where the model is not there or is no language model, MachineError where a package that

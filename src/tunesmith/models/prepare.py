@@ -8,15 +8,13 @@ from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.log import get_logger
 
 if TYPE_CHECKING:
-    from tunesmith.config import ModelConfig
+    from tunesmith.config.model import ModelConfig
 
 __all__ = ["enable_checkpointing", "print_parameters", "upcast_norms"]
 
 
-def enable_checkpointing(model: Any, config: ModelConfig) -> None:
-    """Recompute activations in the backward pass instead of keeping them."""
-    if config.disable_gradient_checkpointing:
-        return
+def enable_checkpointing(model: Any, settings: dict[str, Any]) -> None:
+    """Recompute activations in the backward pass instead of keeping them. `settings` go to torch's checkpoint()."""
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise UsageError(
             Problem(
@@ -26,10 +24,9 @@ def enable_checkpointing(model: Any, config: ModelConfig) -> None:
                 fix="write disable_gradient_checkpointing: true",
             )
         )
-    settings = {"use_reentrant": config.use_reentrant_gc}
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable(settings)
-    if config.use_reentrant_gc:  # the reentrant kind only differentiates through inputs that need a gradient
+    if settings["use_reentrant"]:  # this kind only differentiates through inputs that need a gradient
         model.enable_input_require_grads()
 
 

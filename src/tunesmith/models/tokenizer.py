@@ -8,7 +8,7 @@ from tunesmith.core.errors import MachineError, MissingInputError, Problem
 from tunesmith.models.locate import check_folder
 
 if TYPE_CHECKING:
-    from tunesmith.config import ModelConfig
+    from tunesmith.config.model import ModelConfig
 
 __all__ = ["hub_arguments", "load_tokenizer", "pad_id_of"]
 

@@ -16,7 +16,7 @@ from tunesmith.core.types import Chat, Example, Text
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunesmith.config import ObjectiveConfig
+    from tunesmith.config.objective import ObjectiveConfig
 
 __all__ = ["LossOutput", "Needs", "Objective"]
 

@@ -20,8 +20,8 @@ def training_arguments(config: RunConfig, plan: RunPlan) -> Seq2SeqTrainingArgum
     from transformers import Seq2SeqTrainingArguments
 
     try:
-        return Seq2SeqTrainingArguments(**{**config.train.hf, **_relied_on(config, plan)})
-    except (ValueError, ImportError) as error:
+        return Seq2SeqTrainingArguments(**{**_passed_on(config), **_relied_on(config, plan)})
+    except (ValueError, TypeError, ImportError) as error:  # TypeError: a key that this release does not have
         raise ConfigError(
             Problem(
                 "E-TRAIN-002",
@@ -32,6 +32,14 @@ def training_arguments(config: RunConfig, plan: RunPlan) -> Seq2SeqTrainingArgum
         ) from error
 
 
+# Done when the model is prepared, or by us; transformers would do them a second time.
+_OURS = {"activation_checkpointing", "activation_checkpointing_kwargs", "resume_from_checkpoint"}
+
+
+def _passed_on(config: RunConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.train.hf.items() if name not in _OURS}
+
+
 def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
     relied: dict[str, Any] = {
         "output_dir": plan.output_dir,
@@ -40,8 +48,6 @@ def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         "logging_nan_inf_filter": False,  # it hides a NaN in the log
         "disable_tqdm": True,  # our own progress display
         "use_cpu": plan.device == "cpu",
-        # Checkpointing is switched on when the model is loaded; transformers would do it a second time.
-        "gradient_checkpointing": False,
         "bf16": plan.autocast == "bfloat16",
         "fp16": plan.autocast == "float16",
     }

@@ -40,11 +40,12 @@ def resolve_plan(config: RunConfig) -> RunPlan:
         per_device_batch_size=batch,
         gradient_accumulation_steps=accumulation,
         global_batch_size=batch * accumulation * world_size,
+        order="sequential" if config.train.disable_shuffling else hf.get("train_sampling_strategy", "random"),
         seed=int(hf.get("seed", 42)),
         cutoff_len=config.data.cutoff_len,
-        gradient_checkpointing=not config.model.disable_gradient_checkpointing,
+        gradient_checkpointing=hf.get("activation_checkpointing", not config.model.disable_gradient_checkpointing),
         resume=find_resume(config),
-        output_dir=str(Path(str(hf["output_dir"])).expanduser()),
+        output_dir=str(Path(str(config.train.output_dir)).expanduser()),
     )
 
 

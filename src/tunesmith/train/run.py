@@ -62,10 +62,10 @@ def _build_model(config: RunConfig, plan: RunPlan, tokenizer: Any) -> Any:
     from tunesmith.models.load import load
     from tunesmith.models.prepare import enable_checkpointing, print_parameters, upcast_norms
 
-    loaded = load(
-        config.model, tokenizer, dtype=plan.dtype, attention=plan.attention, device=plan.device
-    )
-    enable_checkpointing(loaded.model, config.model)
+    loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=plan.attention, device=plan.device)
+    if plan.gradient_checkpointing:
+        given = config.train.value("activation_checkpointing_kwargs") or {}
+        enable_checkpointing(loaded.model, {"use_reentrant": config.model.use_reentrant_gc, **given})
     adapters = Adapters(config.model.adapter_name_or_path, config.model.adapter_folder)
     method = METHODS.get(plan.finetuning_type)(config.method)
     model = method.apply(loaded.model, loaded.family, keep_dtype=config.method.pure_bf16, adapters=adapters)
@@ -98,17 +98,16 @@ def _build_trainer(
     )
 
 
-def _finish(
-    config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Renderer, datasets: Datasets
-) -> Result:
+def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Renderer, datasets: Datasets) -> Result:
     metrics: dict[str, float] = {}
     if config.train.do_train:
+        assert datasets.train is not None, "checked by the config"
         outcome = trainer.train(resume_from_checkpoint=plan.resume)
         trainer.save_model(plan.output_dir)
         trainer.save_state()
         metrics |= record_metrics(trainer, "train", outcome.metrics, config)
     if config.train.do_eval and datasets.eval:
-        metrics |= record_metrics(trainer, "eval", trainer.evaluate(), config)
+        metrics |= record_metrics(trainer, "eval", trainer.last_evaluation() or trainer.evaluate(), config)
     if config.train.do_predict:
         from tunesmith.evaluate.predict import predict
 

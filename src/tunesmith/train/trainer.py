@@ -68,6 +68,7 @@ class Trainer(transformers.Trainer):
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
         self.model_accepts_loss_kwargs = True  # what older releases ask instead
         self._clock = _Clock()
+        self._evaluated: tuple[int, dict[str, float] | None] = (-1, None)
 
     @property
     def tokens_in_this_session(self) -> int:
@@ -181,6 +182,17 @@ class Trainer(transformers.Trainer):
         metrics[f"{metric_key_prefix}_{self.objective.unit}"] = units
         rows = len(dataloader.dataset)  # type: ignore[arg-type]
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        self._evaluated = (self.state.global_step, metrics)
+        return metrics
+
+    def last_evaluation(self) -> dict[str, float] | None:
+        """Metrics of the weights as they are now, if they were evaluated already."""
+        step, metrics = self._evaluated
+        unchanged = step == self.state.global_step and not self.args.load_best_model_at_end
+        return metrics if unchanged else None
 
     def _evaluation_model(self) -> Any:
         """The model with autocast as in training. Without a training run before, it has to be prepared, once."""

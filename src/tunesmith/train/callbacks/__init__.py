@@ -20,6 +20,6 @@ def make_callbacks(config: RunConfig, plan: RunPlan) -> list[TrainerCallback]:
     from tunesmith.train.callbacks.progress import ProgressDisplay
 
     callbacks: list[TrainerCallback] = [LogFile(fresh=plan.resume is None), ProgressDisplay()]
-    if config.train.early_stopping_steps:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.train.early_stopping_steps))
+    if config.objective.early_stopping_steps:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.objective.early_stopping_steps))
     return callbacks
