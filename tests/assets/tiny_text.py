@@ -122,10 +122,7 @@ def chat(rng: random.Random) -> Turns:
     if style != "short" and rng.random() < 0.2:
         turns += pair(*rng.choice(GREETINGS))
     for _ in range(rng.choice((1, 1, 2))):
-        kind = rng.choice(
-            (animal_question, animal_question, animal_question, sum_question, count_question, gift_question)
-        )
-        question, full, word = kind(rng, ANIMALS) if kind is animal_question else kind(rng)
+        question, full, word = rng.choice(KINDS)(rng)
         turns += pair(question, word if style == "short" else full)
     return turns
 
