@@ -76,9 +76,8 @@ def main() -> int:
     else:
         print(f"{'command':<30} {'median':>9} {'ratio':>7}")
         for row in rows:
-            print(
-                f"{row['command']:<30} {row['seconds'] * 1000:>6.0f} ms {row['ratio']:>6}x {'' if row['ok'] else 'SLOW'}"
-            )
+            mark = "" if row["ok"] else "  SLOW"
+            print(f"{row['command']:<30} {row['seconds'] * 1000:>6.0f} ms {row['ratio']:>6}x{mark}")
     return 0 if all(row["ok"] for row in rows) else 1
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tunesmith.config import RunConfig, load_config
-from tunesmith.core.types import Message
+from tunesmith.core.types import Chat, Message
 
 if TYPE_CHECKING:
     from tunesmith.train.run import Result
@@ -66,7 +66,7 @@ class Conversation:
         self.system = system
         self.messages: list[Message] = []
 
-    def stream(self, text: str, tools: Sequence[Mapping[str, Any]] = (), **sampling: Any) -> Iterator[str]:
+    def stream(self, text: str, tools: Sequence[Mapping[str, Any]] = (), **sampling: Any) -> Generator[str]:
         """Send a user's message and yield the answer in pieces, as the model writes it (thoughts included).
 
         The exchange is remembered when the answer is complete, or when the caller stops reading (or
@@ -89,6 +89,17 @@ class Conversation:
         for _ in self.stream(text, tools, **sampling):
             pass
         return self.messages[-1].content
+
+    @property
+    def thought_marks(self) -> tuple[str, str]:
+        """What the model writes before and after a thought."""
+        opening, closing = self.engine.renderer.template.thinking
+        return opening.strip(), closing.strip()
+
+    def thinks_first(self, text: str) -> bool:
+        """Whether the answer to `text` begins inside a thought: some templates open it in the prompt."""
+        prompt: str = self.engine.renderer.text(Chat(self._history(text)), open_reply=True)
+        return prompt.rstrip().endswith(self.thought_marks[0])
 
     def clear(self) -> None:
         """Forget what was said; the system message stays."""

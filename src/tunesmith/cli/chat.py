@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,7 +13,7 @@ import typer
 from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load
 from tunesmith.cli.output import has_colour, is_terminal
-from tunesmith.cli.thoughts import split_thoughts
+from tunesmith.cli.thoughts import Piece, split_thoughts
 
 if TYPE_CHECKING:
     from tunesmith.api import Conversation
@@ -71,14 +71,11 @@ def answer(conversation: Conversation, text: str, *, show_speed: bool = False) -
     """Print an answer while it is written; thoughts only on a terminal, dimmed. Ctrl-C ends it, not the program."""
     began = time.perf_counter()
     chunks = _Counted(conversation.stream(text))
-    show_thoughts = is_terminal(sys.stdout)
+    pieces = split_thoughts(chunks, *conversation.thought_marks, thought=conversation.thinks_first(text))
     try:
         with closing(chunks.source):
-            for piece in split_thoughts(chunks):
-                if not piece.thought:
-                    sys.stdout.write(piece.text)
-                elif show_thoughts:
-                    sys.stdout.write(f"{DIM}{piece.text}{RESET}" if has_colour(sys.stdout) else piece.text)
+            for part in _shown(pieces):
+                sys.stdout.write(part)
                 sys.stdout.flush()
     except KeyboardInterrupt:
         print(" (stopped)", file=sys.stderr)
@@ -88,10 +85,23 @@ def answer(conversation: Conversation, text: str, *, show_speed: bool = False) -
         print(f"({chunks.count} tokens, {chunks.count / seconds:.1f} tokens/s)", file=sys.stderr)
 
 
+def _shown(pieces: Iterable[Piece]) -> Iterator[str]:
+    """What is printed of an answer: the blank lines between thoughts and words only where thoughts are shown."""
+    terminal, colour = is_terminal(sys.stdout), has_colour(sys.stdout)
+    begun = False
+    for piece in pieces:
+        if piece.thought:
+            if terminal:
+                yield f"{DIM}{piece.text}{RESET}" if colour else piece.text
+        elif text := piece.text if begun or terminal else piece.text.lstrip("\n"):
+            begun = True
+            yield text
+
+
 class _Counted:
     """Iterates over chunks and counts them: an engine yields about one per token."""
 
-    def __init__(self, source: Iterator[str]) -> None:
+    def __init__(self, source: Generator[str]) -> None:
         self.source = source
         self.count = 0
 
@@ -106,10 +116,8 @@ def _lines() -> Iterator[str]:
     if not is_terminal(sys.stdin):
         yield from sys.stdin
         return
-    try:
+    with suppress(ImportError):  # not on every platform
         import readline  # noqa: F401 - line editing and history for input()
-    except ImportError:
-        pass  # not on every platform
     while True:
         try:
             yield input(PROMPT)

@@ -16,9 +16,10 @@ from tunesmith.cli.output import print_json, redact, table_lines
 from tunesmith.core import env as environment
 
 PACKAGES = (
-    "torch transformers peft accelerate datasets tokenizers safetensors huggingface-hub numpy pyarrow pydantic typer "
-    "rich gguf matplotlib tensorboard flash-attn bitsandbytes deepspeed vllm"
-).split()
+    *("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "huggingface-hub"),
+    *("numpy", "pyarrow", "pydantic", "typer", "rich"),
+    *("gguf", "matplotlib", "tensorboard", "flash-attn", "bitsandbytes", "deepspeed", "vllm"),
+)
 _GIB = 1 << 30
 
 app = make_app(no_args_is_help=False)

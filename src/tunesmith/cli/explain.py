@@ -39,6 +39,10 @@ def explain(
         print("\n\n".join(blocks))
 
 
+def _block(code: str, entry: dict[str, Any]) -> str:
+    return f"{code}: {entry['title']} (exit code {entry['exit']})\n\n{entry['text'].rstrip()}"
+
+
 def areas() -> list[str]:
     """The areas that have a catalog of codes: data, config, ..."""
     return sorted(item.name.removesuffix(_SUFFIX) for item in _folder().iterdir() if item.name.endswith(_SUFFIX))

@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 __all__ = ["Piece", "split_thoughts"]
 
-OPEN, CLOSE = "<think>", "</think>"
-
 
 class Piece(NamedTuple):
     text: str
     thought: bool
 
 
-def split_thoughts(chunks: Iterable[str], open_mark: str = OPEN, close_mark: str = CLOSE) -> Iterator[Piece]:
-    """Pieces as soon as they are certain. The marks themselves are left out, and may be cut anywhere by chunks."""
-    thought = False
+def split_thoughts(chunks: Iterable[str], open_mark: str, close_mark: str, *, thought: bool = False) -> Iterator[Piece]:
+    """Pieces as soon as they are certain. The marks themselves are left out, and may be cut anywhere by chunks.
+
+    `thought`: the text begins inside a thought, because the prompt has written the opening mark.
+    """
     held = ""
     for chunk in chunks:
         held += chunk
