@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from tunesmith.config.run_config import RunConfig
 from tunesmith.core.errors import Problem
 
-__all__ = ["CHECKS", "check"]
+__all__ = ["CHECKS", "Check", "check"]
 
 Finder: TypeAlias = Callable[[RunConfig], Iterator[Problem]]
 
 _TRAIN = ("train",)
 _DATA = ("train", "preview")
 _ALL = ("train", "preview", "chat", "export")
+_EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
+    """A rule. It is left out when one of its keys is wrong by itself, so that one mistake is told once."""
+
     find: Finder
     keys: frozenset[str]
     verbs: tuple[str, ...]
@@ -28,9 +32,16 @@ class Check:
 CHECKS: list[Check] = []
 
 
-def _rule(verbs: tuple[str, ...], *keys: str) -> Callable[[Finder], Finder]:
-    """Register a rule. It is left out when one of its keys is wrong by itself, so that one mistake is told once."""
+def check(config: RunConfig, bad: Collection[str] = ()) -> list[Problem]:
+    """Every rule that is broken for the config's verb. `bad`: keys that are already known to be wrong."""
+    problems: list[Problem] = []
+    for item in CHECKS:
+        if config.verb in item.verbs and item.keys.isdisjoint(bad):
+            problems += item.find(config)
+    return problems
 
+
+def _rule(verbs: tuple[str, ...], *keys: str) -> Callable[[Finder], Finder]:
     def register(find: Finder) -> Finder:
         CHECKS.append(Check(find, frozenset(keys), verbs))
         return find
@@ -38,38 +49,253 @@ def _rule(verbs: tuple[str, ...], *keys: str) -> Callable[[Finder], Finder]:
     return register
 
 
-def check(config: RunConfig, bad: Collection[str] = ()) -> list[Problem]:
-    """Every rule that is broken for the config's verb. `bad`: keys that are already known to be wrong."""
-    problems: list[Problem] = []
-    for item in CHECKS:
-        if config.verb in item.verbs and not item.keys & set(bad):
-            problems += item.find(config)
-    return problems
+def _missing(what: str, fix: str) -> Problem:
+    return Problem("E-CONFIG-020", what, fix=fix)
 
 
-def _missing(key: str, what: str, fix: str) -> Problem:
-    return Problem("E-CONFIG-020", f'"{key}" is missing: {what}', fix=fix)
+def _contradiction(config: RunConfig, key: str, what: str, fix: str) -> Problem:
+    return Problem("E-CONFIG-021", what, config.place(key), fix=fix)
+
+
+# --- what a verb cannot do without ---
 
 
 @_rule(_ALL, "model_name_or_path")
 def _model_is_named(config: RunConfig) -> Iterator[Problem]:
     if not config.model.model_name_or_path:
-        yield _missing("model_name_or_path", "no model is named", "model_name_or_path: a folder or a hub repository")
+        yield _missing('"model_name_or_path" is missing', "model_name_or_path: a folder, or a repository of the hub")
 
 
 @_rule(_TRAIN, "output_dir")
 def _output_is_named(config: RunConfig) -> Iterator[Problem]:
     if not config.train.output_dir:
-        yield _missing("output_dir", "the run has no folder to write to", "output_dir: runs/my-first-run")
+        yield _missing('"output_dir" is missing', "output_dir: a folder for the run, like saves/my-first-run")
 
 
 @_rule(("export",), "export_dir")
 def _export_is_named(config: RunConfig) -> Iterator[Problem]:
     if not config.export.export_dir:
-        yield _missing("export_dir", "the model has no folder to be written to", "export_dir: models/merged")
+        yield _missing('"export_dir" is missing', "export_dir: a folder for the merged model")
 
 
-@_rule(_TRAIN, "do_train", "dataset")
+@_rule(_TRAIN, "do_train", "do_eval", "do_predict", "dataset")
 def _training_has_data(config: RunConfig) -> Iterator[Problem]:
     if config.train.do_train and not config.data.dataset:
-        yield _missing("dataset", "there is nothing to train on", "dataset: path/to/rows.jsonl, or a registered name")
+        yield _missing('"dataset" is missing', "dataset: path/to/rows.jsonl, or a name of dataset_info.json")
+
+
+@_rule(("preview",), "dataset", "eval_dataset")
+def _preview_has_data(config: RunConfig) -> Iterator[Problem]:
+    if not config.data.dataset and not config.data.eval_dataset:
+        yield _missing('"dataset" is missing', "dataset: path/to/rows.jsonl, or a name of dataset_info.json")
+
+
+@_rule(_TRAIN, "do_train", *_EVALUATES)
+def _there_is_something_to_do(config: RunConfig) -> Iterator[Problem]:
+    if not (config.train.do_train or config.train.do_eval or config.train.do_predict):
+        fix = "write do_train: true, or leave it out"
+        yield Problem("E-CONFIG-024", "there is nothing to do", config.place("do_train"), "do_train: false", fix)
+
+
+# --- evaluation data ---
+
+
+@_rule(_TRAIN, "dataset", "eval_dataset", "val_size", *_EVALUATES)
+def _evaluation_has_data(config: RunConfig) -> Iterator[Problem]:
+    train, data = config.train, config.data
+    if data.eval_dataset or data.val_size:
+        return
+    wants = {
+        "do_predict": train.do_predict,
+        "eval_on_start": bool(train.value("eval_on_start")),
+        "do_eval": bool(train.value("do_eval")),
+        "eval_strategy": train.value("eval_strategy") != "no",
+    }
+    if key := next((name for name, wanted in wants.items() if wanted), None):
+        key = "evaluation_strategy" if key == "eval_strategy" and key not in config.values else key
+        fix = "name an eval_dataset, or hold out a part with val_size: 0.05"
+        yield Problem("E-CONFIG-022", f'"{key}" needs evaluation data', config.place(key), fix=fix)
+
+
+@_rule(_DATA, "eval_dataset", "val_size")
+def _evaluation_data_comes_from_one_place(config: RunConfig) -> Iterator[Problem]:
+    if config.data.eval_dataset and config.data.val_size:
+        what = '"val_size" and "eval_dataset" both say what to evaluate on'
+        yield _contradiction(config, "val_size", what, "keep one of them")
+
+
+@_rule(_DATA, "dataset", "val_size")
+def _validation_has_a_source(config: RunConfig) -> Iterator[Problem]:
+    if config.data.val_size and not config.data.dataset:
+        what = '"val_size" holds out a part of "dataset", which is missing'
+        yield Problem("E-CONFIG-022", what, config.place("val_size"), fix="use eval_dataset, or name a dataset")
+
+
+@_rule(_DATA, "val_size")
+def _validation_is_a_share_or_a_number(config: RunConfig) -> Iterator[Problem]:
+    size = config.data.val_size
+    if size > 1 and size != int(size):
+        what = '"val_size" is a share below 1 or a whole number of rows'
+        yield Problem("E-CONFIG-004", what, config.place("val_size"), str(size))
+
+
+# --- data and masks ---
+
+
+@_rule(_DATA, "mix_strategy", "interleave_probs")
+def _shares_need_interleaving(config: RunConfig) -> Iterator[Problem]:
+    if config.data.interleave_probs and config.data.mix_strategy == "concat":
+        what = '"interleave_probs" needs a "mix_strategy" that interleaves'
+        yield _contradiction(config, "interleave_probs", what, "mix_strategy: interleave_under, or remove the key")
+
+
+@_rule(_DATA, "dataset", "interleave_probs")
+def _every_dataset_has_a_share(config: RunConfig) -> Iterator[Problem]:
+    shares, names = config.data.interleave_probs, config.data.dataset
+    if not shares:
+        return
+    where, got = config.place("interleave_probs"), ", ".join(f"{share:g}" for share in shares)
+    if len(shares) != len(names):
+        what = f'"interleave_probs" has {len(shares)} numbers for {len(names)} datasets'
+        yield Problem("E-CONFIG-023", what, where, got, "one number for each name in dataset")
+    if any(share <= 0 for share in shares):
+        yield Problem("E-CONFIG-004", '"interleave_probs" must be numbers above 0', where, got)
+
+
+@_rule(_DATA, "train_on_prompt", "mask_history")
+def _masks_agree(config: RunConfig) -> Iterator[Problem]:
+    if config.template.train_on_prompt and config.template.mask_history:
+        what = '"mask_history" trains on the last reply only, "train_on_prompt" on everything'
+        yield _contradiction(config, "mask_history", what, "keep one of them")
+
+
+@_rule(_DATA, "packing", "stage")
+def _packing_is_for_plain_text(config: RunConfig) -> Iterator[Problem]:
+    if config.data.packing and config.objective.stage != "pt":
+        what = '"packing: true" is supported by this version for stage pt only'
+        yield Problem("E-CONFIG-008", what, config.place("packing"), fix="leave the key out")
+
+
+# --- method ---
+
+
+@_rule(_ALL, "adapter_name_or_path", "finetuning_type")
+def _adapters_are_lora(config: RunConfig) -> Iterator[Problem]:
+    if config.model.adapter_name_or_path and config.method.finetuning_type != "lora":
+        what = f'"adapter_name_or_path" goes with finetuning_type: lora, not {config.method.finetuning_type}'
+        fix = "finetuning_type: lora, or merge the adapter first (tunesmith export)"
+        yield _contradiction(config, "adapter_name_or_path", what, fix)
+
+
+@_rule(_ALL, "adapter_name_or_path", "train_from_scratch")
+def _adapters_need_their_base(config: RunConfig) -> Iterator[Problem]:
+    if config.model.adapter_name_or_path and config.model.train_from_scratch:
+        what = '"train_from_scratch" gives random weights, which an adapter cannot sit on'
+        yield _contradiction(config, "train_from_scratch", what, "remove one of the two")
+
+
+# --- the training loop ---
+
+
+@_rule(_TRAIN, "bf16", "fp16", "pure_bf16", "bf16_full_eval", "fp16_full_eval")
+def _one_number_type(config: RunConfig) -> Iterator[Problem]:
+    value = config.train.value
+    for other, on in (("bf16", value("bf16")), ("pure_bf16", config.method.pure_bf16)):
+        if value("fp16") and on:
+            yield _contradiction(config, "fp16", f'"fp16" and "{other}" cannot both be on', "keep one of them")
+    if value("fp16_full_eval") and value("bf16_full_eval"):
+        what = '"fp16_full_eval" and "bf16_full_eval" cannot both be on'
+        yield _contradiction(config, "fp16_full_eval", what, "keep one of them")
+
+
+@_rule(_TRAIN, "logging_steps", "eval_steps", "save_steps")
+def _steps_are_whole(config: RunConfig) -> Iterator[Problem]:
+    for name, strategy in (("logging", "logging"), ("eval", "eval"), ("save", "save")):
+        steps, key = config.train.value(f"{name}_steps"), f"{name}_steps"
+        if steps is not None and steps > 1 and steps != int(steps):
+            what = f'"{key}" is a whole number of steps, or a share of all steps below 1'
+            yield Problem("E-CONFIG-004", what, config.place(key), str(steps))
+        if steps == 0 and config.train.value(f"{strategy}_strategy") == "steps":
+            fix = f"{strategy}_strategy: no" if strategy != "logging" else "logging_strategy: no"
+            yield Problem("E-CONFIG-004", f'"{key}" must be above 0', config.place(key), "0", fix)
+
+
+@_rule(_TRAIN, "load_best_model_at_end", "save_strategy", "save_steps", "eval_steps", *_EVALUATES)
+def _the_best_model_can_be_found(config: RunConfig) -> Iterator[Problem]:
+    value = config.train.value
+    if not value("load_best_model_at_end"):
+        return
+    where, evaluated, saved = config.place("load_best_model_at_end"), value("eval_strategy"), value("save_strategy")
+    if evaluated == "no":
+        what = '"load_best_model_at_end" needs evaluation during training'
+        yield Problem("E-CONFIG-022", what, where, fix="eval_strategy: steps (or epoch), and the same save_strategy")
+    elif saved not in (evaluated, "best"):
+        what = '"load_best_model_at_end" needs a checkpoint at every evaluation'
+        yield Problem("E-CONFIG-022", what, where, f"save_strategy: {saved}", f"save_strategy: {evaluated}")
+    elif saved == "steps" and (every := value("eval_steps") or value("logging_steps")) >= 1:
+        steps = value("save_steps")
+        if steps < 1 or steps % every:
+            what = '"load_best_model_at_end" needs "save_steps" to be a multiple of "eval_steps"'
+            yield Problem(
+                "E-CONFIG-022", what, where, f"save_steps {steps}, eval_steps {every}", f"save_steps: {every}"
+            )
+
+
+@_rule(_TRAIN, "early_stopping_steps", "save_strategy", "lr_scheduler_type", *_EVALUATES)
+def _what_watches_needs_evaluation(config: RunConfig) -> Iterator[Problem]:
+    value = config.train.value
+    if value("eval_strategy") != "no":
+        return
+    watchers = {
+        "early_stopping_steps": config.objective.early_stopping_steps is not None,
+        "save_strategy": value("save_strategy") == "best",
+        "lr_scheduler_type": value("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy"),
+    }
+    for key in (name for name, wanted in watchers.items() if wanted):
+        what = f'"{key}: {config.values.get(key)}" needs evaluation during training'
+        yield Problem("E-CONFIG-022", what, config.place(key), fix="eval_strategy: steps, with eval_steps")
+
+
+@_rule(_TRAIN, "disable_shuffling", "train_sampling_strategy", "group_by_length")
+def _one_order_of_rows(config: RunConfig) -> Iterator[Problem]:
+    strategy = config.train.hf.get("train_sampling_strategy", "sequential")
+    if config.train.disable_shuffling and strategy != "sequential":
+        what = f'"disable_shuffling" keeps the order of rows, "{strategy}" does not'
+        yield _contradiction(config, "disable_shuffling", what, "keep one of them")
+
+
+@_rule(_TRAIN, "stage", "do_predict", "predict_with_generate")
+def _plain_text_has_no_prompts(config: RunConfig) -> Iterator[Problem]:
+    for key in ("do_predict", "predict_with_generate"):
+        if config.objective.stage == "pt" and config.train.value(key):
+            what = f'"{key}" answers prompts, and stage pt has none'
+            yield _contradiction(config, key, what, "stage: sft, or remove the key")
+
+
+@_rule(_TRAIN, "predict_with_generate", "compute_accuracy")
+def _predictions_have_their_own_metrics(config: RunConfig) -> Iterator[Problem]:
+    if config.train.value("predict_with_generate") and config.objective.compute_accuracy:
+        what = '"compute_accuracy" counts tokens under the loss, "predict_with_generate" writes answers'
+        yield _contradiction(config, "compute_accuracy", what, "keep one of them")
+
+
+# --- folders ---
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    return bool(one and other) and Path(str(one)).expanduser().absolute() == Path(str(other)).expanduser().absolute()
+
+
+@_rule(_TRAIN, "model_name_or_path", "output_dir")
+def _run_does_not_overwrite_its_model(config: RunConfig) -> Iterator[Problem]:
+    if _same(config.model.model_name_or_path, config.train.output_dir):
+        what = '"output_dir" is the folder of the model itself'
+        yield _contradiction(config, "output_dir", what, "write to a folder of its own")
+
+
+@_rule(("export",), "model_name_or_path", "adapter_name_or_path", "export_dir")
+def _export_does_not_overwrite_its_input(config: RunConfig) -> Iterator[Problem]:
+    for source in (config.model.model_name_or_path, *config.model.adapter_name_or_path):
+        if _same(source, config.export.export_dir):
+            what = '"export_dir" is the folder of the model or of an adapter'
+            yield _contradiction(config, "export_dir", what, "write to a folder of its own")

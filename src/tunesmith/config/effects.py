@@ -2,96 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from tunesmith.config.keys import all_keys
 from tunesmith.config.run_config import RunConfig
 
-__all__ = ["RULES", "without_effect"]
+__all__ = ["Rule", "rules", "without_effect"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`keys` have an effect only where `holds`; `otherwise` says what they belong to."""
+    """`keys` have an effect only where `holds`; `otherwise` says what they belong to. `of_verb`: the file may well
+    serve another verb too, so `strict_keys` does not make an error of it."""
 
     keys: frozenset[str]
     holds: Callable[[RunConfig], bool]
     otherwise: str
+    of_verb: bool = False
+
+
+def without_effect(config: RunConfig) -> dict[str, Rule]:
+    """The keys that the user wrote and that change nothing here, each with the first rule that says so."""
+    found: dict[str, Rule] = {}
+    if config.verb == "show":
+        return found
+    for rule in rules():
+        named = [name for name in config.values if name in rule.keys and name not in found]
+        if named and not rule.holds(config):
+            found |= dict.fromkeys(named, rule)
+    return found
+
+
+def _trains(config: RunConfig) -> bool:
+    return config.verb in ("train", "preview")
+
+
+def _evaluates(config: RunConfig) -> bool:
+    return config.train.do_eval or config.train.do_predict or bool(config.train.value("eval_on_start"))
+
+
+def _predicts(config: RunConfig) -> bool:
+    return config.verb == "chat" or (config.verb == "train" and config.train.do_predict)
+
+
+def _in_steps(strategy: str, config: RunConfig) -> bool:
+    return bool(config.train.value(strategy) == "steps")
 
 
 def _section(*names: str) -> frozenset[str]:
     return frozenset(key.name for key in all_keys().values() if key.section in names)
 
 
-def _starting(prefix: str) -> frozenset[str]:
-    return frozenset(name for name in all_keys() if name.startswith(prefix))
+def _keys(text: str) -> frozenset[str]:
+    names = frozenset(text.split())
+    assert names <= all_keys().keys(), f"no such keys: {names - all_keys().keys()}"
+    return names
 
 
-def _predicts(config: RunConfig) -> bool:
-    return config.verb == "chat" or config.train.do_predict or bool(config.train.value("predict_with_generate"))
+# Keys of training that say what a model is, and those that other verbs read too.
+_SHARED = "stage finetuning_type strict_keys seed output_dir use_cpu no_cuda cutoff_len dataset_dir"
+_MODEL_IN_TRAINING = (
+    "disable_gradient_checkpointing use_reentrant_gc upcast_layernorm train_from_scratch print_param_status"
+)
+_MASK = "train_on_prompt mask_history"
+_LORA = (
+    "lora_rank lora_alpha lora_dropout lora_target additional_target use_rslora use_dora create_new_adapter "
+    "adapter_folder"
+)
+_FREEZE = "freeze_trainable_layers freeze_trainable_modules freeze_extra_modules"
+_EVALUATION = (
+    "eval_dataset eval_steps eval_delay eval_on_each_dataset per_device_eval_batch_size per_gpu_eval_batch_size "
+    "compute_accuracy bf16_full_eval fp16_full_eval"
+)
 
 
-_LORA = frozenset({"additional_target", "use_rslora", "use_dora", "create_new_adapter"})
-
-
-def _rules() -> Iterable[Rule]:
-    """In order of importance: a key is named with the first rule that fails."""
-    trains = frozenset({"train"})
-    yield Rule(
-        _section("train", "track", "objective") - {"stage", "strict_keys", "seed", "output_dir"},
-        lambda config: config.verb in trains | {"preview", "show"},
-        "only in training",
+@cache
+def rules() -> tuple[Rule, ...]:
+    """All rules; the first that fails for a key is the one that is told."""
+    training = _section("data", "method", "objective", "train", "track") | _keys(f"{_MASK} {_MODEL_IN_TRAINING}")
+    return (
+        Rule(training - _keys(_SHARED), _trains, "only in training", of_verb=True),
+        Rule(_section("export"), lambda c: c.verb == "export", "only in export", of_verb=True),
+        Rule(_keys("infer_dtype"), lambda c: not _trains(c), "only in chat and export", of_verb=True),
+        Rule(_section("generate") | _keys("use_kv_cache"), _predicts, "only in chat and prediction", of_verb=True),
+        Rule(_section("engine"), lambda c: c.verb == "chat", "only in chat", of_verb=True),
+        Rule(_keys(_LORA), lambda c: c.method.finetuning_type == "lora", "only with finetuning_type: lora"),
+        Rule(_keys(_FREEZE), lambda c: c.method.finetuning_type == "freeze", "only with finetuning_type: freeze"),
+        Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),
+        Rule(_section("template"), lambda c: c.objective.stage != "pt" or not _trains(c), "not in stage pt"),
+        Rule(_keys("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
+        Rule(
+            _keys("use_reentrant_gc"),
+            lambda c: not c.model.disable_gradient_checkpointing,
+            "disable_gradient_checkpointing is on",
+        ),
+        Rule(_keys(_EVALUATION), lambda c: c.verb == "preview" or _evaluates(c), "nothing asks for evaluation"),
+        Rule(_keys("predict_with_generate"), lambda c: c.train.do_predict, "only with do_predict: true"),
+        Rule(_keys("top_p top_k temperature"), lambda c: c.generate.do_sample, "only with do_sample: true"),
+        Rule(_keys("max_length"), lambda c: not c.generate.max_new_tokens, "max_new_tokens counts"),
+        Rule(
+            _keys("eval_steps"), lambda c: c.train.value("eval_strategy") == "steps", "only with eval_strategy: steps"
+        ),
+        Rule(
+            _keys("save_steps"), lambda c: c.train.value("save_strategy") == "steps", "only with save_strategy: steps"
+        ),
     )
-    yield Rule(
-        _section("data") - {"cutoff_len", "dataset_dir"},
-        lambda config: config.verb not in ("chat", "export"),
-        "only in training",
-    )
-    yield Rule(
-        frozenset({"train_on_prompt", "mask_history"}),
-        lambda config: config.verb not in ("chat", "export"),
-        "only in training",
-    )
-    yield Rule(_starting("export_"), lambda config: config.verb in ("export", "show"), "only in export")
-    yield Rule(
-        _section("generate"), lambda config: config.verb == "show" or _predicts(config), "only in chat and prediction"
-    )
-    yield Rule(
-        _starting("lora_") | _LORA,
-        lambda config: config.method.finetuning_type == "lora",
-        "only with finetuning_type: lora",
-    )
-    yield Rule(
-        _starting("freeze_")
-        & frozenset({"freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules"}),
-        lambda config: config.method.finetuning_type == "freeze",
-        "only with finetuning_type: freeze",
-    )
-    yield Rule(
-        frozenset({"max_bad_rows"}), lambda config: config.data.on_bad_row == "skip", "only with on_bad_row: skip"
-    )
-    yield Rule(
-        frozenset({"use_reentrant_gc"}),
-        lambda config: not config.model.disable_gradient_checkpointing,
-        "disable_gradient_checkpointing is on",
-    )
-    yield Rule(
-        _section("template"),
-        lambda config: config.objective.stage != "pt" or config.verb == "chat",
-        "plain text has no template",
-    )
-
-
-def without_effect(config: RunConfig) -> dict[str, str]:
-    """The keys that the user wrote and that change nothing here, each with the reason."""
-    found: dict[str, str] = {}
-    for rule in _rules():
-        if (named := rule.keys & config.user_keys) and not rule.holds(config):
-            for name in config.values:
-                if name in named:
-                    found.setdefault(name, rule.otherwise)
-    return found
-
-
-RULES = _rules

@@ -23,14 +23,14 @@ _TODAY: dict[str, Callable[[Any], tuple[str, Any] | None]] = {
 
 def modernise(
     values: Mapping[str, Any], passed_on: Mapping[str, Any], place: Callable[[str], str]
-) -> tuple[dict[str, Any], list[Problem], list[str]]:
-    """Training arguments under today's names, contradictions between two names, and older keys that lost.
+) -> tuple[dict[str, Any], list[Problem], dict[str, str]]:
+    """Training arguments under today's names, contradictions between two names, and why older keys lost.
 
     `values`: everything the user set; `passed_on`: the part that transformers knows.
     """
     arguments = dict(passed_on)
     problems: list[Problem] = []
-    lost: list[str] = []
+    lost: dict[str, str] = {}
     for old, today in _TODAY.items():
         if values.get(old) is None or (mapped := today(values[old])) is None:
             continue
@@ -39,7 +39,7 @@ def modernise(
             arguments[new] = value
         elif old == "warmup_ratio":
             if arguments[new]:
-                lost.append(f"{old} ({new} is given)")
+                lost[old] = f"{new} is given"
             else:
                 arguments[new] = value
         elif arguments[new] != value:

@@ -109,7 +109,7 @@ def _refusal(key: Key, value: Any, given: Given) -> Problem | None:
 
 def _build(
     values: dict[str, Any], places: Mapping[str, str], verb: str, source: Source, problems: list[Problem]
-) -> tuple[RunConfig, list[str]]:
+) -> tuple[RunConfig, dict[str, str]]:
     table = all_keys()
     split: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     passed_on = {}
@@ -129,24 +129,25 @@ def _build(
     return RunConfig(verb=verb, values=values, source=path, places=places, **sections), lost
 
 
-def _warnings(config: RunConfig, lost: list[str], problems: list[Problem]) -> tuple[str, ...]:
-    """One line that names all keys without effect; with `strict_keys`, problems instead."""
-    reasons = without_effect(config)
+def _warnings(config: RunConfig, lost: dict[str, str], problems: list[Problem]) -> tuple[str, ...]:
+    """One line that names all keys without effect; with `strict_keys`, problems for those that never have one here."""
+    reasons = dict(lost)
+    rules = without_effect(config)
     for name, value in config.values.items():
         key = all_keys()[name]
-        if key.mark.state == "ignored" and value != key.default and QUIET.get(name, key.default) != value:
-            reasons.setdefault(name, key.mark.note)
-    listed = [f"{name} ({why})" for name, why in reasons.items()] + lost
-    if not listed:
-        return ()
-    if not config.train.strict_keys:
-        return ("keys without effect: " + "; ".join(listed),)
+        if name in rules:
+            reasons[name] = rules[name].otherwise
+        elif key.mark.state == "ignored" and value not in (key.default, QUIET.get(name, key.default)):
+            reasons[name] = key.mark.note
+    if config.train.strict_keys:
+        for name in [name for name in reasons if name not in rules or not rules[name].of_verb]:
+            what = f'"{name}" has no effect: {reasons.pop(name)}'
+            problems.append(Problem("E-CONFIG-011", what, config.place(name), fix="remove the key, or strict_keys"))
+    grouped: dict[str, list[str]] = {}
     for name, why in reasons.items():
-        problems.append(Problem("E-CONFIG-011", f'"{name}" has no effect: {why}', config.place(name), fix="remove it"))
-    for text in lost:
-        name = text.split()[0]
-        problems.append(Problem("E-CONFIG-011", f'"{name}" has no effect: {text}', config.place(name), fix="remove it"))
-    return ()
+        grouped.setdefault(why, []).append(name)
+    listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in grouped.items())
+    return (f"keys without effect: {listed}",) if listed else ()
 
 
 def _with_warnings(config: RunConfig, warnings: tuple[str, ...]) -> RunConfig:
