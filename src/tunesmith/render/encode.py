@@ -67,7 +67,7 @@ class Encoder:
         # Metaspace "first" puts its blank only before the very first character of the text.
         inside = Tokenizer.from_str(json.dumps(spec)) if _set_prepend_never(spec.get("pre_tokenizer")) else None
         self._inside = inside or self._at_start
-        self._cache: dict[tuple[str, bool], tuple[list[int], Ranges]] = {}
+        self._cache: dict[tuple[str, bool], Any] = {}
         unknown = spec["model"].get("unk_token")
         unknown_id = backend.token_to_id(unknown) if isinstance(unknown, str) else spec["model"].get("unk_id")
         self._forbidden = control.ids - {unknown_id}
@@ -113,7 +113,7 @@ class Encoder:
         fresh: dict[tuple[bool, bool], list[_Run]] = {}
         for run in runs:
             if len(run.text) <= _CACHED_LENGTH:
-                self._fill(run, *self._remembered(run))
+                self._fill(run, self._remembered(run))
             else:
                 fresh.setdefault((run.at_start, isinstance(run.trained, bool)), []).append(run)
         for (at_start, uniform), group in fresh.items():
@@ -124,20 +124,21 @@ class Encoder:
                 for run, found in zip(
                     batch, encode([run.text for run in batch], add_special_tokens=False), strict=True
                 ):
-                    self._fill(run, found.ids, () if uniform else found.offsets)
+                    self._fill(run, found)
 
-    def _remembered(self, run: _Run) -> tuple[list[int], Ranges]:
+    def _remembered(self, run: _Run) -> Any:
         key = (run.text, run.at_start)
         if key not in self._cache:
             twin = self._at_start if run.at_start else self._inside
-            found = twin.encode(run.text, add_special_tokens=False)
             if len(self._cache) >= _CACHED_RUNS:
                 self._cache.clear()
-            self._cache[key] = (found.ids, found.offsets)
-            return found.ids, found.offsets
+            self._cache[key] = found = twin.encode(run.text, add_special_tokens=False)
+            return found
         return self._cache[key]
 
-    def _fill(self, run: _Run, ids: list[int], offsets: Sequence[tuple[int, int]]) -> None:
+    def _fill(self, run: _Run, found: Any) -> None:
+        """Take over ids and mask from a `tokenizers.Encoding`."""
+        ids: list[int] = found.ids
         if not self._forbidden.isdisjoint(ids):
             made = next(token for token in self._control.tokens.values() if token.id in ids)
             raise RenderError(
@@ -152,7 +153,7 @@ class Encoder:
         if isinstance(run.trained, bool):
             run.mask = [run.trained] * len(ids)
         else:
-            run.mask = _mask(run.text, offsets, run.trained)
+            run.mask = _mask(run.text, found, run.trained)
 
 
 def _ranges(spans: Sequence[Span], kind: str) -> Ranges:
@@ -174,14 +175,15 @@ def _touches(ranges: Ranges, start: int, end: int) -> bool:
     return any(first < end and last > start for first, last in ranges)
 
 
-def _mask(text: str, offsets: Sequence[tuple[int, int]], trained: Ranges) -> list[bool]:
+def _mask(text: str, found: Any, trained: Ranges) -> list[bool]:
     """A token is trained if any character of its range is. Normalizers that compose (NFC) may leave a combining
     mark outside every range: it belongs to the token before it."""
-    if not text.isascii():
-        offsets = _with_combining_marks(text, offsets)
-    if len(trained) == 1:
-        first, last = trained[0]
-        return [start < last and end > first for start, end in offsets]
+    first, last = trained[0]
+    if last == len(text):  # one trained end, the ordinary case: no need for a list of offsets
+        index = found.char_to_token(first)
+        if index is not None:
+            return [False] * index + [True] * (len(found) - index)
+    offsets = found.offsets if text.isascii() else _with_combining_marks(text, found.offsets)
     return [_touches(trained, start, end) for start, end in offsets]
 
 

@@ -9,6 +9,7 @@ renderer.parse(text)                  # what the model wrote, as a message
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tunesmith.core.errors import Problem
@@ -25,7 +26,7 @@ from tunesmith.render.turns import Statistics, TemplateSettings, TextTemplate
 
 __all__ = ["Renderer", "TemplateSettings", "make_renderer"]
 
-_CHUNK = 2048  # chats whose text is held at once
+_CHUNK = 512  # chats that are rendered while as many are encoded
 
 
 class Renderer:
@@ -63,19 +64,32 @@ class Renderer:
         encoded: list[list[Encoded]] = []
         problems: list[Problem] = []
         failed: list[int] = []
-        for start in range(0, len(chats), _CHUNK):
-            rendered: list[list[list[Span]]] = []
-            for index, chat in enumerate(chats[start : start + _CHUNK], start):
-                try:
-                    rendered.append(self.template.samples(chat))
-                except RenderError as error:
-                    problems += error.problems
-                    failed.append(index)
-            if not failed:
-                encoded += self._encode(rendered, chats[start : start + _CHUNK])
+        # One chunk is encoded (outside the interpreter's lock) while the next is rendered.
+        with ThreadPoolExecutor(max_workers=1) as background:
+            pending = None
+            for start in range(0, len(chats), _CHUNK):
+                chunk = chats[start : start + _CHUNK]
+                rendered = self._render(chunk, start, problems, failed)
+                if pending:
+                    encoded += pending.result()
+                pending = None if failed else background.submit(self._encode, rendered, chunk)
+            if pending:
+                encoded += pending.result()
         if failed:
             raise RenderError(problems, failed)
         return encoded
+
+    def _render(
+        self, chats: Sequence[Chat], start: int, problems: list[Problem], failed: list[int]
+    ) -> list[list[list[Span]]]:
+        rendered: list[list[list[Span]]] = []
+        for index, chat in enumerate(chats, start):
+            try:
+                rendered.append(self.template.samples(chat))
+            except RenderError as error:
+                problems += error.problems
+                failed.append(index)
+        return rendered
 
     def _encode(self, rendered: Sequence[list[list[Span]]], chats: Sequence[Chat]) -> list[list[Encoded]]:
         flat = [sample for samples in rendered for sample in samples]
