@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from tunesmith.core.errors import Problem
@@ -24,8 +23,7 @@ class _Group:
 class BadRows:
     """The unusable rows of one dataset."""
 
-    def __init__(self, dataset: str) -> None:
-        self.dataset = dataset
+    def __init__(self) -> None:
         self._groups: dict[tuple[str, str, str | None], _Group] = {}
 
     def add(
@@ -49,13 +47,6 @@ class BadRows:
     @property
     def count(self) -> int:
         return sum(group.count for group in self._groups.values())
-
-    def by_reason(self) -> Counter[str]:
-        """Number of rows per reason, with the field where there is one."""
-        counts: Counter[str] = Counter()
-        for (_code, reason, column), group in self._groups.items():
-            counts[_with_field(reason, column)] += group.count
-        return counts
 
     def problems(self, rows: int) -> list[Problem]:
         """One problem per reason, the commonest first; `rows` is how many the dataset has."""

@@ -22,7 +22,7 @@ from tunesmith.data.sources.local import read_path
 if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
 
-__all__ = ["LoadedDataset", "load_datasets"]
+__all__ = ["LoadedDataset", "load_datasets", "raise_for_bad_rows"]
 
 HEAD = 20  # rows that detection looks at
 
@@ -34,6 +34,7 @@ class LoadedDataset:
     spec: DatasetSpec
     examples: list[Example]
     report: DatasetReport
+    bad: BadRows
     notices: list[str] = field(default_factory=list)
 
 
@@ -49,26 +50,33 @@ def load_datasets(
     specs = resolve([name for _use, name in wanted], data.dataset_dir)
     loaded: list[LoadedDataset] = []
     problems: list[Problem] = []
-    bad_rows = 0
     for (use, _name), spec in zip(wanted, specs, strict=True):
         try:
-            found, bad = _read(spec, data, stage, use, seed)
+            loaded.append(_read(spec, data, stage, use, seed))
         except TunesmithError as error:
             problems += error.problems
-            continue
-        bad_rows += bad.count
-        if bad.count and (data.on_bad_row == "error" or not found.examples):
-            problems += bad.problems(found.report.rows)
-        elif data.max_bad_rows is not None and bad_rows > data.max_bad_rows:
-            problems += [_too_many(bad_rows, data.max_bad_rows), *bad.problems(found.report.rows)]
-        loaded.append(found)
-    if problems:
-        missing = all(problem.code == "E-DATA-020" for problem in problems)
-        raise MissingInputError(problems) if missing else DataError(problems)
+    raise_for_bad_rows(loaded, data, problems)
     return loaded
 
 
-def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) -> tuple[LoadedDataset, BadRows]:
+def raise_for_bad_rows(loaded: Sequence[LoadedDataset], data: DataConfig, others: Sequence[Problem] = ()) -> None:
+    """One error with the `others` and with all bad rows, unless `on_bad_row` and `max_bad_rows` let these pass.
+    A dataset of which nothing is left never passes."""
+    problems = list(others)
+    total = sum(one.bad.count for one in loaded)
+    limit = data.max_bad_rows if data.on_bad_row == "skip" else 0
+    too_many = limit is not None and total > limit
+    if too_many and data.on_bad_row == "skip":
+        problems.append(_too_many(total, limit))
+    for one in loaded:
+        if one.bad.count and (too_many or not one.examples):
+            problems += one.bad.problems(one.report.rows)
+    if problems:
+        missing = all(problem.code == "E-DATA-020" for problem in problems)
+        raise MissingInputError(problems) if missing else DataError(problems)
+
+
+def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) -> LoadedDataset:
     rows = read_path(spec.path)
     head = list(islice(rows, HEAD))
     format_, notices = _make_format(spec, [row.values for row in head if not isinstance(row.values, Broken)], stage)
@@ -77,16 +85,17 @@ def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) 
         every = list(rows)
         rows = (every[index] for index in sample(len(every), spec.num_samples, seed))
     report = DatasetReport(spec.name, use)
-    examples, bad, columns = _convert(islice(rows, data.max_samples), format_, BadRows(spec.name), report)
+    bad = BadRows()
+    examples, columns = _convert(islice(rows, data.max_samples), format_, bad, report)
     if columns and (absent := _absent_columns(spec, format_, columns, stage)):
         raise DataError(absent)
-    return LoadedDataset(spec, examples, report, [*spec.notices, *notices]), bad
+    return LoadedDataset(spec, examples, report, bad, [*spec.notices, *notices])
 
 
 def _convert(
     rows: Iterable[Row], format_: Format | None, bad: BadRows, report: DatasetReport
-) -> tuple[list[Example], BadRows, dict[str, None]]:
-    """(examples, bad rows, all columns in the order in which they were met)."""
+) -> tuple[list[Example], dict[str, None]]:
+    """(examples, all columns in the order in which they were met)."""
     examples: list[Example] = []
     columns: dict[str, None] = {}
     last: Any = ()
@@ -106,7 +115,7 @@ def _convert(
                 fault = (error.code, error.reason, error.field, error.got)
         bad.add(origin, *fault)
         report.drop(fault[1] if fault[2] is None else f'{fault[1]} (field "{fault[2]}")', origin)
-    return examples, bad, columns
+    return examples, columns
 
 
 def _make_format(
@@ -178,7 +187,7 @@ def _undetected(spec: DatasetSpec, head: Sequence[Mapping[str, Any]], stage: str
     return Problem("E-DATA-022", "the columns do not tell the format", str(spec.path), got, fix)
 
 
-def _too_many(bad: int, allowed: int) -> Problem:
+def _too_many(bad: int, allowed: int | None) -> Problem:
     return Problem(
         "E-DATA-023",
         f"{bad:,} rows cannot be used, max_bad_rows allows {allowed:,}",
