@@ -1,0 +1,63 @@
+"""Whole runs in this process, on tiny models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def run_keys(stories: Path, assets: Path, tmp_path: Path) -> dict[str, Any]:
+    """A short run of stories260K on real instructions, in float32 on the CPU: 24 rows of at most 128 tokens."""
+    return {
+        "model_name_or_path": str(stories),
+        "stage": "sft",
+        "finetuning_type": "full",
+        "dataset": str(assets / "data" / "sft" / "alpaca_en_demo.json"),
+        "template": "default",
+        "max_samples": 22,
+        "cutoff_len": 128,
+        "output_dir": str(tmp_path / "out"),
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "seed": 7,
+        "use_cpu": True,
+    }
+
+
+@pytest.fixture
+def train(run_keys: dict[str, Any], torch_one_thread: None) -> Callable[..., Any]:
+    """`train(key=value, ...)` on top of `run_keys` -> Result."""
+    import tunesmith
+
+    return lambda **changes: tunesmith.train({**run_keys, **changes})
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """`launch(ranks, keys)`: the same in `ranks` processes; returns the log's lines."""
+    import json
+    import os
+    import subprocess
+    import sys
+
+    import yaml
+
+    def run(ranks: int, keys: dict[str, Any]) -> list[dict[str, Any]]:
+        config = tmp_path / f"ranks{ranks}.yaml"
+        config.write_text(yaml.safe_dump(keys))
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--master_port=0"]
+        command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "tunesmith", "train", str(config)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = (Path(keys["output_dir"]) / "trainer_log.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    return run
