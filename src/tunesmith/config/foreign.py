@@ -1,8 +1,8 @@
-"""Names that are no keys, with the key to write instead: the field's v1 names, and values that are derived."""
+"""Names that are no keys, with the key to write instead: other tools' names, and values that are derived."""
 
 from __future__ import annotations
 
-__all__ = ["DERIVED", "NEWER_NAMES"]
+__all__ = ["DERIVED", "ELSEWHERE", "NEWER_NAMES"]
 
 # Names that exist only in LLaMA-Factory's rewrite (v1), and what its released version (v0) calls them.
 NEWER_NAMES: dict[str, str] = {
@@ -40,4 +40,31 @@ DERIVED: dict[str, str] = {
     "model_max_length": "cutoff_len",
     "block_diag_attn": "neat_packing",
     "megatron_bridge_args": "the keys of the backend plug-in `megatron`",
+}
+
+# What other tools call things, where the spelling alone would not lead to the key.
+ELSEWHERE: dict[str, str] = {
+    "adapter": "finetuning_type: lora",
+    "adapter_path": "adapter_name_or_path",
+    "base_model": "model_name_or_path",
+    "chat_template": "template",
+    "datasets": "dataset",
+    "epochs": "num_train_epochs",
+    "load_in_4bit": "quantization_bit: 4",
+    "load_in_8bit": "quantization_bit: 8",
+    "lora_r": "lora_rank",
+    "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler_type",
+    "max_seq_len": "cutoff_len",
+    "max_seq_length": "cutoff_len",
+    "model_id": "model_name_or_path",
+    "model_name": "model_name_or_path",
+    "modules_to_save": "additional_target",
+    "num_epochs": "num_train_epochs",
+    "optimizer": "optim",
+    "sample_packing": "packing",
+    "sequence_len": "cutoff_len",
+    "system_prompt": "default_system",
+    "target_modules": "lora_target",
+    "val_set_size": "val_size",
 }

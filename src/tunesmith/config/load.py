@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith.config.checks import check
 from tunesmith.config.convert import Mismatch, convert
 from tunesmith.config.effects import without_effect
-from tunesmith.config.foreign import DERIVED, NEWER_NAMES
+from tunesmith.config.foreign import DERIVED, ELSEWHERE, NEWER_NAMES
 from tunesmith.config.hf import QUIET
 from tunesmith.config.keys import SECTIONS, Key, all_keys
 from tunesmith.config.legacy import checkpointing, modernise
@@ -33,7 +33,7 @@ def load_config(source: Source, overrides: Overrides = (), verb: str = "train") 
     written, problems = read_source(source)
     added, more = read_overrides(overrides)
     problems += more
-    givens = {given.key: given for given in [*written, *added]}  # the last one wins
+    givens = _merge([*written, *added])
     values, bad = _convert_all(givens.values(), problems)
     places = {key: given.place for key, given in givens.items()}
     config, lost = _build(values, places, verb, source, problems)
@@ -42,6 +42,19 @@ def load_config(source: Source, overrides: Overrides = (), verb: str = "train") 
     if problems:
         raise ConfigError(problems)
     return _with_warnings(config, warnings)
+
+
+def _merge(givens: Iterable[Given]) -> dict[str, Given]:
+    """By key; the last one wins. `lr_scheduler_kwargs.min_lr=1e-6` adds to a mapping or changes one value in it."""
+    merged: dict[str, Given] = {}
+    for given in givens:
+        outer, dot, inner = given.key.partition(".")
+        if dot and inner and outer in all_keys() and "dict" in all_keys()[outer].types:
+            before = merged[outer].value if outer in merged else None
+            value = {**(before if isinstance(before, dict) else {}), inner: given.value}
+            given = Given(outer, value, given.place)
+        merged[given.key] = given
+    return merged
 
 
 def _convert_all(givens: Iterable[Given], problems: list[Problem]) -> tuple[dict[str, Any], frozenset[str]]:
@@ -74,7 +87,10 @@ def _unknown(given: Given) -> Problem:
     if given.key in DERIVED:
         what = f'"{given.key}" is derived and cannot be set'
         return Problem("E-CONFIG-010", what, given.place, fix=f"it follows from {DERIVED[given.key]}")
-    fix = did_you_mean(given.key, all_keys()) or "docs/keys.md lists all keys"
+    if given.key in ELSEWHERE:
+        fix = f'the key for this is "{ELSEWHERE[given.key]}"'
+    else:
+        fix = did_you_mean(given.key, all_keys()) or "`tunesmith config schema` lists all keys"
     return Problem("E-CONFIG-001", f'there is no key "{given.key}"', given.place, fix=fix)
 
 

@@ -44,18 +44,16 @@ class ModelConfig:
     rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = later(None, "longer contexts by RoPE scaling")
     """Recipe that stretches the rotary positions for longer contexts."""
     flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3"] = works("auto", later=("fa3",))
-    """Attention kernel: auto picks the fastest that is exact here; disabled is the plain implementation."""
+    """Attention kernel: auto picks one that is exact here, disabled is the plain implementation."""
     shift_attn: bool = later(False, "shifted sparse attention (LongLoRA)")
     """Shifted sparse attention of LongLoRA."""
     mixture_of_depths: Literal["convert", "load"] | None = later(None, "mixture of depths")
     """Convert to, or load, a mixture-of-depths model."""
-    use_unsloth: bool = never(False, "the built-in fast path needs no patches: leave the key out")
+    use_unsloth: bool = never(False, "training runs on unpatched transformers: leave the key out")
     """Load and train through Unsloth."""
     use_unsloth_gc: bool = never(False, "gradient checkpointing is on by default: leave the key out")
     """Unsloth's gradient checkpointing, which moves hidden states to main memory."""
-    enable_liger_kernel: bool = never(
-        False, "the built-in fast path computes the loss without full logits: leave the key out"
-    )
+    enable_liger_kernel: bool = later(False, "Liger's kernels")
     """Patch the model with Liger's Triton kernels."""
     moe_aux_loss_coef: float | None = later(None, "the load-balancing loss of mixture-of-experts models")
     """Weight of the router's load-balancing loss."""
