@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tunesmith.config import RunConfig, load_config
+from tunesmith.core.log import get_logger
 from tunesmith.core.types import Chat, Message
 
 if TYPE_CHECKING:
     from tunesmith.train.run import Result
 
-__all__ = ["Conversation", "Source", "as_config", "chat", "export_model", "train"]
+__all__ = ["Conversation", "Source", "as_config", "chat", "export_model", "train", "with_result"]
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | RunConfig | None
 
@@ -29,6 +31,26 @@ def as_config(source: Source, overrides: Mapping[str, Any], verb: str) -> RunCon
     return load_config(source, overrides, verb=verb)
 
 
+def with_result(config: RunConfig) -> RunConfig:
+    """For chat and export: a training config stands for what that training saved in its output_dir.
+
+    Unchanged where the config names an adapter itself, has no output_dir, or nothing is there yet.
+    """
+    output_dir = config.train.output_dir if "output_dir" in config.user_keys else None
+    if output_dir is None or config.model.adapter_name_or_path:
+        return config
+    folder = Path(str(output_dir)).expanduser()
+    if (folder / "adapter_config.json").is_file():
+        change: dict[str, Any] = {"adapter_name_or_path": (str(folder),)}
+    elif (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        change = {"model_name_or_path": str(folder)}
+    else:
+        get_logger().info("nothing is saved in %s yet: this is %s itself", folder, config.model.model_name_or_path)
+        return config
+    get_logger().info("using what training saved in %s", folder)
+    return replace(config, model=replace(config.model, **change))
+
+
 def train(source: Source = None, **overrides: Any) -> Result:
     """Train as a config says: `tunesmith.train("run.yaml", learning_rate=1e-4)`.
 
@@ -43,7 +65,7 @@ def export_model(source: Source = None, **overrides: Any) -> Path:
     """Merge an adapter into its base model and save it; returns the folder."""
     from tunesmith.export.merge import export_model as run
 
-    return run(as_config(source, overrides, "export"))
+    return run(with_result(as_config(source, overrides, "export")))
 
 
 def chat(source: Source = None, **overrides: Any) -> Conversation:
@@ -54,7 +76,7 @@ def chat(source: Source = None, **overrides: Any) -> Conversation:
     """
     from tunesmith.engines import make_engine
 
-    config = as_config(source, overrides, "chat")
+    config = with_result(as_config(source, overrides, "chat"))
     return Conversation(make_engine(config), system=config.template.default_system)
 
 

@@ -38,7 +38,10 @@ app = make_app(no_args_is_help=False)
 
 @app.command(cls=Verb, context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
 def chat(context: typer.Context) -> None:
-    """Talk with a model, with or without an adapter."""
+    """Talk with a model, with or without an adapter.
+
+    A training config stands for what its training saved in output_dir.
+    """
     config = load(context.args, "chat")
 
     from tunesmith.api import chat as begin

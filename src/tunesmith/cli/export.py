@@ -21,12 +21,13 @@ app = make_app(no_args_is_help=False)
 def export(context: typer.Context) -> None:
     """Merge the adapter into its base and save safetensors and tokenizer in export_dir.
 
+    A training config stands for the adapter that its training saved in output_dir.
     export_size is the largest size of one file in GB.
     """
     config = load(context.args, "export")
 
+    from tunesmith.api import export_model
     from tunesmith.core import log
-    from tunesmith.export.merge import export_model
 
     log.setup()
     print(f"saved: {export_model(config)}")

@@ -30,6 +30,7 @@ _COPIED = {
     "tokens": "tokens",
     "tokens_per_second": "tokens_per_second",
 }
+_TIMINGS = ("_runtime", "_per_second")  # of an evaluation: not part of the curve
 
 
 class LogFile(TrainerCallback):
@@ -73,7 +74,7 @@ def _values(logs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in logs.items():
         if key in _COPIED:
             yield _COPIED[key], value
-        elif key != "epoch" and isinstance(value, int | float):
+        elif isinstance(value, int | float) and key != "epoch" and not key.endswith(_TIMINGS):
             yield key, value
 
 
