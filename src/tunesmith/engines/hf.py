@@ -54,7 +54,7 @@ class HFEngine(Engine):
         if names:  # the last one stays beside the weights: exact, also where the base is in bfloat16
             model = attach_adapter(model, names[-1], folder).to(device)
         renderer = make_renderer(config.template, loaded.tokenizer)
-        return cls(model, loaded.tokenizer, renderer, config.generate, use_cache=config.model.use_kv_cache)
+        return cls(model, loaded.tokenizer, renderer, config.generate, use_cache=config.engine.use_kv_cache)
 
     # ---- the contract ----
 
