@@ -167,7 +167,7 @@ def _convert(gguf: Path, target: Path) -> None:
         # Left in place, these make transformers refuse to save.
         model.hf_quantizer = None
         del model.config.quantization_config
-        model.config._name_or_path = REPOSITORY
+        model.config.name_or_path = REPOSITORY
         model.to(torch.bfloat16).save_pretrained(target)
         tokenizer.save_pretrained(target)
 
