@@ -15,7 +15,7 @@ class ExportConfig:
 
     export_dir: str | None = works(None)
     """Folder that the merged model is written to."""
-    export_size: int = works(5, least=1)
+    export_size: float = works(5.0, above=0)
     """Largest file of weights in GB."""
     export_device: Literal["cpu", "auto"] = works("cpu")
     """Where weights are merged: in main memory, or on the accelerator if there is one."""

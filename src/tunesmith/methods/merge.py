@@ -23,6 +23,7 @@ def attach_adapter(
     from peft import PeftModel
 
     arguments = {"subfolder": folder} if folder and inside == name else {}
+    _compare_bases(model, name, inside, arguments)
     try:
         return PeftModel.from_pretrained(
             model, inside, is_trainable=trainable, autocast_adapter_dtype=not keep_dtype, **arguments
@@ -57,3 +58,13 @@ def merge_adapters(model: Any, adapters: Adapters) -> Any:
             ) from error
         get_logger().info("merged the adapter %s", name)
     return model
+
+
+def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, str]) -> None:
+    """Say it where the adapter records another base: shapes may fit and the answers still be wrong."""
+    from peft import PeftConfig
+
+    recorded = PeftConfig.from_pretrained(inside, **arguments).base_model_name_or_path
+    loaded = model.config.name_or_path
+    if recorded and loaded and Path(recorded).name != Path(loaded).name:
+        get_logger().warning("the adapter %s was trained on %s, not on %s", name, recorded, loaded)
