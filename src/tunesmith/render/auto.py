@@ -62,7 +62,7 @@ class AutoTemplate:
         joined = "\0".join(literals)
         self.thinking = next((pair for pair in _THOUGHT_WORDS if pair[1] in joined), _THOUGHT_WORDS[0])
         # Templates that cut thoughts out of the content themselves get them there, in the form they look for.
-        self.takes_reasoning = any(name in template.source for name in ("reasoning_content", "thinking"))
+        self.takes_reasoning = not template.names.isdisjoint(("reasoning_content", "thinking", "reasoning"))
 
     def samples(self, chat: Chat) -> list[list[Span]]:
         """Training samples of a chat: one, or one per reply where the template is not prefix-stable."""
@@ -102,7 +102,8 @@ class AutoTemplate:
             call = {"type": "function", "id": "abcdefghi", "function": {"name": "probe", "arguments": {}}}
             text = self._probe([user, {"role": "assistant", "content": "", "tool_calls": [call]}])
             tokens = list(self.control.find(text, max(0, text.rfind("probe"))))
-            if tokens and not text[tokens[-1][1] :].strip():
+            # Special tokens only: `</tool_call>` ends a call, not the reply.
+            if tokens and tokens[-1][2].special and not text[tokens[-1][1] :].strip():
                 found.setdefault(tokens[-1][2].content)
         return tuple(found)
 
@@ -296,37 +297,45 @@ class _Session:
         # Nothing comes before the reply, and few templates can render nothing: take the opening from a chat of ours.
         probe = replace(self.chat, messages=[Message("user", _QUESTION)], tools=())
         session = _Session(self.owner, probe, self.guard)
-        closed, opened = session.render(1), session.render(1, open_reply=True)
+        return full[: self._behind_opening(full, session.render(1), session.render(1, open_reply=True), turn)]
+
+    def _behind_opening(self, full: str, closed: str, opened: str, turn: int) -> int:
+        """Where the last opening of a reply in `full` ends; the opening is what `opened` adds to `closed`. It must
+        hold a control token, which no content can: else the place would be a guess."""
         opening = opened[len(closed) :] if opened.startswith(closed) else ""
-        at = full.find(opening) if opening else -1
-        if at < 0:
+        at = full.rfind(opening) if opening else -1
+        if at < 0 or next(self.owner.control.find(opening), None) is None:
             raise self._unclear(turn)
-        return full[: at + len(opening)]
+        return at + len(opening)
 
     def _other_opening(self, full: str, prompt: str, turn: int) -> int:
-        """The reply's start where the text that opens it is not kept: behind the last control token or line end
-        that both share, as long as that lies behind the messages before it."""
-        common = _common_prefix(full, prompt)
-        before = _common_prefix(prompt, self.render(turn, reply=turn)) if turn else 0
+        """The reply's start where the text that opens it is not kept: behind the last control token or line end of
+        the opening that both share, else where the messages before it end."""
+        closed = self.render(turn, reply=turn)
+        common, before = _common_prefix(full, prompt), _common_prefix(prompt, closed)
+        if common < before:  # the reply changed the text of a message before it, if only by a blank
+            return self._behind_opening(full, closed, prompt, turn)
         ends = [end for _, end, _ in self.owner.control.find(prompt, 0, common)]
-        ends.append(prompt.rfind("\n", 0, common) + 1)
-        start = max(ends) if common < len(prompt) and max(ends) > before else common
-        if start < before:
-            raise self._unclear(turn)
-        return start
+        return max([*ends, prompt.rfind("\n", 0, common) + 1, before])
 
     def _end(self, full: str, start: int) -> int:
-        """One past the stop token; blanks and further tokens behind it belong to the template. Without a stop
-        token all the rest ends the reply."""
-        trailing: list[tuple[int, str]] = []
+        """One past the stop token, and past others that follow it at once; blanks and what is behind them belong to
+        the template. Without a stop token all the rest ends the reply."""
+        trailing: list[tuple[int, int, bool]] = []
         last = len(full)
         for first, end, token in reversed(list(self.owner.control.find(full, start))):
             if full[end:last].strip():
                 break
-            trailing.append((end, token.content))
+            trailing.insert(0, (first, end, token.content in self.owner.stops))
             last = first
-        stops = self.owner.stops
-        return next((end for end, token in reversed(trailing) if token in stops), len(full))
+        stop = next((index for index, (_, _, is_stop) in enumerate(trailing) if is_stop), None)
+        if stop is None:
+            self.owner.statistics.unstopped += 1
+            return len(full)
+        end = trailing[stop][1]
+        for first, following, _ in trailing[stop + 1 :]:
+            end = following if first == end else end
+        return end
 
     def _unclear(self, turn: int) -> RenderError:
         return RenderError(

@@ -18,6 +18,12 @@ __all__ = ["ControlTokens", "Guard", "StandInClash"]
 # Stand-ins come from plane 16; 16 blocks to choose from, should a text use some of these characters itself.
 _BLOCK_SIZE = 1024
 _BLOCK_STARTS = tuple(range(0x10C000, 0x110000, _BLOCK_SIZE))
+# Words of tool schemas that templates compare with and look up: never disarmed for what stands beside them.
+_SCHEMA_WORDS = frozenset({
+    "type", "function", "name", "description", "parameters", "properties", "required", "enum", "items", "arguments",
+    "object", "string", "number", "integer", "boolean", "array", "null", "default", "title", "return", "format",
+    "anyOf", "allOf", "oneOf"
+})  # fmt: skip
 _UNSAFE_FIRST = set("\"\\'&") | set(" \t\r\n")  # characters that JSON or trimming would treat specially
 
 
@@ -27,6 +33,7 @@ class ControlToken:
 
     id: int
     content: str
+    special: bool
     lstrip: bool
     rstrip: bool
     single_word: bool
@@ -46,8 +53,8 @@ class ControlTokens:
             content = token["content"]
             written = content in literals and not content.isspace() and not content.isalnum()
             if content and (token["special"] or written):
-                strips = (bool(token["lstrip"]), bool(token["rstrip"]), bool(token["single_word"]))
-                self.tokens[content] = ControlToken(int(token["id"]), content, *strips)
+                flags = (bool(token[flag]) for flag in ("special", "lstrip", "rstrip", "single_word"))
+                self.tokens[content] = ControlToken(int(token["id"]), content, *flags)
         self.ids = frozenset(token.id for token in self.tokens.values())
         longest_first = sorted(self.tokens, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
@@ -145,7 +152,7 @@ class Guard:
     def disarm_data(self, value: Any) -> Any:
         """Disarm every string inside JSON-like data, keys included."""
         if isinstance(value, str):
-            return self.disarm(value)
+            return value if value in _SCHEMA_WORDS else self.disarm(value)
         if isinstance(value, Mapping):
             return {self.disarm_data(key): self.disarm_data(item) for key, item in value.items()}
         if isinstance(value, list | tuple):

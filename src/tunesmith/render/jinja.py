@@ -117,7 +117,8 @@ def _environment() -> _Sandbox:
 
 
 class JinjaTemplate:
-    """A compiled chat template. `literals`: the pieces of text it can write; `variables`: the names it asks for."""
+    """A compiled chat template. `literals`: the pieces of text it can write; `variables`: the names it asks for;
+    `names`: its literals and the attributes it reads."""
 
     def __init__(self, source: str) -> None:
         environment = _environment()
@@ -127,6 +128,7 @@ class JinjaTemplate:
         texts = {node.data for node in tree.find_all(jinja2.nodes.TemplateData)}
         texts |= {node.value for node in tree.find_all(jinja2.nodes.Const) if isinstance(node.value, str)}
         self.literals = tuple(sorted(texts))
+        self.names = texts | {node.attr for node in tree.find_all(jinja2.nodes.Getattr)}
         self.has_marks = bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
         self._compiled = environment.from_string(source)
 

@@ -43,6 +43,8 @@ class Statistics:
     """Replies whose thoughts the template does not write."""
     other_openings: int = 0
     """Replies that the template opens with text which it does not keep in the finished chat."""
+    unstopped: int = 0
+    """Trained replies that the template ends with no stop token."""
 
     def count_split(self, samples: int) -> None:
         """A chat became `samples` samples; one means that only one of its replies is trained."""
@@ -62,6 +64,11 @@ class Statistics:
                 self.other_openings,
                 f"{self.other_openings} replies start right after the header: the template opens a reply with more "
                 "text than it keeps in a finished chat",
+            ),
+            (
+                self.unstopped,
+                f"the template writes no stop token behind {self.unstopped} replies: the model does not learn to end "
+                "them",
             ),
         )
         return [line for count, line in told if count]
