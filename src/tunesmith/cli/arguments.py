@@ -70,7 +70,8 @@ def load(words: Sequence[str], verb: str, *, show_warnings: bool = True) -> RunC
     from tunesmith.config import load_config
 
     config = load_config(source, overrides, verb=verb)
-    if show_warnings:
+    # A training config given to chat or export: that its training keys have no effect there needs no telling.
+    if show_warnings and not (verb in ("chat", "export") and "output_dir" in config.user_keys):
         for warning in config.warnings:
             print(f"warning: {warning}", file=sys.stderr)
     return config

@@ -29,7 +29,7 @@ message, /exit or Ctrl-D leaves, Ctrl-C stops an answer. In a pipe each line is 
 message of one conversation; answers go to standard output.
 """
 
-HELP = "/clear  forget the conversation     /system TEXT  set the system message     /exit  leave"
+HELP = "/clear, /system TEXT, /exit;  Ctrl-C stops an answer, Ctrl-D leaves"
 DIM, RESET = "\x1b[2m", "\x1b[0m"
 PROMPT = "> "
 
@@ -63,7 +63,7 @@ def talk(conversation: Conversation, lines: Iterator[str], *, show_speed: bool =
         word, _, rest = text.partition(" ")
         if (command := COMMANDS.get(text if not text.startswith("/") else word)) is None:
             if text.startswith("/"):
-                print(f"unknown command {word}.  {HELP}", file=sys.stderr)
+                print(f"unknown command {word}  ({HELP})", file=sys.stderr)
             else:
                 answer(conversation, text, show_speed=show_speed)
         elif command(conversation, rest.strip()):
@@ -127,6 +127,8 @@ def _lines() -> Iterator[str]:
         except EOFError:
             print()
             return
+        except KeyboardInterrupt:  # too late to stop an answer, or a line that is not wanted
+            print(f"\n({HELP})", file=sys.stderr)
 
 
 def _clear(conversation: Conversation, _: str) -> bool:
