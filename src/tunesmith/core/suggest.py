@@ -1,4 +1,4 @@
-""""Did you mean": the nearest names of a closed set."""
+""" "Did you mean": the nearest names of a closed set."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The data currency: what a dataset row becomes, and what rendering makes of it. No tensors.
 
-    row (dict) --format--> Example (Text | Chat | Preference | Feedback | Prompt) --Renderer--> Encoded
+row (dict) --format--> Example (Text | Chat | Preference | Feedback | Prompt) --Renderer--> Encoded
 """
 
 from __future__ import annotations

@@ -166,9 +166,7 @@ def test_create_new_adapter_merges_the_old_one(tiny_model, adapter):
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    tuned = apply(
-        base, finetuning_type="lora", lora_rank=2, create_new_adapter=True, adapters=Adapters((adapter,))
-    )
+    tuned = apply(base, finetuning_type="lora", lora_rank=2, create_new_adapter=True, adapters=Adapters((adapter,)))
     assert tuned.peft_config["default"].r == 2
     plain = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     reference = PeftModel.from_pretrained(plain, adapter)
