@@ -54,7 +54,7 @@ def convert(key: Key, value: Any, text: Any = None) -> Any:
     """The value of `key`, or Mismatch. `text` is how a scalar (or each scalar of a list) was written, if known:
     `run_name: 2024_01` means the text and not the number 202401, `save_strategy: no` not false."""
     if value is None or (isinstance(value, str) and not value.strip()):
-        if value is not None and key.mark.empty:
+        if value is not None and (key.mark.empty or value == key.default):
             return value
         if key.nullable:
             return None

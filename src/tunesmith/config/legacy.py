@@ -7,18 +7,20 @@ from typing import Any
 
 from tunesmith.core.errors import Problem
 
-__all__ = ["checkpointing", "modernise"]
+__all__ = ["OLDER_NAMES", "checkpointing", "modernise"]
 
-# Older name: what it becomes, as (present name, present value), or None where the old value asks for nothing.
-_TODAY: dict[str, Callable[[Any], tuple[str, Any] | None]] = {
-    "warmup_ratio": lambda ratio: ("warmup_steps", ratio) if ratio else None,
-    "evaluation_strategy": lambda value: ("eval_strategy", value),
-    "group_by_length": lambda on: ("train_sampling_strategy", "group_by_length") if on else None,
-    "no_cuda": lambda on: ("use_cpu", on),
-    "per_gpu_train_batch_size": lambda rows: ("per_device_train_batch_size", rows),
-    "per_gpu_eval_batch_size": lambda rows: ("per_device_eval_batch_size", rows),
-    "adafactor": lambda on: ("optim", "adafactor") if on else None,
+OLDER_NAMES: dict[str, str] = {
+    "warmup_ratio": "warmup_steps",
+    "evaluation_strategy": "eval_strategy",
+    "group_by_length": "train_sampling_strategy",
+    "no_cuda": "use_cpu",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "adafactor": "optim",
 }
+# Switches that became a value of another key.
+_CHOSEN = {"group_by_length": "group_by_length", "adafactor": "adafactor"}
+_ALL_STEPS = 1 - 1e-9  # 1 would be one step
 
 
 def modernise(
@@ -31,25 +33,27 @@ def modernise(
     arguments = dict(passed_on)
     problems: list[Problem] = []
     lost: dict[str, str] = {}
-    for old, today in _TODAY.items():
-        if values.get(old) is None or (mapped := today(values[old])) is None:
+    for old, new in OLDER_NAMES.items():
+        if (value := _today(old, values.get(old))) is None:
             continue
-        new, value = mapped
-        if new not in arguments:
+        if new not in passed_on or passed_on[new] == value or (old == "warmup_ratio" and not passed_on[new]):
             arguments[new] = value
         elif old == "warmup_ratio":
-            if arguments[new]:
-                lost[old] = f"{new} is given"
-            else:
-                arguments[new] = value
-        elif arguments[new] != value:
+            lost[old] = f"{new} is given"
+        else:
             what = f'"{old}" and "{new}" say different things'
             fix = f'keep "{new}"; "{old}" is its older name'
-            problems.append(Problem("E-CONFIG-021", what, place(old), f"{values[old]} and {passed_on.get(new)}", fix))
-    if arguments.get("warmup_steps") == 1 and values.get("warmup_ratio") == 1:
-        # 1 would be one step; a ratio of 1 means all of them.
-        arguments["warmup_steps"] = 1 - 1e-9
+            problems.append(Problem("E-CONFIG-021", what, place(old), f"{values[old]} and {passed_on[new]}", fix))
     return arguments, problems, lost
+
+
+def _today(old: str, value: Any) -> Any:
+    """The value under today's name, or None where the old one asks for nothing."""
+    if old in _CHOSEN:
+        return _CHOSEN[old] if value else None
+    if old == "warmup_ratio":
+        return min(value, _ALL_STEPS) if value else None
+    return value
 
 
 def checkpointing(values: Mapping[str, Any], place: Callable[[str], str]) -> tuple[dict[str, Any], list[Problem]]:

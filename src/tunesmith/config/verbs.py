@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from tunesmith.config.keys import all_keys
+
 __all__ = ["VERBS", "infer_verb"]
 
 VERBS = ("train", "chat", "export", "preview", "check", "show")
 
-_TRAINS = {"dataset", "eval_dataset", "output_dir", "do_train", "do_eval", "do_predict"}
+# Arguments of transformers that other verbs read too.
+_SHARED = {"seed", "use_cpu"}
 
 
 def infer_verb(keys: Collection[str]) -> str:
-    """What a file is for, by its keys: export if it has `export_dir`, train if it has data or an output, else chat."""
-    if "export_dir" in keys and not _TRAINS & set(keys):
-        return "export"
-    return "train" if _TRAINS & set(keys) or "stage" in keys or not keys else "chat"
+    """What a file is for, by its keys: train if it has data or arguments of training, else export or chat."""
+    known = all_keys()
+    if not keys or any(name.endswith("dataset") or (known[name].passed_on and name not in _SHARED) for name in keys):
+        return "train"
+    return "export" if "export_dir" in keys else "chat"

@@ -1,0 +1,57 @@
+"""The committed list of training arguments equals those of the installed transformers."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesmith.config.hf import LIST
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "generate_hf_arguments.py"
+
+
+@pytest.fixture(scope="module")
+def installed() -> dict[str, Any]:
+    return {entry["name"]: entry for entry in runpy.run_path(str(SCRIPT))["collect"]()}
+
+
+def test_the_list_of_training_arguments_is_that_of_the_installed_transformers(installed: dict[str, Any]) -> None:
+    committed = {entry["name"]: entry for entry in json.loads(LIST.read_text(encoding="utf-8"))}
+    assert committed == installed, "run: python scripts/generate_hf_arguments.py"
+
+
+def test_transformers_takes_what_the_older_names_become(installed: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import Seq2SeqTrainingArguments
+
+    from tunesmith.config import load_config
+
+    older = {
+        "warmup_ratio": 0.1,
+        "evaluation_strategy": "epoch",
+        "group_by_length": True,
+        "no_cuda": True,
+        "per_gpu_train_batch_size": 2,
+        "per_gpu_eval_batch_size": 3,
+        "adafactor": True,
+    }
+    passed_on = load_config({**older, "output_dir": str(tmp_path)}, verb="show").train.hf
+    assert set(passed_on) <= set(installed)
+    arguments = Seq2SeqTrainingArguments(**passed_on)
+    assert arguments.get_warmup_steps(50) == 5  # a tenth of 50 steps
+    assert arguments.eval_strategy == "epoch"
+    assert arguments.train_sampling_strategy == "group_by_length"
+    assert arguments.per_device_train_batch_size == 2
+    assert arguments.optim == "adafactor"
+
+
+def test_a_warm_up_ratio_of_one_warms_up_to_the_last_step(tmp_path: Path) -> None:
+    from transformers import Seq2SeqTrainingArguments
+
+    from tunesmith.config import load_config
+
+    passed_on = load_config({"warmup_ratio": 1, "output_dir": str(tmp_path)}, verb="show").train.hf
+    assert Seq2SeqTrainingArguments(**passed_on, use_cpu=True).get_warmup_steps(50) == 50

@@ -1,0 +1,127 @@
+"""Rules across sections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith.config import load_config
+from tunesmith.config.checks import CHECKS
+from tunesmith.config.keys import all_keys
+from tunesmith.config.verbs import VERBS
+from tunesmith.core.errors import ConfigError
+
+TRAIN = {"model_name_or_path": "m", "dataset": "d", "output_dir": "o"}
+EVALUATED = {**TRAIN, "val_size": 0.1, "eval_strategy": "steps", "eval_steps": 10}
+EXPORT = {"model_name_or_path": "m", "export_dir": "x"}
+
+
+def codes(keys: dict[str, Any], verb: str = "train") -> list[str]:
+    try:
+        load_config({key: value for key, value in keys.items() if value is not None}, verb=verb)
+    except ConfigError as error:
+        return [problem.code.removeprefix("E-CONFIG-") for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("verb", "keys"),
+    [("train", TRAIN), ("preview", TRAIN), ("chat", {"model_name_or_path": "m"}), ("export", EXPORT)],
+)
+def test_each_verb_names_every_key_that_it_cannot_do_without(verb: str, keys: dict[str, Any]) -> None:
+    assert codes(keys, verb) == []
+    needed = [key for key in keys if not (verb == "preview" and key == "output_dir")]
+    for key in needed:
+        assert codes({**keys, key: None}, verb) == ["020"]
+    assert codes({}, verb) == ["020"] * len(needed)
+    assert codes({}, "show") == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "code"),
+    [
+        ({**TRAIN, "do_train": False}, "024"),
+        ({**TRAIN, "do_eval": True}, "022"),
+        ({**TRAIN, "do_predict": True}, "022"),
+        ({**TRAIN, "eval_strategy": "epoch"}, "022"),
+        ({**TRAIN, "evaluation_strategy": "epoch"}, "022"),
+        ({**TRAIN, "eval_on_start": True}, "022"),
+        ({**TRAIN, "val_size": 0.1, "eval_dataset": "e"}, "021"),
+        ({**TRAIN, "dataset": None, "do_eval": True, "val_size": 0.1}, "022"),
+        ({**TRAIN, "val_size": 1.5}, "004"),
+        ({**TRAIN, "dataset": "a,b", "interleave_probs": "0.5,0.5"}, "021"),
+        ({**TRAIN, "dataset": "a,b", "interleave_probs": "1", "mix_strategy": "interleave_over"}, "023"),
+        ({**TRAIN, "dataset": "a,b", "interleave_probs": "1,0", "mix_strategy": "interleave_over"}, "004"),
+        ({**TRAIN, "train_on_prompt": True, "mask_history": True}, "021"),
+        ({**TRAIN, "packing": True}, "008"),
+        ({**TRAIN, "adapter_name_or_path": "a", "finetuning_type": "full"}, "021"),
+        ({**TRAIN, "adapter_name_or_path": "a", "train_from_scratch": True}, "021"),
+        ({**TRAIN, "fp16": True, "bf16": True}, "021"),
+        ({**TRAIN, "fp16": True, "pure_bf16": True}, "021"),
+        ({**EVALUATED, "fp16_full_eval": True, "bf16_full_eval": True}, "021"),
+        ({**TRAIN, "logging_steps": 0}, "004"),
+        ({**TRAIN, "save_steps": 2.5}, "004"),
+        ({**TRAIN, "load_best_model_at_end": True}, "022"),
+        ({**EVALUATED, "load_best_model_at_end": True, "save_strategy": "epoch"}, "022"),
+        ({**EVALUATED, "load_best_model_at_end": True, "save_steps": 15}, "022"),
+        ({**TRAIN, "early_stopping_steps": 3}, "022"),
+        ({**TRAIN, "save_strategy": "best"}, "022"),
+        ({**TRAIN, "lr_scheduler_type": "reduce_lr_on_plateau"}, "022"),
+        ({**TRAIN, "disable_shuffling": True, "group_by_length": True}, "021"),
+        ({**EVALUATED, "stage": "pt", "do_train": True, "do_predict": True}, "021"),
+        (
+            {
+                **EVALUATED,
+                "do_train": True,
+                "do_predict": True,
+                "predict_with_generate": True,
+                "compute_accuracy": True,
+            },
+            "021",
+        ),
+        ({**TRAIN, "output_dir": "./m"}, "021"),
+    ],
+)
+def test_what_cannot_be_meant_is_an_error(keys: dict[str, Any], code: str) -> None:
+    assert codes(keys) == [code]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {**TRAIN, "do_train": False, "do_eval": True, "val_size": 0.1},
+        {**TRAIN, "dataset": None, "do_eval": True, "eval_dataset": "e"},
+        {**TRAIN, "dataset": None, "do_predict": True, "predict_with_generate": True, "eval_dataset": "e"},
+        {**TRAIN, "val_size": 20},
+        {**TRAIN, "val_size": 1},
+        {**TRAIN, "dataset": "a,b", "interleave_probs": "1,3", "mix_strategy": "interleave_under"},
+        {**TRAIN, "stage": "pt", "packing": True},
+        {**TRAIN, "packing": False},
+        {**TRAIN, "adapter_name_or_path": "a,b"},
+        {**TRAIN, "bf16": True, "pure_bf16": True},
+        {**TRAIN, "logging_steps": 0.1, "save_steps": 0.5},
+        {**TRAIN, "save_strategy": "no", "save_steps": 0},
+        {**EVALUATED, "load_best_model_at_end": True, "save_steps": 20, "early_stopping_steps": 3},
+        {**EVALUATED, "load_best_model_at_end": True, "save_strategy": "best"},
+        {**TRAIN, "disable_shuffling": True, "train_sampling_strategy": "sequential"},
+    ],
+)
+def test_what_fits_together_is_accepted(keys: dict[str, Any]) -> None:
+    assert codes(keys) == []
+
+
+def test_an_export_never_overwrites_what_it_reads() -> None:
+    assert codes({**EXPORT, "export_dir": "m/"}, "export") == ["021"]
+    assert codes({**EXPORT, "adapter_name_or_path": "a,x"}, "export") == ["021"]
+
+
+def test_rules_name_keys_and_verbs_that_exist() -> None:
+    for item in CHECKS:
+        assert item.keys <= all_keys().keys()
+        assert set(item.verbs) <= set(VERBS)
+
+
+def test_every_rule_is_left_out_where_its_key_is_wrong_by_itself() -> None:
+    assert codes({**TRAIN, "mask_history": "what", "train_on_prompt": True}) == ["002"]
+    assert codes({**TRAIN, "val_size": "x", "do_eval": True}) == ["002"]

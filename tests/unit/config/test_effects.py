@@ -1,0 +1,83 @@
+"""Keys without effect: one warning that names them all, an error under strict_keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith.config import load_config
+from tunesmith.config.effects import rules
+from tunesmith.core.errors import ConfigError
+
+TRAIN = {"model_name_or_path": "m", "dataset": "d", "output_dir": "o"}
+
+
+def warning(verb: str = "train", **keys: Any) -> str:
+    warnings = load_config({**TRAIN, **keys}, verb=verb).warnings
+    assert len(warnings) <= 1
+    return warnings[0] if warnings else ""
+
+
+def test_a_plain_config_earns_no_warning() -> None:
+    assert warning() == ""
+    assert warning(lora_rank=4, val_size=0.1, eval_strategy="steps", eval_steps=5, plot_loss=True) == ""
+
+
+def test_one_warning_names_all_keys_by_reason() -> None:
+    text = warning(finetuning_type="full", lora_rank=8, use_dora=True, overwrite_cache=True)
+    assert text == (
+        "keys without effect: lora_rank, use_dora (only with finetuning_type: lora); "
+        "overwrite_cache (a changed file or setting is noticed by itself)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"finetuning_type": "lora", "freeze_trainable_layers": 3}, "freeze_trainable_layers"),
+        ({"finetuning_type": "freeze", "lora_target": "all"}, "lora_target"),
+        ({"export_dir": "x"}, "export_dir"),
+        ({"temperature": 0.5}, "temperature"),
+        ({"max_bad_rows": 3}, "max_bad_rows"),
+        ({"stage": "pt", "template": "qwen"}, "template"),
+        ({"eval_steps": 5}, "eval_steps"),
+        ({"save_strategy": "epoch", "save_steps": 5}, "save_steps"),
+        ({"compute_accuracy": True}, "compute_accuracy"),
+        ({"adapter_folder": "x"}, "adapter_folder"),
+        ({"disable_gradient_checkpointing": True, "use_reentrant_gc": False}, "use_reentrant_gc"),
+        ({"buffer_size": 5}, "buffer_size"),
+        ({"predict_with_generate": True}, "predict_with_generate"),
+    ],
+)
+def test_a_key_without_effect_is_named(keys: dict[str, Any], named: str) -> None:
+    assert f"{named} (" in warning(**keys)
+
+
+def test_sampling_keys_count_in_chat_and_prediction() -> None:
+    assert warning(do_predict=True, val_size=0.1, temperature=0.5, max_new_tokens=9) == ""
+    assert load_config({"model_name_or_path": "m", "temperature": 0.5}, verb="chat").warnings == ()
+
+
+def test_a_training_file_serves_chat_with_one_warning() -> None:
+    text = warning("chat", learning_rate=1e-4, lora_rank=8)
+    assert text == "keys without effect: dataset, learning_rate, lora_rank (only in training)"
+
+
+def test_what_the_trainer_does_anyway_is_no_news() -> None:
+    assert warning(remove_unused_columns=False, logging_nan_inf_filter=False) == ""
+
+
+def test_strict_keys_makes_it_an_error() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config({**TRAIN, "finetuning_type": "full", "lora_rank": 8, "buffer_size": 9, "strict_keys": True})
+    assert [problem.code for problem in caught.value.problems] == ["E-CONFIG-011", "E-CONFIG-011"]
+    assert {problem.where for problem in caught.value.problems} == {'key "lora_rank"', 'key "buffer_size"'}
+
+
+def test_strict_keys_lets_one_file_serve_several_verbs() -> None:
+    assert "only in training" in warning("chat", strict_keys=True)
+
+
+def test_no_rule_is_written_for_keys_that_do_not_exist() -> None:
+    assert all(rule.keys for rule in rules())
