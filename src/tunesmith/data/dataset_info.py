@@ -127,7 +127,7 @@ def _entry(name: str, entry: Any, folder: Path) -> DatasetSpec | list[Problem]:
     if problems:
         return problems
     notices = []
-    if without := [key for key in ("subset", "folder") if entry.get(key) is not None]:
+    if without := [key for key in (*REMOTE, "subset", "folder") if entry.get(key)]:
         notices.append(f"{where}: {' and '.join(without)} mean nothing for a local file")
     return DatasetSpec(
         name,
