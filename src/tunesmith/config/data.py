@@ -35,8 +35,8 @@ class DataConfig:
     """Tokenise again even if a cached result is there."""
     preprocessing_batch_size: int = works(1000, least=1)
     """Examples rendered and tokenised at a time."""
-    preprocessing_num_workers: int | None = works(None, least=1)
-    """Processes for tokenising; left out, as many as pay off."""
+    preprocessing_num_workers: int | None = ignored(None, "tokenising uses all cores in one process")
+    """Processes for tokenising."""
     max_samples: int | None = works(None, least=1)
     """Take only this many rows of each dataset."""
     ignore_pad_token_for_loss: bool = never(True, "padding is never trained on: leave the key out")

@@ -47,6 +47,7 @@ _LATER = {
     "use_liger_kernel": "Liger's kernels",
     "liger_kernel_config": "Liger's kernels",
     "parallelism_config": "parallelism beyond data",
+    "dataloader_multiprocessing_context": "choosing how processes of the data loader start",
     "enable_jit_checkpoint": "checkpoints on demand",
     "generation_num_beams": "beam search",
     "generation_config": "a generation config of its own (see `temperature`, `top_p`, `max_new_tokens`)",
@@ -65,12 +66,16 @@ _IGNORED = {
     "eval_do_concat_batches": _SUMS,
     "eval_use_gather_object": _SUMS,
     "eval_accumulation_steps": _SUMS,
+    "dataloader_in_order": "batches always come in order",
+    "disable_tqdm": "runs have a progress display of their own",
+    "include_num_input_tokens_seen": "tokens are always counted",
     "length_column_name": "lengths are known without a column",
     "sortish_sampler": "use `train_sampling_strategy: group_by_length`",
 }
 # What the trainer does anyway, where that is not transformers' default: no reason for a warning.
 QUIET = {"remove_unused_columns": False, "logging_nan_inf_filter": False}
 _SECRET = {"hub_token"}
+_LATER_VALUES = {"train_sampling_strategy": ("batch_rebalance",)}
 _LEAST: dict[str, float] = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
@@ -93,10 +98,13 @@ _LEAST: dict[str, float] = {
     "ddp_timeout": 1,
 }
 _ABOVE: dict[str, float] = {"num_train_epochs": 0, "neftune_noise_alpha": 0}
-_BETA = {"adam_beta1", "adam_beta2"}
+_BETAS = {"adam_beta1", "adam_beta2"}
 # Wider than transformers' own annotation: `true` resumes from the newest checkpoint.
 _TYPES = {"resume_from_checkpoint": ("bool", "str")}
 _CHOICES = {"include_num_input_tokens_seen": ("all", "non_padding", "no")}
+
+
+SPECIAL = {*_LATER, *_NEVER, *_IGNORED, *QUIET, *_SECRET, *_LATER_VALUES, *_LEAST, *_ABOVE, *_BETAS, *_TYPES, *_CHOICES}
 
 
 @cache
@@ -118,6 +126,7 @@ def _mark(name: str) -> Mark:
         return Mark("never", _NEVER[name])
     if name in _IGNORED:
         return Mark("ignored", _IGNORED[name])
-    if name in _BETA:
+    if name in _BETAS:
         return Mark("works", tested=REACHES, least=0, below=1)
-    return Mark("works", tested=REACHES, least=_LEAST.get(name), above=_ABOVE.get(name))
+    later = _LATER_VALUES.get(name, ())
+    return Mark("works", tested=REACHES, later_values=later, least=_LEAST.get(name), above=_ABOVE.get(name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +153,8 @@ def _read_json(content: str, path: str) -> Iterator[Given]:
 
 
 def _read_toml(content: str, path: str) -> Iterator[Given]:
+    import tomllib
+
     try:
         values = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:

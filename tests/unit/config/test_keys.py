@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.config_samples import sample, written
-from tunesmith.config import load_config
+from tunesmith.config import hf, load_config
 from tunesmith.config.fields import mark_of
 from tunesmith.config.foreign import DERIVED, ELSEWHERE, NEWER_NAMES
 from tunesmith.config.keys import SECTIONS, Key, all_keys
@@ -114,6 +114,10 @@ def test_older_names_lead_to_arguments_that_are_passed_on() -> None:
     for old, new in OLDER_NAMES.items():
         assert not all_keys()[old].passed_on
         assert all_keys()[new].passed_on
+
+
+def test_what_is_said_about_training_arguments_is_about_existing_ones() -> None:
+    assert hf.arguments().keys() >= hf.SPECIAL
 
 
 def test_sections_are_frozen_and_refuse_unknown_fields() -> None:
