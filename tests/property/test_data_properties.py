@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_splitting(rows, val_size, seed, data):
     order = np.array(data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=300)))
     train, held = hold_out(order, val_size, seed)
     different = len(np.unique(order))
-    assert len(held) == min(different, round(val_size * different) if val_size < 1 else val_size)
+    assert len(held) == min(different, ceil(val_size * different - 1e-9) if val_size < 1 else val_size)
     assert not set(train) & set(held)
     assert set(train) | set(held) == set(order)
     assert len(set(held)) == len(held)

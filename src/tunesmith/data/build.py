@@ -51,14 +51,16 @@ def build_datasets(
     The evaluation data is `eval_dataset`, or what `val_size` takes from `dataset`; named "validation", or after each
     dataset with `eval_on_each_dataset`.
 
-    Raises DataError (65) or MissingInputError (66) with all problems of the rows; UsageError (2) where the keys of
-    mixing, splitting and packing do not fit the stage or the datasets.
+    Raises DataError (65) or MissingInputError (66) with all problems of the rows; UsageError (2) where `val_size`
+    leaves no rows for training or for validation.
     """
-    packed = _packs(data, stage)
+    assert stage == "pt" or not data.packing, "the config refuses packing for other stages"
+    packed = stage == "pt" and data.packing is not False
     loaded = load_datasets(data, stage=stage, seed=seed)
     train = [one for one in loaded if one.report.use == "train"]
     evaluation = [one for one in loaded if one.report.use == "eval"]
-    order = _mixed_order(data, [len(one.examples) for one in train], seed)
+    sizes = [len(one.examples) for one in train]
+    order = mix(sizes, data.mix_strategy, data.interleave_probs or None, seed)
     train_order, held = _split(data, order, seed)
 
     total = len(np.unique(order)) + sum(len(one.examples) for one in evaluation)
@@ -81,30 +83,15 @@ def build_datasets(
     return Datasets(splits.pop("train", None), splits, report)
 
 
-def _packs(data: DataConfig, stage: str) -> bool:
-    if data.packing and stage != "pt":
-        fix = "leave packing out, or stage: pt"
-        raise UsageError(Problem("E-DATA-030", f"packing is not supported for stage {stage} by this version", fix=fix))
-    return stage == "pt" and data.packing is not False
-
-
-def _mixed_order(data: DataConfig, sizes: Sequence[int], seed: int) -> Indices:
-    probs = data.interleave_probs or None
-    if probs is not None and data.mix_strategy != "concat" and (len(probs) != len(sizes) or min(probs) <= 0):
-        what = f"interleave_probs has {len(probs)} numbers for {len(sizes)} datasets; each must be above 0"
-        raise UsageError(Problem("E-DATA-024", what, fix="one number above 0 per dataset, in the order of dataset"))
-    return mix(sizes, data.mix_strategy, probs, seed) if sizes else np.zeros(0, np.int64)
-
-
 def _split(data: DataConfig, order: Indices, seed: int) -> tuple[Indices, Indices]:
     """(train, held out); raises UsageError where one of them would be empty."""
-    if not data.val_size or not len(order):
+    if not data.val_size:
         return order, np.zeros(0, np.int64)
     train, held = hold_out(order, data.val_size, seed)
     if not len(train) or not len(held):
         rows, side = len(np.unique(order)), "training" if not len(train) else "validation"
         what = f"val_size {data.val_size:g} of {rows:,} rows leaves none for {side}"
-        raise UsageError(Problem("E-DATA-025", what, fix=f"a number of rows below {rows:,}, or a share such as 0.1"))
+        raise UsageError(Problem("E-DATA-024", what, fix=f"a number of rows below {rows:,}, or a share such as 0.1"))
     return train, held
 
 
@@ -114,7 +101,7 @@ def _eval_groups(evaluation: Sequence[LoadedDataset], each: bool) -> Mapping[str
         return {HELD_OUT: list(evaluation)} if evaluation else {}
     groups: dict[str, list[LoadedDataset]] = {}
     for one in evaluation:
-        name = Path(one.spec.name).stem
+        name = one.spec.name if one.spec.registered else Path(one.spec.name).stem
         groups[name if name not in groups and name != "train" else f"{name}_{len(groups) + 1}"] = [one]
     return groups
 

@@ -39,6 +39,10 @@ class DatasetSpec:
     num_samples: int | None = None
     notices: tuple[str, ...] = ()
 
+    @property
+    def registered(self) -> bool:
+        return self.format is not None
+
 
 def resolve(names: Iterable[str], dataset_dir: str | Path) -> list[DatasetSpec]:
     """The datasets that `dataset:` names, each a name of `dataset_info.json` or a path.

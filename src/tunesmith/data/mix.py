@@ -6,6 +6,7 @@ Pure functions over numbers of rows: the same arguments give the same answer, on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ __all__ = ["MIX_STRATEGIES", "hold_out", "mix", "sample"]
 MIX_STRATEGIES = ("concat", "interleave_under", "interleave_over", "interleave_once")
 
 Indices = npt.NDArray[np.int64]
+ROUNDING = 1e-9  # 0.07 * 100 is 7.000000000000001 and means 7
 
 
 def sample(rows: int, wanted: int, seed: int) -> Indices:
@@ -35,9 +37,10 @@ def mix(sizes: Sequence[int], strategy: str, probs: Sequence[float] | None, seed
     interleave_once   by turns until all are used up; each row once
     """
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    if strategy == "concat" or len(sizes) == 1:
+    if strategy == "concat" or len(sizes) < 2:
         return np.arange(starts[-1], dtype=np.int64)
     assert all(sizes), "an empty dataset cannot be mixed"
+    assert probs is None or (len(probs) == len(sizes) and min(probs) > 0), "the config checks interleave_probs"
     datasets = _turns(sizes, strategy, probs, seed)
     rank = np.zeros(len(datasets), dtype=np.int64)  # how often the dataset has been drawn before
     for index in range(len(sizes)):
@@ -84,9 +87,9 @@ def _take(draws: Indices, left: Indices, strategy: str) -> tuple[int, bool]:
 def hold_out(order: Indices, val_size: float, seed: int) -> tuple[Indices, Indices]:
     """(train, validation) of a mixed order. A row that the mix repeats is on one side only.
 
-    `val_size` below 1 is a share of the different rows, rounded, else their number. Training rows keep their order.
+    `val_size` below 1 is a share of the different rows, rounded up, else their number. Training rows keep their order.
     """
     rows = np.unique(order)
-    count = round(val_size * len(rows)) if val_size < 1 else int(val_size)
+    count = ceil(val_size * len(rows) - ROUNDING) if val_size < 1 else int(val_size)
     held = np.random.default_rng(seed).permutation(rows)[:count]
     return order[~np.isin(order, held)], held.astype(np.int64)

@@ -135,7 +135,7 @@ def _make_format(
     layout = detect(head, stage)
     if layout is None:
         raise DataError(_undetected(spec, head, stage))
-    told = f"{spec.name}: read as {layout} - a guess from its columns; an entry in dataset_info.json says otherwise"
+    told = f"{spec.name}: read as {layout}, as its columns show; an entry in dataset_info.json can say otherwise"
     return FORMATS.get(layout.format)(stage, layout.columns), iter((told,))
 
 
@@ -173,7 +173,7 @@ def _unmapped(
 def _unfit_stage(spec: DatasetSpec, name: str, needed: Mapping[str, Any], stage: str) -> Problem:
     what = f'rows of format "{name}" cannot be used for stage {stage}'
     fix = f"stage: {' or '.join(needed)}, or another dataset" if needed else None
-    return Problem("E-DATA-028", what, where=str(spec.path), fix=fix)
+    return Problem("E-DATA-027", what, where=str(spec.path), fix=fix)
 
 
 def _undetected(spec: DatasetSpec, head: Sequence[Mapping[str, Any]], stage: str) -> Problem:
@@ -182,7 +182,7 @@ def _undetected(spec: DatasetSpec, head: Sequence[Mapping[str, Any]], stage: str
     for other in ("sft", "pt"):
         if other != stage and (layout := detect(head, other)):
             what = f"the rows look like {layout}, which stage {stage} cannot use"
-            return Problem("E-DATA-028", what, str(spec.path), got, f"stage: {other}")
+            return Problem("E-DATA-027", what, str(spec.path), got, f"stage: {other}")
     fix = f"say what they mean in dataset_info.json: {snippet(spec.path.name, None, stage)}"
     return Problem("E-DATA-022", "the columns do not tell the format", str(spec.path), got, fix)
 

@@ -73,7 +73,7 @@ FILES = {
 
 ROWS = {
     "no known columns": ([{"foo": "a", "bar": "b"}], "E-DATA-022", "foo, bar"),
-    "pre-training rows": ([{"text": "a"}], "E-DATA-028", "stage: pt"),
+    "pre-training rows": ([{"text": "a"}], "E-DATA-027", "stage: pt"),
     "empty answer": ([GOOD, row(output=" ")], "E-DATA-012", "x.jsonl:2"),
     "only a thought": ([row(output="<think>\nhm\n</think>\n\n")], "E-DATA-012", "an empty answer"),
     "empty prompt": ([row(instruction="")], "E-DATA-012", "an empty prompt"),

@@ -69,15 +69,7 @@ def test_several_datasets_are_mixed(write, renderer, strategy, expected):
     assert texts(build(renderer, dataset=("x.jsonl", "y.jsonl"), mix_strategy=strategy).train) == expected
 
 
-@pytest.mark.parametrize("probs", [(0.5,), (1.0, 0.0), (0.5, 0.2, 0.3)])
-def test_interleave_probs_must_fit(write, renderer, probs):
-    write("x.jsonl", rows("a"))
-    with pytest.raises(UsageError) as caught:
-        build(renderer, dataset=("x.jsonl", "x.jsonl"), mix_strategy="interleave_over", interleave_probs=probs)
-    assert caught.value.code == "E-DATA-024"
-
-
-@pytest.mark.parametrize(("val_size", "held"), [(1, 1), (3, 3), (0.2, 2), (0.25, 2)])
+@pytest.mark.parametrize(("val_size", "held"), [(1, 1), (3, 3), (0.2, 2), (0.25, 3), (0.3, 3), (0.01, 1)])
 def test_val_size_holds_rows_out(write, renderer, val_size, held):
     name = write("x.jsonl", rows(*"abcdefghij"))
     datasets = build(renderer, dataset=(name,), val_size=val_size)
@@ -96,12 +88,12 @@ def test_a_repeated_row_is_not_in_both_parts(write, renderer):
     assert not set(texts(datasets.train)) & set(texts(datasets.eval["validation"]))
 
 
-@pytest.mark.parametrize("val_size", [2, 7, 0.9, 0.1])
+@pytest.mark.parametrize("val_size", [2, 7, 0.9])
 def test_val_size_must_leave_both_parts_something(write, renderer, val_size):
     name = write("x.jsonl", rows("a", "b"))
     with pytest.raises(UsageError) as caught:
         build(renderer, dataset=(name,), val_size=val_size)
-    assert caught.value.code == "E-DATA-025"
+    assert caught.value.code == "E-DATA-024"
 
 
 def test_eval_datasets_as_one_or_each_by_itself(write, renderer):
@@ -180,12 +172,6 @@ def test_pre_training_without_packing_cuts_and_counts(write, renderer):
     datasets = build(renderer, stage="pt", dataset=(name,), cutoff_len=4, packing=False)
     assert texts(datasets.train) == ["abcd", "efg.", "hijk"]
     assert datasets.report.datasets[0].answers_cut.samples == 2
-
-
-def test_packing_is_refused_where_it_does_not_exist(write, renderer):
-    with pytest.raises(UsageError) as caught:
-        build(renderer, dataset=(write("x.jsonl", rows("a")),), packing=True)
-    assert caught.value.code == "E-DATA-030"
 
 
 def test_rendering_goes_in_batches_and_tells_how_far_it_is(write, renderer):

@@ -9,7 +9,7 @@ from tunesmith.data.formats.base import Format
 
 __all__ = ["FORMATS", "Format"]
 
-FORMATS: Registry[type[Format]] = Registry("formatting", code="E-DATA-029")
+FORMATS: Registry[type[Format]] = Registry("formatting", code="E-DATA-028")
 FORMATS.add("alpaca", "tunesmith.data.formats.alpaca:Alpaca")
 FORMATS.add("sharegpt", "tunesmith.data.formats.sharegpt:ShareGPT")
 FORMATS.add("openai", "tunesmith.data.formats.openai:OpenAI")

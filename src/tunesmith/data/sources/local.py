@@ -39,6 +39,8 @@ def list_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         if not path.exists():
+            if path.is_symlink():
+                raise DataError(Problem("E-DATA-025", "the link points to nothing", where=str(path)))
             raise MissingInputError(_missing(path))
         if _kind(path) is None:
             raise DataError(
@@ -60,7 +62,7 @@ def list_files(path: Path) -> list[Path]:
         rarest = min(by_kind, key=lambda kind: (kind is not None, len(by_kind[kind])))
         raise DataError(
             Problem(
-                "E-DATA-027",
+                "E-DATA-026",
                 "the files of a dataset folder must be of one type: "
                 + ", ".join(f"{len(names)} {kind or 'unknown'}" for kind, names in by_kind.items()),
                 where=str(path),
@@ -78,8 +80,6 @@ def _kind(file: Path) -> str | None:
 
 
 def _missing(path: Path) -> Problem:
-    if path.is_symlink():
-        return Problem("E-DATA-026", "the link points to nothing", where=str(path))
     folder = path.parent
     names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     hint = did_you_mean(path.name, names)
@@ -90,14 +90,14 @@ def _missing(path: Path) -> Problem:
 def _check_readable(file: Path) -> None:
     """Raises before the format's reader can block on a pipe or misread a packed file."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise DataError(Problem("E-DATA-026", "not a regular file", where=str(file)))
+        raise DataError(Problem("E-DATA-025", "not a regular file", where=str(file)))
     try:
         with file.open("rb") as handle:
             head = handle.read(8)
     except PermissionError as error:
         raise DataError(
             Problem(
-                "E-DATA-026", f"cannot be read: {errno.errorcode[error.errno or 0]}", str(file), fix=f"chmod +r {file}"
+                "E-DATA-025", f"cannot be read: {errno.errorcode[error.errno or 0]}", str(file), fix=f"chmod +r {file}"
             )
         ) from error
     if not head:
