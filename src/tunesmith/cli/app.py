@@ -39,7 +39,7 @@ Examples:
   tunesmith export run.yaml export_dir=merged
 
 \b
-Keys: key=value, --key value and --key=value are the same, and overrule the file.
+key=value, --key value and --key=value are the same and overrule the file.
 `tunesmith VERB --help` tells more about a verb; --debug shows tracebacks.
 """
 

@@ -24,9 +24,9 @@ Examples:
   tunesmith chat --model_name_or_path BASE --adapter_name_or_path out
   tunesmith chat run.yaml temperature=0 < questions.txt
 \b
-While chatting: /clear forgets the conversation, /system TEXT sets the system
-message, /exit or Ctrl-D leaves, Ctrl-C stops an answer. In a pipe each line is a
-message of one conversation; answers go to standard output.
+While chatting: /clear forgets the conversation, /system TEXT sets the
+system message, /exit or Ctrl-D leaves, Ctrl-C stops an answer. In a pipe each
+line is a message of one conversation; answers go to standard output.
 """
 
 HELP = "/clear, /system TEXT, /exit;  Ctrl-C stops an answer, Ctrl-D leaves"

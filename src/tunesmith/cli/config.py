@@ -26,7 +26,10 @@ def show(
     everything: Annotated[bool, typer.Option("--all", help="Also the keys that have their default.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the config as it will be used: file and overrides together, secrets hidden."""
+    """Print the config as it will be used.
+
+    File and overrides together, secrets hidden.
+    """
     from tunesmith.config import dump_yaml
 
     config = load(context.args, "show")
@@ -38,9 +41,9 @@ def show(
 
 @app.command(cls=Verb, context_settings=WORDS, options_metavar=KEYS)
 def check(context: typer.Context, as_json: Json = False) -> None:
-    """Check a config without loading anything: "ok" and warnings, or all errors at once.
+    """Check a config without loading anything.
 
-    What the config is for (train, chat or export) is told by its keys.
+    Prints "ok" and warnings, or all errors at once. What the config is for (train, chat or export) is told by its keys.
     """
     if as_json:
         _check_json(context.args)
@@ -50,7 +53,7 @@ def check(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command(cls=Verb)
 def schema() -> None:
-    """Print the JSON Schema of a config, for editors and for looking up keys."""
+    """Print the JSON Schema of all keys."""
     from tunesmith.config.schema import json_schema
 
     print_json(json_schema())

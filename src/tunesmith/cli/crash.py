@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith._version import __version__
-from tunesmith.cli.output import redact_word
+from tunesmith.cli.output import redact_words
 from tunesmith.core import env
 
 __all__ = ["BUG", "BUG_CODE", "report_bug"]
@@ -39,7 +39,7 @@ def report_bug(error: BaseException, words: Sequence[str], debug: bool) -> int:
 
 def _write(text: str, words: Sequence[str]) -> Path | None:
     """The traceback with what was run, in the cache folder or else the folder for temporary files."""
-    command = " ".join(["tunesmith", *(redact_word(word) for word in words)])
+    command = " ".join(["tunesmith", *redact_words(words)])
     head = f"tunesmith {__version__}, Python {platform.python_version()}, {platform.platform()}\n$ {command}\n\n"
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     for folder in (env.cache_dir() / "crashes", Path(tempfile.gettempdir())):

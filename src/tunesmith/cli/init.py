@@ -49,7 +49,7 @@ eval_strategy: epoch
 
 EPILOG = """\b
 Example:
-  tunesmith init --model Qwen/Qwen3-0.6B --data my_rows.jsonl --output run.yaml
+  tunesmith init --model Qwen/Qwen3-0.6B --data rows.jsonl --output run.yaml
 """
 
 app = make_app()
@@ -65,23 +65,27 @@ def init(
     text = TEXT.format(
         model=_scalar(model), data=_scalar(data), path=output, output_dir=_scalar(f"saves/{_short_name(model)}-lora")
     )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        fix = "name another file with --output, or remove this one"
-        raise OutputError(Problem("E-CLI-005", "the file exists already", where=str(output), fix=fix)) from error
-    except OSError as error:
-        raise OutputError(
-            Problem("E-CLI-006", "the file cannot be written", where=str(output), got=error.strerror)
-        ) from error
+    _write_new(output, text)
     print(f"wrote {output}")
 
     from tunesmith.cli.config import check_and_report
 
     check_and_report([str(output)])
     print(f"next: tunesmith data preview {output}")
+
+
+def _write_new(path: Path, text: str) -> None:
+    if path.exists():
+        fix = "name another file with --output, or remove this one"
+        raise OutputError(Problem("E-CLI-005", "the file exists already", where=str(path), fix=fix))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        fix = "name another place with --output"
+        problem = Problem("E-CLI-006", "the file cannot be written", str(path), error.strerror, fix)
+        raise OutputError(problem) from error
 
 
 def _scalar(text: str) -> str:

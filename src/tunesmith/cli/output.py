@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from tunesmith.core import env
 
-__all__ = ["has_colour", "is_secret", "is_terminal", "print_json", "redact", "redact_word", "table_lines"]
+__all__ = ["has_colour", "is_secret", "is_terminal", "print_json", "redact", "redact_words", "table_lines"]
 
 HIDDEN = "***"
 _SECRET = re.compile(r"(^|_)(token|api_key|key|secret|password|sk|webhook_url)$", re.IGNORECASE)
@@ -35,10 +35,16 @@ def redact(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def redact_word(word: str) -> str:
-    """A word of a command line, `key=value` with a secret key hidden."""
-    key, equals, _ = word.partition("=")
-    return f"{key}={HIDDEN}" if equals and is_secret(key.lstrip("-").replace("-", "_")) else word
+def redact_words(words: Sequence[str]) -> list[str]:
+    """The words of a command line with the values of secret keys hidden: `key=value` and `--key value`."""
+    safe: list[str] = []
+    hide_next = False
+    for word in words:
+        key, equals, _ = word.partition("=")
+        secret = is_secret(key.lstrip("-").replace("-", "_"))
+        safe.append(HIDDEN if hide_next else f"{key}={HIDDEN}" if equals and secret else word)
+        hide_next = secret and not equals and word.startswith("--")
+    return safe
 
 
 def is_terminal(stream: TextIO) -> bool:

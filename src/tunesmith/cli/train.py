@@ -14,7 +14,7 @@ Examples:
   tunesmith train --model_name_or_path Qwen/Qwen3-0.6B --dataset rows.jsonl \\
       --finetuning_type lora --output_dir out --do_train
 \b
-Every key: tunesmith config schema. What a config means: tunesmith config show.
+tunesmith config schema lists every key; tunesmith config show, what is set.
 """
 
 app = make_app(no_args_is_help=False)
@@ -22,9 +22,10 @@ app = make_app(no_args_is_help=False)
 
 @app.command(cls=Verb, context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
 def train(context: typer.Context) -> None:
-    """Train as the config says: do_train, do_eval and do_predict choose what is done.
+    """Train as the config says.
 
-    Without do_train, do_eval and do_predict nothing would happen, so that is an error.
+    do_train, do_eval and do_predict choose what is done: train, evaluate on the
+    held-out rows, write predictions for them.
     """
     config = load(context.args, "train", show_warnings=False)  # the run itself reports them
 
