@@ -25,7 +25,7 @@ setup: $(STAMP) ## create .venv and install the tested versions
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the tested versions into $(VENV) (the first time takes minutes) ..."
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
 lint: $(STAMP) ## ruff, mypy, import-linter
