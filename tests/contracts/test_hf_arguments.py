@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.config_samples import sample
+from tunesmith.config import load_config
 from tunesmith.config.hf import LIST
+from tunesmith.config.keys import Key, all_keys
+from tunesmith.config.shown import shown_by
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "generate_hf_arguments.py"
 
@@ -24,10 +28,28 @@ def test_the_list_of_training_arguments_is_that_of_the_installed_transformers(in
     assert committed == installed, "run: python scripts/generate_hf_arguments.py"
 
 
-def test_transformers_takes_what_the_older_names_become(installed: dict[str, Any], tmp_path: Path) -> None:
+# The keys whose page names the test below.
+PASSED_ON = [
+    key
+    for key in all_keys().values()
+    if key.mark.state == "works"
+    and shown_by(key.name, key.passed_on).endswith("::test_a_training_argument_reaches_transformers")
+]
+NEEDS = {"dataloader_prefetch_factor": {"dataloader_num_workers": 1}}
+
+
+@pytest.mark.parametrize("key", PASSED_ON, ids=lambda key: key.name)
+def test_a_training_argument_reaches_transformers(key: Key, tmp_path: Path) -> None:
     from transformers import Seq2SeqTrainingArguments
 
-    from tunesmith.config import load_config
+    others = {"output_dir": str(tmp_path), "use_cpu": True, **NEEDS.get(key.name, {})}
+    config = load_config({**others, key.name: sample(key)}, verb="show")
+    arguments = Seq2SeqTrainingArguments(**config.train.hf)
+    assert getattr(arguments, key.name) == sample(key)
+
+
+def test_transformers_takes_what_the_older_names_become(installed: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import Seq2SeqTrainingArguments
 
     older = {
         "warmup_ratio": 0.1,
@@ -50,8 +72,6 @@ def test_transformers_takes_what_the_older_names_become(installed: dict[str, Any
 
 def test_a_warm_up_ratio_of_one_warms_up_to_the_last_step(tmp_path: Path) -> None:
     from transformers import Seq2SeqTrainingArguments
-
-    from tunesmith.config import load_config
 
     passed_on = load_config({"warmup_ratio": 1, "output_dir": str(tmp_path)}, verb="show").train.hf
     assert Seq2SeqTrainingArguments(**passed_on, use_cpu=True).get_warmup_steps(50) == 50

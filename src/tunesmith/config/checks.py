@@ -264,6 +264,14 @@ def _one_order_of_rows(config: RunConfig) -> Iterator[Problem]:
         yield _contradiction(config, "disable_shuffling", what, "keep one of them")
 
 
+@_rule(_TRAIN, "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_persistent_workers")
+def _settings_of_loader_processes_need_some(config: RunConfig) -> Iterator[Problem]:
+    for key in ("dataloader_prefetch_factor", "dataloader_persistent_workers"):
+        if config.train.value(key) and not config.train.value("dataloader_num_workers"):
+            what = f'"{key}" needs processes that load data'
+            yield Problem("E-CONFIG-022", what, config.place(key), fix="dataloader_num_workers: 4")
+
+
 @_rule(_TRAIN, "stage", "do_predict", "predict_with_generate")
 def _plain_text_has_no_prompts(config: RunConfig) -> Iterator[Problem]:
     for key in ("do_predict", "predict_with_generate"):

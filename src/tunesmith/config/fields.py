@@ -14,15 +14,11 @@ from collections.abc import Callable
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar, dataclass_transform
 
-__all__ = ["REACHES", "Mark", "State", "ignored", "later", "mark_of", "never", "section", "works"]
+__all__ = ["Mark", "State", "ignored", "later", "mark_of", "never", "section", "works"]
 
 T = TypeVar("T")
 
 State: TypeAlias = Literal["works", "ignored", "later", "never"]
-
-# Shows, for every key that works, that a value of the right type arrives in its section. Keys with a test of their
-# effect name that one instead.
-REACHES = "tests/unit/config/test_keys.py::test_a_working_key_reaches_its_section"
 
 _MARK = "tunesmith"
 
@@ -34,7 +30,6 @@ class Mark:
     state: State
     note: str = ""
     """works: empty. ignored: why it has no effect. later: what is missing. never: what to write instead."""
-    tested: str = ""
     later_values: tuple[Any, ...] = ()
     """Values of a working key that do not work yet."""
     above: float | None = None
@@ -49,7 +44,6 @@ class Mark:
 def works(
     default: Any,
     *,
-    tested: str = REACHES,
     later: tuple[Any, ...] = (),
     above: float | None = None,
     least: float | None = None,
@@ -59,7 +53,7 @@ def works(
     empty: bool = False,
 ) -> Any:
     """A key with its effect. `later`: values that are refused for now; the others are limits of its number."""
-    return _declare(default, Mark("works", "", tested, later, above, least, below, most, secret, empty))
+    return _declare(default, Mark("works", "", later, above, least, below, most, secret, empty))
 
 
 def ignored(default: Any, because: str) -> Any:

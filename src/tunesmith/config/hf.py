@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.fields import REACHES, Mark
+from tunesmith.config.fields import Mark
 
 __all__ = ["LIST", "Argument", "arguments"]
 
@@ -127,6 +127,6 @@ def _mark(name: str) -> Mark:
     if name in _IGNORED:
         return Mark("ignored", _IGNORED[name])
     if name in _BETAS:
-        return Mark("works", tested=REACHES, least=0, below=1)
+        return Mark("works", least=0, below=1)
     later = _LATER_VALUES.get(name, ())
-    return Mark("works", tested=REACHES, later_values=later, least=_LEAST.get(name), above=_ABOVE.get(name))
+    return Mark("works", later_values=later, least=_LEAST.get(name), above=_ABOVE.get(name))

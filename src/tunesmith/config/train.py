@@ -9,8 +9,6 @@ from typing import Any, Literal
 from tunesmith.config import hf as _hf
 from tunesmith.config.fields import ignored, later, never, section, works
 
-_MAPPED = "tests/unit/config/test_legacy.py::test_an_older_name_arrives_under_its_present_one"
-_CHECKPOINTING = "tests/unit/config/test_legacy.py::test_transformers_names_for_checkpointing_set_ours"
 _XLA = "training on TPUs"
 
 
@@ -20,7 +18,7 @@ class TrainConfig:
 
     hf: Mapping[str, Any] = field(default_factory=dict)
 
-    strict_keys: bool = works(False, tested="tests/unit/config/test_effects.py::test_strict_keys_makes_it_an_error")
+    strict_keys: bool = works(False)
     """Keys without effect are an error, not a warning."""
     disable_shuffling: bool = works(False)
     """Take the training rows in their order."""
@@ -30,27 +28,27 @@ class TrainConfig:
     """Begin anew in a folder that holds an earlier run, instead of resuming it."""
     logging_dir: str | None = works(None)
     """Folder of TensorBoard's files."""
-    warmup_ratio: float = works(0.0, least=0, most=1, tested=_MAPPED)
+    warmup_ratio: float = works(0.0, least=0, most=1)
     """Share of the steps that warm up. Today: `warmup_steps` below 1."""
-    evaluation_strategy: Literal["no", "steps", "epoch"] | None = works(None, tested=_MAPPED)
+    evaluation_strategy: Literal["no", "steps", "epoch"] | None = works(None)
     """Today: `eval_strategy`."""
-    group_by_length: bool = works(False, tested=_MAPPED)
+    group_by_length: bool = works(False)
     """Batch rows of similar length. Today: `train_sampling_strategy: group_by_length`."""
-    no_cuda: bool = works(False, tested=_MAPPED)
+    no_cuda: bool = works(False)
     """Train on the processor. Today: `use_cpu`."""
-    per_gpu_train_batch_size: int | None = works(None, least=1, tested=_MAPPED)
+    per_gpu_train_batch_size: int | None = works(None, least=1)
     """Today: `per_device_train_batch_size`."""
-    per_gpu_eval_batch_size: int | None = works(None, least=1, tested=_MAPPED)
+    per_gpu_eval_batch_size: int | None = works(None, least=1)
     """Today: `per_device_eval_batch_size`."""
-    adafactor: bool = works(False, tested=_MAPPED)
+    adafactor: bool = works(False)
     """Today: `optim: adafactor`."""
-    gradient_checkpointing: bool | None = works(None, tested=_CHECKPOINTING)
+    gradient_checkpointing: bool | None = works(None)
     """Compute activations again in the backward pass. On unless `disable_gradient_checkpointing` is."""
-    gradient_checkpointing_kwargs: Mapping[str, Any] | None = works(None, tested=_CHECKPOINTING)
+    gradient_checkpointing_kwargs: Mapping[str, Any] | None = works(None)
     """`{use_reentrant: ...}` does what `use_reentrant_gc` does."""
-    activation_checkpointing: bool | None = works(None, tested=_CHECKPOINTING)
+    activation_checkpointing: bool | None = works(None)
     """Another name of `gradient_checkpointing`."""
-    activation_checkpointing_kwargs: Mapping[str, Any] | None = works(None, tested=_CHECKPOINTING)
+    activation_checkpointing_kwargs: Mapping[str, Any] | None = works(None)
     """Another name of `gradient_checkpointing_kwargs`."""
     save_safetensors: bool = never(True, "weights are written as safetensors, which every reader takes")
     """Write weights as safetensors."""

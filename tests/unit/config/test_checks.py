@@ -80,6 +80,8 @@ def test_each_verb_names_every_key_that_it_cannot_do_without(verb: str, keys: di
             },
             "021",
         ),
+        ({**TRAIN, "dataloader_prefetch_factor": 2}, "022"),
+        ({**TRAIN, "dataloader_persistent_workers": True}, "022"),
         ({**TRAIN, "output_dir": "./m"}, "021"),
     ],
 )

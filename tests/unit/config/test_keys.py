@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from tests.config_samples import sample, written
-from tunesmith.config import hf, load_config
+from tunesmith.config import hf, load_config, shown
 from tunesmith.config.fields import mark_of
 from tunesmith.config.foreign import DERIVED, ELSEWHERE, NEWER_NAMES
 from tunesmith.config.keys import SECTIONS, Key, all_keys
 from tunesmith.config.legacy import OLDER_NAMES
+from tunesmith.config.shown import shown_by
 from tunesmith.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -92,11 +93,16 @@ def test_a_value_that_comes_later_is_refused_with_those_that_work(key: Key) -> N
         assert str(key.default) in str(caught.value.problems[0].fix)
 
 
-@pytest.mark.parametrize("name", sorted({key.mark.tested for key in all_keys().values() if key.mark.state == "works"}))
+@pytest.mark.parametrize("name", sorted({shown_by(key.name, key.passed_on) for key in all_keys().values()}))
 def test_the_test_that_a_key_names_exists(name: str) -> None:
     path, _, function = name.partition("::")
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_only_working_keys_are_shown_by_a_test() -> None:
+    states = {all_keys()[name].mark.state for name in shown._by_key()}
+    assert states == {"works"}
 
 
 def test_every_state_but_works_has_a_note() -> None:
