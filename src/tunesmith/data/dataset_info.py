@@ -17,7 +17,8 @@ __all__ = ["INFO_FILE", "DatasetSpec", "resolve"]
 INFO_FILE = "dataset_info.json"
 
 COLUMNS = ("prompt", "query", "response", "history", "messages", "system", "tools")
-LATER_COLUMNS = ("images", "videos", "audios", "chosen", "rejected", "kto_tag")
+PAIRS = ("chosen", "rejected")
+LATER_COLUMNS = ("images", "videos", "audios", "kto_tag", *PAIRS)
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag")
 NEEDED_TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag")
 REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
@@ -185,6 +186,8 @@ def _layout_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
             yield f"{block} is not an object", None
             continue
         for key, value in mapping.items():
+            if key in PAIRS and entry.get("ranking"):
+                continue  # told already
             if key in later and value is not None:
                 yield f'the column "{key}" is not supported by this version', f"leave {key} out of columns"
             elif key not in known and key not in later:

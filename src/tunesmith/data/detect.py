@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Layout", "detect", "snippet"]
+__all__ = ["Layout", "detect", "snippet", "unreadable"]
 
 # Names that stand for one meaning, the likeliest first. `instruction` before `prompt`: rows with both have the task
 # there.
@@ -16,6 +16,8 @@ QUERY = ("input", "context")
 TEXT = ("text", "content")
 MESSAGES = ("messages", "conversations", "conversation")
 OPTIONAL = ("history", "system", "tools")
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+PAIR = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,16 @@ def detect(rows: Sequence[Mapping[str, Any]], stage: str) -> Layout | None:
     columns["response"] = response
     columns.update({name: name for name in OPTIONAL if name in names})
     return Layout("alpaca", columns)
+
+
+def unreadable(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What the first rows hold that no format can use, so that training on the rest would be wrong."""
+    names = {name for row in rows for name, value in row.items() if value}
+    if media := [name for name in MEDIA if name in names]:
+        return f'a column "{media[0]}"; this version trains on text only'
+    if all(name in names for name in PAIR):
+        return "pairs of a chosen and a rejected answer, which this version cannot train on"
+    return None
 
 
 def _chat_format(rows: Sequence[Mapping[str, Any]], column: str) -> str | None:

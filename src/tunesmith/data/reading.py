@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from tunesmith.core.suggest import did_you_mean
 from tunesmith.core.types import Example
 from tunesmith.data.bad_rows import BadRows
 from tunesmith.data.dataset_info import DatasetSpec, resolve
-from tunesmith.data.detect import detect, snippet
+from tunesmith.data.detect import detect, snippet, unreadable
 from tunesmith.data.formats import FORMATS, Format
 from tunesmith.data.mix import sample
 from tunesmith.data.report import DatasetReport
@@ -120,10 +120,10 @@ def _convert(
 
 def _make_format(
     spec: DatasetSpec, head: Sequence[Mapping[str, Any]], stage: str
-) -> tuple[Format | None, Iterator[str]]:
+) -> tuple[Format | None, Sequence[str]]:
     """The format of a dataset and what to say about it; None where the first rows are all broken."""
     if not head and spec.format is None:
-        return None, iter(())
+        return None, ()
     if spec.format is not None:
         format_class = FORMATS.get(spec.format)
         if stage not in format_class.needed:
@@ -131,12 +131,15 @@ def _make_format(
         format_ = format_class(stage, spec.columns, spec.tags)
         if missing := format_.unmapped():
             raise DataError([_unmapped(spec, format_, meaning, head, stage) for meaning in missing])
-        return format_, iter(())
+        return format_, ()
+    if unfit := unreadable(head):
+        raise DataError(Problem("E-DATA-018", f"the rows hold {unfit}", where=str(spec.path)))
     layout = detect(head, stage)
     if layout is None:
         raise DataError(_undetected(spec, head, stage))
-    told = f"{spec.name}: read as {layout}, as its columns show; an entry in dataset_info.json can say otherwise"
-    return FORMATS.get(layout.format)(stage, layout.columns), iter((told,))
+    others = [name for name in dict.fromkeys(chain(*head)) if name not in layout.columns.values()]
+    told = f"{spec.name}: read as {layout}" + (f"; not read: {', '.join(others)}" if others else "")
+    return FORMATS.get(layout.format)(stage, layout.columns), [told]
 
 
 def _absent_columns(spec: DatasetSpec, format_: Format | None, columns: Iterable[str], stage: str) -> list[Problem]:

@@ -118,6 +118,8 @@ ROWS = {
         "E-DATA-018",
         "image_url",
     ),
+    "images beside": ([row(images=["a.png"])], "E-DATA-018", '"images"'),
+    "pairs": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "E-DATA-018", "rejected"),
     "a weight": ([said(U, {**A, "weight": 0.5})], "E-DATA-014", "0.5"),
 }
 

@@ -33,8 +33,9 @@ def test_rows_become_tokens_with_their_place(write, renderer):
 
 
 def test_the_detected_format_is_said(write, renderer):
-    report = build(renderer, dataset=(write("x.jsonl", rows("a")),)).report
-    assert report.notices[0].startswith("x.jsonl: read as alpaca (prompt: instruction, response: output)")
+    (row,) = rows("a")
+    report = build(renderer, dataset=(write("x.jsonl", [{"id": 1, **row, "images": []}]),)).report
+    assert report.notices == ["x.jsonl: read as alpaca (prompt: instruction, response: output); not read: id, images"]
     assert report.lines()[0].startswith("note: x.jsonl: read as alpaca")
 
 

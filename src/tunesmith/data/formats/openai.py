@@ -20,7 +20,7 @@ _THOUGHTS = ("reasoning_content", "reasoning")
 class OpenAI(Conversation):
     """Content is text, or a list of parts of type `text`. `weight: 0` leaves an answer untrained, as at OpenAI."""
 
-    default_columns: ClassVar = {"messages": "messages", "tools": "tools"}
+    default_columns: ClassVar = {"messages": "messages", "system": "system", "tools": "tools"}
     roles = MappingProxyType(
         {
             "system": "system",
