@@ -99,6 +99,11 @@ def rules() -> tuple[Rule, ...]:
             "disable_gradient_checkpointing is on",
         ),
         Rule(_keys(_EVALUATION), lambda c: c.verb == "preview" or _evaluates(c), "nothing asks for evaluation"),
+        Rule(
+            _keys("val_size"),
+            lambda c: c.verb == "preview" or _evaluates(c),
+            "nothing asks for evaluation, so these rows are merely left out",
+        ),
         Rule(_keys("predict_with_generate"), lambda c: c.train.do_predict, "only with do_predict: true"),
         Rule(_keys("top_p top_k temperature"), lambda c: c.generate.do_sample, "only with do_sample: true"),
         Rule(_keys("max_length"), lambda c: not c.generate.max_new_tokens, "max_new_tokens counts"),

@@ -45,6 +45,7 @@ def test_one_warning_names_all_keys_by_reason() -> None:
         ({"save_strategy": "epoch", "save_steps": 5}, "save_steps"),
         ({"compute_accuracy": True}, "compute_accuracy"),
         ({"adapter_folder": "x"}, "adapter_folder"),
+        ({"val_size": 0.1}, "val_size"),
         ({"disable_gradient_checkpointing": True, "use_reentrant_gc": False}, "use_reentrant_gc"),
         ({"buffer_size": 5}, "buffer_size"),
         ({"predict_with_generate": True}, "predict_with_generate"),
