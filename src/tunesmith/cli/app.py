@@ -134,8 +134,6 @@ def invoke(words: Sequence[str]) -> int:
 
     The parser's own `main` is not used: it would turn Ctrl-C, and an EOFError of anybody, into "Aborted!".
     """
-    from tunesmith.cli.main import usage_error
-
     group = typer.main.get_command(app)
     try:
         with group.make_context("tunesmith", list(words) or ["--help"]) as context:
@@ -150,7 +148,8 @@ def invoke(words: Sequence[str]) -> int:
             if type(error).__name__ == "NoArgsIsHelpError":
                 print(error.ctx.get_help())
                 return 0
-            context = getattr(error, "ctx", None)
-            raise usage_error(error.format_message(), context.command_path if context else "tunesmith") from error
+            place = getattr(error, "ctx", None)
+            fix = f"{place.command_path if place else 'tunesmith'} --help"
+            raise UsageError(Problem("E-CLI-003", error.format_message(), fix=fix)) from error
         raise
     return 0

@@ -14,6 +14,7 @@ from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load
 from tunesmith.cli.output import has_colour, is_terminal
 from tunesmith.cli.thoughts import Piece, split_thoughts
+from tunesmith.core.errors import TunesmithError
 
 if TYPE_CHECKING:
     from tunesmith.api import Conversation
@@ -51,23 +52,33 @@ def chat(context: typer.Context) -> None:
     with begin(config) as conversation:
         if is_terminal(sys.stdin):
             print(HELP, file=sys.stderr)
-        talk(conversation, _lines(), show_speed=is_terminal(sys.stderr) and is_terminal(sys.stdin))
+        talk(conversation, _lines(), interactive=is_terminal(sys.stderr) and is_terminal(sys.stdin))
 
 
-def talk(conversation: Conversation, lines: Iterator[str], *, show_speed: bool = False) -> None:
-    """Answer line by line until /exit or the end of input."""
+def talk(conversation: Conversation, lines: Iterator[str], *, interactive: bool = False) -> None:
+    """Answer line by line until /exit or the end of input.
+
+    `interactive`: tell the speed of each answer, and go on after an error that the user can mend (a conversation that
+    has become too long); otherwise it is raised.
+    """
     for line in lines:
         text = line.strip()
         if not text:
             continue
         word, _, rest = text.partition(" ")
-        if (command := COMMANDS.get(text if not text.startswith("/") else word)) is None:
-            if text.startswith("/"):
-                print(f"unknown command {word}  ({HELP})", file=sys.stderr)
-            else:
-                answer(conversation, text, show_speed=show_speed)
-        elif command(conversation, rest.strip()):
-            return
+        command = COMMANDS.get(word if text.startswith("/") else text)
+        if command is not None:
+            if command(conversation, rest.strip()):
+                return
+        elif text.startswith("/"):
+            print(f"unknown command {word}  ({HELP})", file=sys.stderr)
+        else:
+            try:
+                answer(conversation, text, show_speed=interactive)
+            except TunesmithError as error:
+                if not interactive:
+                    raise
+                print(error, file=sys.stderr)
 
 
 def answer(conversation: Conversation, text: str, *, show_speed: bool = False) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from tunesmith.core import env
-from tunesmith.core.errors import Problem, StorageError, TunesmithError, UsageError
+from tunesmith.core.errors import Problem, StorageError, TunesmithError
 
 __all__ = ["INTERRUPTED", "run"]
 
@@ -76,8 +76,3 @@ def _drop_stdout() -> None:
     """Nobody reads any more: without this the interpreter complains when it flushes at exit."""
     with suppress(OSError, ValueError):
         sys.stdout = open("/dev/null", "w")  # noqa: SIM115 - lives until the process ends
-
-
-def usage_error(message: str, command: str) -> UsageError:
-    """A mistake in the words themselves: an option that is not there, an argument that is missing."""
-    return UsageError(Problem("E-CLI-003", message, fix=f"{command} --help"))

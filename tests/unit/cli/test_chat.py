@@ -12,6 +12,7 @@ import pytest
 
 from tunesmith.api import Conversation
 from tunesmith.cli.chat import talk
+from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.types import Message
 
 
@@ -34,6 +35,8 @@ class Parrot:
         yield f"{len(messages)}:"
         if messages[-1].content == "stop":
             raise KeyboardInterrupt
+        if messages[-1].content == "fail":
+            raise DataError(Problem("E-ENGINE-002", "no room"))
         yield messages[-1].content.upper()
 
     def close(self) -> None:
@@ -112,8 +115,18 @@ def test_no_colour_means_no_escape_codes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_speed_is_told_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    run("hello", show_speed=True)
+    run("hello", interactive=True)
     assert "tokens/s)" in capsys.readouterr().err
+
+
+def test_an_error_ends_a_pipe_but_not_a_talk(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError):
+        run("fail", "hello")
+    capsys.readouterr()
+    run("fail", "hello", interactive=True)
+    captured = capsys.readouterr()
+    assert "error[E-ENGINE-002]" in captured.err
+    assert captured.out.endswith("1:HELLO\n")  # what failed is not remembered
 
 
 def test_a_conversation_closes_its_engine() -> None:

@@ -9,24 +9,31 @@ __all__ = ["Clock", "duration"]
 
 
 class Clock:
-    """Counts from `start`. A resumed run starts at a later step, and only steps done since then tell the pace."""
+    """Counts from `start`. The pace is that of the steps of this process: a resumed run begins at a later step, and
+    what lies before the first step (an evaluation, say) tells nothing about the others."""
 
     def __init__(self) -> None:
         self._began: float | None = None
-        self._first_step = 0
+        self._first_step: tuple[int, float] | None = None
 
-    def start(self, step: int) -> None:
+    def start(self) -> None:
         self._began = time.monotonic()
-        self._first_step = step
+
+    def begin_step(self, done: int) -> None:
+        """A step begins after `done` steps; only the first call counts."""
+        if self._first_step is None:
+            self._first_step = (done, time.monotonic())
 
     def elapsed(self) -> float:
         """Seconds since the start; 0 where there was none (evaluation without training)."""
         return time.monotonic() - self._began if self._began is not None else 0.0
 
     def remaining(self, step: int, last_step: int) -> float | None:
-        """Seconds to go at the pace so far, None before the first step is done."""
-        done = step - self._first_step
-        return self.elapsed() / done * max(last_step - step, 0) if done > 0 else None
+        """Seconds to go after `step` steps, at the pace so far; None before the first step is done."""
+        if self._first_step is None or step <= self._first_step[0]:
+            return None
+        first, since = self._first_step
+        return (time.monotonic() - since) / (step - first) * max(last_step - step, 0)
 
 
 def duration(seconds: float | None) -> str:

@@ -41,9 +41,12 @@ class LogFile(TrainerCallback):
         self._fresh = fresh
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._clock.start(state.global_step)
+        self._clock.start()
         if state.is_world_process_zero and self._fresh:
             _path(args).unlink(missing_ok=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._clock.begin_step(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
         if not state.is_world_process_zero or not logs:

@@ -26,9 +26,12 @@ class ProgressDisplay(TrainerCallback):
         self._live: _Live | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._clock.start(state.global_step)
+        self._clock.start()
         if state.is_world_process_zero and sys.stderr.isatty():
             self._live = _Live(state.max_steps, state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._clock.begin_step(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._live:

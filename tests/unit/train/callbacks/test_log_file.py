@@ -31,6 +31,7 @@ LOGS = {"loss": 1.5, "grad_norm": 0.5, "learning_rate": 1e-4, "epoch": 0.5, "tok
 def test_a_training_event_has_the_keys_of_the_field(args: SimpleNamespace, tmp_path: Path) -> None:
     log = LogFile()
     log.on_train_begin(args, state(0), None)
+    log.on_step_begin(args, state(0), None)
     log.on_log(args, state(5), None, LOGS)
     (line,) = lines(tmp_path)
     times = {line.pop("elapsed_time"), line.pop("remaining_time")}
@@ -87,9 +88,15 @@ def test_the_pace_of_a_resumed_run_counts_its_own_steps(monkeypatch: pytest.Monk
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     clock = Clock()
-    clock.start(step=90)
+    clock.start()
     assert clock.remaining(90, 100) is None
-    now = 110.0
+    now = 200.0  # an evaluation before the first step
+    clock.begin_step(90)
+    assert clock.remaining(90, 100) is None
+    now = 205.0
+    clock.begin_step(91)
+    now = 210.0
+    assert clock.elapsed() == 110.0
     # 2 steps in 10 s, 8 to go
     assert clock.remaining(92, 100) == 40.0
 

@@ -42,6 +42,7 @@ def messages() -> Iterator[list[str]]:
 
 def play(display: ProgressDisplay, main: bool = True) -> None:
     display.on_train_begin(None, state(0, main), None)
+    display.on_step_begin(None, state(0, main), None)
     display.on_step_end(None, state(10, main), None)
     display.on_log(None, state(10, main), None, LOGS)
     display.on_prediction_step(None, state(10, main), None, eval_dataloader=[1, 2])
