@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import assume, given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from tunesmith.config import dump_yaml, load_config
 from tunesmith.config.keys import Key, all_keys
-from tunesmith.core.errors import ConfigError
+from tunesmith.core.errors import ConfigError, TunesmithError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 NAMES = st.lists(TEXT, min_size=1, max_size=3).map(tuple)
@@ -70,3 +71,33 @@ def test_a_config_survives_the_way_through_a_file(tmp_path_factory: Any, keys: d
     path = tmp_path_factory.mktemp("round_trip") / "run.yaml"
     path.write_text(dump_yaml(config, secrets="keep"), encoding="utf-8")
     assert load_config(path, verb="show") == config
+
+
+WORDS = [
+    "lora_rank",
+    "dataset",
+    "lr_scheduler_kwargs",
+    "a",
+    "&x",
+    "*x",
+    "<<",
+    "!!int",
+    "1e-4",
+    "2024-13-45",
+    "1:30",
+    "no",
+    "~",
+    ".nan",
+    "é",
+]
+SIGNS = [":", ": ", "\n", "  ", "\t", "- ", "[", "]", "{", "}", ",", '"', "'", "#", "|", "=", "\x00"]
+PIECES = st.sampled_from([*WORDS, *SIGNS, "9" * 5000, "[" * 2000])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(PIECES, max_size=12).map("".join), st.sampled_from(["yaml", "json", "toml"]))
+def test_whatever_a_file_holds_nobody_sees_a_traceback(tmp_path_factory: Any, text: str, kind: str) -> None:
+    path = tmp_path_factory.getbasetemp() / f"anything.{kind}"
+    path.write_text(text, encoding="utf-8")
+    with suppress(TunesmithError):
+        load_config(path, [text], verb="show")

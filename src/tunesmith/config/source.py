@@ -79,8 +79,8 @@ def _parse_override(key: str, text: str, problems: list[Problem]) -> Given:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        value = None if node is None else loader.construct_document(node)
-    except yaml.YAMLError:
+        value = None if node is None else _construct(loader, node)
+    except (yaml.YAMLError, RecursionError):
         return Given(key, text, _COMMAND_LINE, text)  # `template={x`: not YAML, so plain text
     finally:
         loader.dispose()
@@ -102,11 +102,41 @@ def _read_yaml(content: str, path: str) -> Iterator[Given]:
         for key_node, node in [(k, v) for k, v in merged if k.value not in own] + pairs:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else str(key_node.start_mark.line + 1)
             place = f"{path}:{key_node.start_mark.line + 1}"
-            yield Given(key, loader.construct_object(node, deep=True), place, _written(node))
+            yield Given(key, _construct(loader, node), place, _written(node))
     except yaml.YAMLError as error:
         raise ConfigError(_yaml_problem(error, path)) from None
+    except RecursionError as error:
+        raise ConfigError(Problem("E-CONFIG-007", f"the file cannot be read: {error}", path)) from None
     finally:
         loader.dispose()
+
+
+def _construct(loader: Any, node: Any) -> Any:
+    """The plain value of a node. What looks like a date or number and is none, like 2024-13-45, is text."""
+    _refuse_repeated_keys(node, set())
+    try:
+        return loader.construct_object(node, deep=True)
+    except ValueError:
+        return _written(node)
+
+
+def _refuse_repeated_keys(node: Any, inside: set[int]) -> None:
+    """Inner mappings that name a key twice (the outermost is checked with all problems), or contain themselves."""
+    if id(node) in inside:
+        raise yaml.MarkedYAMLError(problem="an alias points to what it is a part of", problem_mark=node.start_mark)
+    if isinstance(node, yaml.SequenceNode):
+        children = node.value
+    elif isinstance(node, yaml.MappingNode):
+        children = [value for _, value in node.value]
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in names:
+                raise yaml.MarkedYAMLError(problem=f'key "{key.value}" is written twice', problem_mark=key.start_mark)
+            names.add(str(key.value))
+    else:
+        return
+    for child in children:
+        _refuse_repeated_keys(child, inside | {id(node)})
 
 
 def _written(node: Any) -> Any:
@@ -150,6 +180,8 @@ def _read_json(content: str, path: str) -> Iterator[Given]:
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}"
         raise ConfigError(Problem("E-CONFIG-007", f"the file is not valid JSON: {error.msg}", where)) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise ConfigError(Problem("E-CONFIG-007", f"the file cannot be read: {error}", path)) from None
 
 
 def _read_toml(content: str, path: str) -> Iterator[Given]:
@@ -157,7 +189,7 @@ def _read_toml(content: str, path: str) -> Iterator[Given]:
 
     try:
         values = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(Problem("E-CONFIG-007", f"the file is not valid TOML: {error}", path)) from None
     for key, value in values.items():
         name = re.escape(key)

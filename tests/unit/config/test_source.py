@@ -55,6 +55,8 @@ def test_every_format_says_the_same_with_places(tmp_path: Path, name: str, text:
         ("- lora_rank\n", [("E-CONFIG-007", "r.yaml")]),
         ("just text\n", [("E-CONFIG-007", "r.yaml")]),
         ("a: 1\n---\nb: 2\n", [("E-CONFIG-007", "r.yaml:2")]),
+        ("lr_scheduler_kwargs:\n  min_lr: 1\n  min_lr: 2\n", [("E-CONFIG-007", "r.yaml:3")]),
+        ("lr_scheduler_kwargs: &a {x: *a}\n", [("E-CONFIG-007", "r.yaml:1")]),
         ("run_name: !!python/object/apply:os.system [true]\n", [("E-CONFIG-007", "r.yaml:1")]),
     ],
 )
@@ -79,6 +81,7 @@ def test_yaml_does_not_turn_text_into_something_else(tmp_path: Path) -> None:
     config = load(tmp_path, "r.yaml", "run_name: 2024_01\nsave_strategy: no\noutput_dir: 1.10\ntemplate: on\n")
     assert config.train.hf == {"run_name": "2024_01", "save_strategy": "no", "output_dir": "1.10"}
     assert config.template.template == "on"
+    assert load(tmp_path, "r.yaml", "run_name: 2024-13-45").train.hf == {"run_name": "2024-13-45"}
     assert load(tmp_path, "r.yaml", "dataset: [no, 2024_01]").data.dataset == ("no", "2024_01")
 
 
