@@ -12,7 +12,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.types import Chat, Message
 
 if TYPE_CHECKING:
-    from tunesmith.train.run import Result
+    from tunesmith.train.results import Result
 
 __all__ = ["Conversation", "Source", "as_config", "chat", "export_model", "train", "with_result"]
 

@@ -145,10 +145,10 @@ def invoke(words: Sequence[str]) -> int:
     except Exception as error:
         # Usage errors of the parser, known by their shape: typer has had two homes for these classes.
         if hasattr(error, "format_message") and hasattr(error, "show"):
-            if type(error).__name__ == "NoArgsIsHelpError":
-                print(error.ctx.get_help())
+            place: typer.Context | None = getattr(error, "ctx", None)
+            if type(error).__name__ == "NoArgsIsHelpError" and place:
+                print(place.get_help())
                 return 0
-            place = getattr(error, "ctx", None)
             fix = f"{place.command_path if place else 'tunesmith'} --help"
             raise UsageError(Problem("E-CLI-003", error.format_message(), fix=fix)) from error
         raise

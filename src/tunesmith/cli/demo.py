@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "demo.json"
 # Greedy and short: the same answers every time, and a small model that rambles is cut off.
-SAMPLING = {"do_sample": False, "max_new_tokens": 48}
+SAMPLING: dict[str, Any] = {"do_sample": False, "max_new_tokens": 48}
 WIDTH = 80
 
 app = make_app(no_args_is_help=False)
