@@ -1,4 +1,4 @@
-""" "Did you mean": the nearest names of a closed set."""
+"""The nearest names of a closed set, for "did you mean"."""
 
 from __future__ import annotations
 

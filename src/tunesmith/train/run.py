@@ -117,7 +117,19 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
         )
         metrics |= record_metrics(trainer, "predict", found, config)
     if config.track.plot_loss and trainer.is_world_process_zero():
-        from tunesmith.train.callbacks.plot import plot_loss
-
-        plot_loss(Path(plan.output_dir))
+        _plot(Path(plan.output_dir))
     return Result(Path(plan.output_dir), metrics, plan)
+
+
+def _plot(folder: Path) -> None:
+    """Draw the curve. Everything else is saved by now, so what is in the way of a picture is a warning."""
+    from tunesmith.core.errors import TunesmithError
+    from tunesmith.train.callbacks.plot import plot_loss
+
+    try:
+        plot_loss(folder)
+    except TunesmithError as error:
+        problem = error.problems[0]
+        get_logger().warning(
+            "plot_loss is without effect: %s%s", problem.what, f" ({problem.fix})" if problem.fix else ""
+        )
