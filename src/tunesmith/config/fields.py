@@ -5,7 +5,7 @@
         lora_rank: int = works(8, least=1)
         \"\"\"Rank of the LoRA matrices.\"\"\"
 
-No pydantic here: importing it takes longer than a whole `tunesmith config check` may.
+No pydantic here: importing it and building its models would double the time of `tunesmith config check`.
 """
 
 from __future__ import annotations
