@@ -101,3 +101,15 @@ def test_hostile_conversations_have_the_text_of_apply_chat_template(
         if messages[-1].role == "user":
             truth = tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
             assert renderer.encode_prompt(messages) == truth, case
+
+
+def test_added_tokens_that_the_template_does_not_write_keep_their_ids(
+    tokenizer_of: Callable[[str], Any], settings: Callable[..., Any], as_dicts: Callable[..., Any]
+) -> None:
+    """Qwen3's <|fim_prefix|> is an added token, but neither special nor the template's."""
+    tokenizer = tokenizer_of("qwen3")
+    messages = (Message("user", "a <|fim_prefix|> b <|repo_name|>"), Message("assistant", "c <|file_sep|>"))
+    truth = tokenizer.apply_chat_template(as_dicts(messages), return_dict=False)
+    ((sample,),) = make_renderer(settings(), tokenizer).encode_chats([Chat(messages)])
+    assert list(sample.ids) == truth
+    assert tokenizer.convert_tokens_to_ids("<|fim_prefix|>") in sample.ids

@@ -25,6 +25,7 @@ __all__ = ["Encoder", "added_tokens_of"]
 _CACHED_LENGTH = 24  # runs up to so many characters are remembered: "user\n", "\n", "\n\n"
 _CACHED_RUNS = 4096
 _BATCH_RUNS = 8192
+_NO_TEXT = "\U0010fffd"  # private use
 
 Ranges = list[tuple[int, int]]
 
@@ -62,11 +63,13 @@ class Encoder:
         self._control = control
         spec = json.loads(backend.to_str())
         spec.update(post_processor=None, truncation=None, padding=None)
-        spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in control]
+        spec["added_tokens"] = _without(control, spec["added_tokens"], spec["model"]["vocab"])
         self._at_start = Tokenizer.from_str(json.dumps(spec))
         # Metaspace "first" puts its blank only before the very first character of the text.
         inside = Tokenizer.from_str(json.dumps(spec)) if _set_prepend_never(spec.get("pre_tokenizer")) else None
         self._inside = inside or self._at_start
+        for token in spec["added_tokens"]:
+            assert self._at_start.token_to_id(token["content"]) == token["id"], f"{token['content']!r} got another id"
         self._cache: dict[tuple[str, bool], Any] = {}
         unknown = spec["model"].get("unk_token")
         unknown_id = backend.token_to_id(unknown) if isinstance(unknown, str) else spec["model"].get("unk_id")
@@ -154,6 +157,19 @@ class Encoder:
             run.mask = [run.trained] * len(ids)
         else:
             run.mask = _mask(run.text, found, run.trained)
+
+
+def _without(control: ControlTokens, added: list[dict[str, Any]], vocabulary: Any) -> list[dict[str, Any]]:
+    """The added tokens but for control tokens. Ids of added tokens outside the model's vocabulary are given out in
+    order when a tokenizer is built, so a control token among them leaves a placeholder, which no text holds."""
+    pieces = vocabulary if isinstance(vocabulary, dict) else {piece for piece, _ in vocabulary}  # Unigram: a list
+    kept = []
+    for token in added:
+        if token["content"] not in control:
+            kept.append(token)
+        elif token["content"] not in pieces:
+            kept.append({**token, "content": f"{_NO_TEXT}{token['content']}{_NO_TEXT}"})
+    return kept
 
 
 def _ranges(spans: Sequence[Span], kind: str) -> Ranges:
