@@ -157,12 +157,14 @@ def test_the_best_model_is_what_is_kept(run, tmp_path):
     assert result.metrics["eval_loss"] == pytest.approx(min(evaluated), rel=1e-5)
 
 
-def test_a_tensorboard_log_holds_the_same_curve(run, tmp_path):
+def test_a_tensorboard_log_holds_the_same_curve(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # so that what the run sets is taken back
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     result = run(report_to="tensorboard", logging_dir=str(tmp_path / "board"))
-    (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
-    reader = EventAccumulator(str(folder))
+    assert {path.parent for path in tmp_path.rglob("events.out.tfevents.*")} == {tmp_path / "board"}
+    reader = EventAccumulator(str(tmp_path / "board"))
     reader.Reload()
     curve = [event.value for event in reader.Scalars("train/loss")]
     assert curve == pytest.approx([line["loss"] for line in log(result.output_dir) if "loss" in line], rel=1e-5)

@@ -27,6 +27,7 @@ TABLE: dict[str, Variable] = {
         Variable("XDG_CACHE_HOME", "", "base of the user cache folder"),
         Variable("HF_HUB_OFFLINE", "0", "never ask the Hugging Face hub"),
         Variable("HF_TOKEN", "", "access token of the Hugging Face hub"),
+        Variable("TENSORBOARD_LOGGING_DIR", "", "folder of TensorBoard's log (wins over logging_dir)"),
         Variable("WORLD_SIZE", "1", "number of processes, set by the launcher"),
         Variable("RANK", "0", "number of this process, set by the launcher"),
         Variable("LOCAL_RANK", "0", "number of this process on its machine, set by the launcher"),

@@ -83,9 +83,7 @@ def _build(config: ModelConfig, dtype: str, attention: str) -> PreTrainedModel:
             settings = AutoConfig.from_pretrained(name, **hub_arguments(config))
             get_logger().info("train_from_scratch: random weights, nothing is read from %s but its shape", name)
             return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
-        return AutoModelForCausalLM.from_pretrained(
-            name, low_cpu_mem_usage=config.low_cpu_mem_usage, **arguments, **hub_arguments(config)
-        )
+        return AutoModelForCausalLM.from_pretrained(name, **arguments, **hub_arguments(config))
     except ImportError as error:
         raise MachineError(
             Problem(

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["enable_checkpointing", "print_parameters", "upcast_norms"]
 
 
-def enable_checkpointing(model: Any, settings: dict[str, Any]) -> None:
-    """Recompute activations in the backward pass instead of keeping them. `settings` go to torch's checkpoint()."""
+def enable_checkpointing(model: Any, *, reentrant: bool) -> None:
+    """Recompute activations in the backward pass instead of keeping them, with torch's kind of that name."""
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise UsageError(
             Problem(
@@ -25,8 +25,8 @@ def enable_checkpointing(model: Any, settings: dict[str, Any]) -> None:
             )
         )
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable(settings)
-    if settings["use_reentrant"]:  # this kind only differentiates through inputs that need a gradient
+    enable({"use_reentrant": reentrant})
+    if reentrant:  # this kind only differentiates through inputs that need a gradient
         model.enable_input_require_grads()
 
 

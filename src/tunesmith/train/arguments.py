@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core import env
 from tunesmith.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def training_arguments(config: RunConfig, plan: RunPlan) -> Seq2SeqTrainingArgum
     from transformers import Seq2SeqTrainingArguments
 
     try:
-        return Seq2SeqTrainingArguments(**{**_passed_on(config), **_relied_on(config, plan)})
+        return Seq2SeqTrainingArguments(**{**config.train.hf, **_relied_on(config, plan)})
     except (ValueError, TypeError, ImportError) as error:  # TypeError: a key that this release does not have
         raise ConfigError(
             Problem(
@@ -30,14 +31,6 @@ def training_arguments(config: RunConfig, plan: RunPlan) -> Seq2SeqTrainingArgum
                 fix="change the key that the message names",
             )
         ) from error
-
-
-# Done when the model is prepared, or by us; transformers would do them a second time.
-_OURS = {"activation_checkpointing", "activation_checkpointing_kwargs", "resume_from_checkpoint"}
-
-
-def _passed_on(config: RunConfig) -> dict[str, Any]:
-    return {name: value for name, value in config.train.hf.items() if name not in _OURS}
 
 
 def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
@@ -52,6 +45,8 @@ def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         "fp16": plan.autocast == "float16",
     }
     hf = config.train.hf
+    if config.train.logging_dir:
+        env.set_default("TENSORBOARD_LOGGING_DIR", config.train.logging_dir)  # the only way that transformers has left
     if "report_to" not in hf:
         relied["report_to"] = "none"
     if config.objective.early_stopping_steps and "metric_for_best_model" not in hf:

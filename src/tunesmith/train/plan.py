@@ -43,7 +43,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
         order="sequential" if config.train.disable_shuffling else hf.get("train_sampling_strategy", "random"),
         seed=int(hf.get("seed", 42)),
         cutoff_len=config.data.cutoff_len,
-        gradient_checkpointing=hf.get("activation_checkpointing", not config.model.disable_gradient_checkpointing),
+        gradient_checkpointing=not config.model.disable_gradient_checkpointing,
         resume=find_resume(config),
         output_dir=str(Path(str(config.train.output_dir)).expanduser()),
     )
