@@ -11,6 +11,7 @@ import numpy as np
 
 from tunesmith.engines.base import Sampling
 from tunesmith.engines.hf import HFEngine
+from tunesmith.train.counting import Counting
 
 if TYPE_CHECKING:
     from tunesmith.config.generate import GenerateConfig
@@ -37,8 +38,9 @@ def predict(
     engine = HFEngine(model, tokenizer, renderer, defaults)
     sampling = Sampling.of(defaults, seed=seed)
     rows = tokens = equal = 0
+    total = sum(len(dataset) for dataset in datasets.values())
     begin = time.perf_counter()
-    with (output_dir / PREDICTIONS).open("w", encoding="utf-8") as file:
+    with (output_dir / PREDICTIONS).open("w", encoding="utf-8") as file, Counting("predicting", "rows") as count:
         for dataset in datasets.values():
             for number in range(len(dataset)):
                 prompt, label = prompt_and_label(dataset[number], renderer.stop_ids)
@@ -50,6 +52,7 @@ def predict(
                     "label": engine.decode(label, sampling),
                 }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                count(rows + 1, total)
                 rows, tokens, equal = rows + 1, tokens + len(ids), equal + (line["predict"] == line["label"])
     seconds = time.perf_counter() - begin
     return {

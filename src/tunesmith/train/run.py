@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.log import get_logger
+from tunesmith.train.counting import Counting
 from tunesmith.train.plan import resolve_plan
 from tunesmith.train.results import Result, record_metrics, record_start
 
@@ -50,7 +51,8 @@ def train(config: RunConfig) -> Result:
 def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer) -> Datasets:
     from tunesmith.data import build_datasets
 
-    datasets = build_datasets(config.data, renderer, stage=plan.stage, seed=plan.seed)
+    with Counting("preparing", "rows") as count:
+        datasets = build_datasets(config.data, renderer, stage=plan.stage, seed=plan.seed, on_progress=count)
     for line in [*renderer.notices, *datasets.report.lines()]:
         get_logger().info(line)
     return datasets

@@ -90,7 +90,7 @@ class _Live:
 
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[facts]}"),
             TextColumn("{task.fields[eta]}", style="cyan"),
