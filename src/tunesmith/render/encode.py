@@ -143,11 +143,11 @@ class Encoder:
         """Take over ids and mask from a `tokenizers.Encoding`."""
         ids: list[int] = found.ids
         if not self._forbidden.isdisjoint(ids):
-            made = next(token for token in self._control.tokens.values() if token.id in ids)
+            made = next(token for token in ids if token in self._forbidden)
             raise RenderError(
                 Problem(
                     "E-RENDER-010",
-                    f"this tokenizer makes its control token {made.content!r} out of plain text",
+                    f"this tokenizer makes its control token {self._at_start.id_to_token(made)!r} out of plain text",
                     got=run.text,
                     fix="remove that text from the row",
                 )

@@ -9,11 +9,12 @@ renderer.parse(text)                  # what the model wrote, as a message
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from tunesmith.core.errors import Problem
-from tunesmith.core.types import Chat, Encoded, Message, Text
+from tunesmith.core.types import Chat, Encoded, Message, Origin, Text
 from tunesmith.render.auto import AutoTemplate
 from tunesmith.render.control import ControlTokens
 from tunesmith.render.encode import Encoder, added_tokens_of
@@ -61,47 +62,66 @@ class Renderer:
     def encode_chats(self, chats: Sequence[Chat]) -> list[list[Encoded]]:
         """Ids and mask of every training sample of every chat. One RenderError tells all chats that do not fit;
         its `failed` holds their positions."""
+        before = replace(self.statistics)
         encoded: list[list[Encoded]] = []
-        problems: list[Problem] = []
-        failed: list[int] = []
+        wrong: dict[int, Problem] = {}
         # One chunk is encoded (outside the interpreter's lock) while the next is rendered.
         with ThreadPoolExecutor(max_workers=1) as background:
-            pending = None
+            pending: Future[list[list[Encoded]]] | None = None
             for start in range(0, len(chats), _CHUNK):
-                chunk = chats[start : start + _CHUNK]
-                rendered = self._render(chunk, start, problems, failed)
+                rendered = self._render(chats, range(start, min(start + _CHUNK, len(chats))), wrong)
                 if pending:
                     encoded += pending.result()
-                pending = None if failed else background.submit(self._encode, rendered, chunk)
+                pending = background.submit(self._encode, rendered, chats, wrong)
             if pending:
                 encoded += pending.result()
-        if failed:
-            raise RenderError(problems, failed)
+        if wrong:
+            self.template.statistics = before  # the caller may come again without these chats
+            raise RenderError([wrong[index] for index in sorted(wrong)], sorted(wrong))
         return encoded
 
     def _render(
-        self, chats: Sequence[Chat], start: int, problems: list[Problem], failed: list[int]
-    ) -> list[list[list[Span]]]:
-        rendered: list[list[list[Span]]] = []
-        for index, chat in enumerate(chats, start):
+        self, chats: Sequence[Chat], indices: Sequence[int], wrong: dict[int, Problem]
+    ) -> dict[int, list[list[Span]]]:
+        rendered = {}
+        for index in indices:
             try:
-                rendered.append(self.template.samples(chat))
+                rendered[index] = self.template.samples(chats[index])
             except RenderError as error:
-                problems += error.problems
-                failed.append(index)
+                wrong[index] = error.problems[0]
         return rendered
 
-    def _encode(self, rendered: Sequence[list[list[Span]]], chats: Sequence[Chat]) -> list[list[Encoded]]:
-        flat = [sample for samples in rendered for sample in samples]
-        origins = [chat.origin for chat, samples in zip(chats, rendered, strict=True) for _ in samples]
-        sequences = iter(self._encoder.encode(flat, origins))
-        return [[next(sequences) for _ in samples] for samples in rendered]
+    def _encode(
+        self, rendered: Mapping[int, list[list[Span]]], chats: Sequence[Chat], wrong: dict[int, Problem]
+    ) -> list[list[Encoded]]:
+        flat = [(sample, chats[index].origin) for index, samples in rendered.items() for sample in samples]
+        try:
+            sequences = iter(self._encoder.encode([sample for sample, _ in flat], [origin for _, origin in flat]))
+        except RenderError:  # rare: find out whose fault it is
+            wrong.update(self._faults({index: (samples, chats[index].origin) for index, samples in rendered.items()}))
+            return []
+        return [[next(sequences) for _ in samples] for samples in rendered.values()]
+
+    def _faults(self, rows: Mapping[int, tuple[list[list[Span]], Origin]]) -> dict[int, Problem]:
+        """What is wrong with each row that cannot be encoded."""
+        found = {}
+        for index, (samples, origin) in rows.items():
+            try:
+                self._encoder.encode(samples)
+            except RenderError as error:
+                found[index] = replace(error.problems[0], where=str(origin))
+        return found
 
     def encode_texts(self, texts: Sequence[Text]) -> list[Encoded]:
         """Pre-training texts: everything trained, the end-of-text token appended, a beginning-of-text token where
         the tokenizer adds one by itself. Look-alikes of control tokens in the text stay text."""
         samples = [[Span(text.text, trained=True, trusted=False)] for text in texts]
-        encoded = self._encoder.encode(samples, [text.origin for text in texts])
+        try:
+            encoded = self._encoder.encode(samples, [text.origin for text in texts])
+        except RenderError:
+            rows = zip(samples, texts, strict=True)
+            wrong = self._faults({index: ([sample], text.origin) for index, (sample, text) in enumerate(rows)})
+            raise RenderError(list(wrong.values()), list(wrong)) from None
         before, after = self._text_prefix, self._text_suffix
         return [
             Encoded([*before, *found.ids, *after], [True] * (len(before) + len(found.ids) + len(after)), found.origin)
@@ -155,6 +175,8 @@ def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: 
     notices = []
     if "strftime_now" in main.variables:
         notices.append("the model's chat template may write today's date: rendering differs from day to day")
+    if config.preserve_thinking and "preserve_thinking" not in main.variables:
+        notices.append("preserve_thinking has no effect: the model's chat template decides which thoughts it keeps")
     return Renderer(template, control, tokenizer, notices)
 
 

@@ -11,7 +11,7 @@ import pytest
 from tunesmith.config.template import TemplateConfig
 from tunesmith.core.errors import UsageError
 from tunesmith.core.types import Chat, Message, Origin, Text, ToolCall
-from tunesmith.render import Renderer, RenderError, make_renderer
+from tunesmith.render import Renderer, RenderError, Span, make_renderer
 from tunesmith.render.slot_files import load_slots, parse_slots, template_names
 
 CHAT = Chat((Message("user", "q"), Message("assistant", "a")))
@@ -36,6 +36,11 @@ def test_left_out_and_auto_are_the_models_own_template(tokenizer: Any) -> None:
         assert renderer.text(CHAT) == tokenizer.apply_chat_template(
             [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], tokenize=False
         )
+
+
+def test_a_setting_that_the_models_template_does_not_know_is_said(tokenizer: Any) -> None:
+    (notice,) = make_renderer(TemplateConfig(preserve_thinking=True), tokenizer).notices
+    assert "preserve_thinking has no effect" in notice
 
 
 def test_without_a_template_of_its_own_the_family_or_default_is_used_and_said(tokenizer: Any) -> None:
@@ -91,6 +96,22 @@ def test_one_error_names_all_chats_that_do_not_fit(renderer: Renderer) -> None:
         renderer.encode_chats([CHAT, bad[0], CHAT, bad[1], bad[2]])
     assert caught.value.failed == (1, 3, 4)
     assert [problem.where for problem in caught.value.problems] == ["f.json:1", "f.json:2", "f.json:3"]
+
+
+def test_rows_that_cannot_be_encoded_are_named_too(renderer: Renderer) -> None:
+    """A tokenizer that makes a control token from text: here one whose letter z is declared to be one."""
+    renderer._encoder._forbidden |= set(renderer._encoder.encode([[Span("z")]])[0].ids)
+    evil = Chat((Message("user", "z"), Message("assistant", "a")), origin=Origin("f.json", 0, 9))
+    unfit = Chat((Message("user", "q", trained=True),))
+    with pytest.raises(RenderError) as caught:
+        renderer.encode_chats([CHAT, evil, CHAT, unfit])
+    assert caught.value.failed == (1, 3)
+    assert [problem.code for problem in caught.value.problems] == ["E-RENDER-010", "E-RENDER-007"]
+    assert caught.value.problems[0].where == "f.json:9"
+    assert renderer.statistics.chats == 0
+    with pytest.raises(RenderError) as caught:
+        renderer.encode_texts([Text("a"), Text("z")])
+    assert caught.value.failed == (1,)
 
 
 def test_many_chats_keep_their_order(renderer: Renderer) -> None:
