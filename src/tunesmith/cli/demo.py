@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -162,7 +163,8 @@ def _ask(questions: Sequence[dict[str, Any]], model: Path, adapter: Path | None 
         for question in questions:
             answers.append(conversation.ask(question["ask"], **SAMPLING).strip())
             conversation.clear()
-            _tell(f"{question['ask']}  {answers[-1]}")
+            _tell(question["ask"])
+            _tell(answers[-1], indent=" " * 6)
     return answers
 
 
@@ -186,5 +188,5 @@ def _say(heading: str) -> None:
     print(f"\n== {heading}", file=sys.stderr)
 
 
-def _tell(line: str) -> None:
-    print(f"   {' '.join(line.split())}", file=sys.stderr)
+def _tell(line: str, indent: str = " " * 3) -> None:
+    print(textwrap.fill(line, WIDTH, initial_indent=indent, subsequent_indent=indent), file=sys.stderr)

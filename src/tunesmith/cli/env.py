@@ -34,8 +34,8 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = 
         return
     for title, rows in facts.items():
         print(f"{title}:")
-        for line in table_lines({name: _text(value) for name, value in rows.items()}, indent="  "):
-            print(line)
+        shown = {name: _text(value) for name, value in rows.items()} or {"(none set)": ""}
+        print("\n".join(table_lines(shown, indent="  ")))
 
 
 def collect() -> dict[str, dict[str, Any]]:
