@@ -8,8 +8,10 @@ renderer.parse(text)                  # what the model wrote, as a message
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +68,7 @@ class Renderer:
         encoded: list[list[Encoded]] = []
         wrong: dict[int, Problem] = {}
         # One chunk is encoded (outside the interpreter's lock) while the next is rendered.
-        with ThreadPoolExecutor(max_workers=1) as background:
+        with _no_collection(), ThreadPoolExecutor(max_workers=1) as background:
             pending: Future[list[list[Encoded]]] | None = None
             for start in range(0, len(chats), _CHUNK):
                 rendered = self._render(chats, range(start, min(start + _CHUNK, len(chats))), wrong)
@@ -136,6 +138,19 @@ class Renderer:
     def parse(self, text: str) -> Message:
         """What the model wrote, as a message: thoughts and tool calls split off, stop tokens removed."""
         return parse_reply(text, self.template.thinking, self._stop_texts)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the cyclic garbage collector back: a batch makes hundreds of thousands of small lists and no cycles, and
+    walking them again and again was measured at a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | None = None) -> Renderer:
