@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def test_a_full_disk_is_not_a_bug(fail_with, capsys: pytest.CaptureFixture[str])
     fail_with(OSError(errno.ENOSPC, "No space left on device", "out/model.safetensors"))
     assert main(["train"]) == 74
     assert "out/model.safetensors" in capsys.readouterr().err
+
+
+def test_garbage_is_collected_again_afterwards() -> None:
+    assert gc.isenabled()
+    main(["config", "no-such-verb"])
+    assert gc.isenabled()
 
 
 def test_the_key_debug_of_transformers_reaches_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
