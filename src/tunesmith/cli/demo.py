@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -97,7 +98,7 @@ def summarise(
         "seconds": result.metrics["train_runtime"],
         "peak_memory_gib": result.metrics["peak_memory_gib"],
         "saved": sorted(str(path) for path in result.output_dir.iterdir() if path.is_file()),
-        "next": next_commands(model, result.output_dir),
+        "next": next_commands(result.output_dir),
     }
 
 
@@ -106,12 +107,10 @@ def knows(answer: str, words: Sequence[str]) -> bool:
     return all(word.lower() in answer.lower() for word in words)
 
 
-def next_commands(model: Path, output: Path) -> list[str]:
-    import shlex
-
-    base, adapter = shlex.quote(str(model)), shlex.quote(str(output))
-    keys = f"--model_name_or_path {base} --adapter_name_or_path {adapter}"
-    return [f"tunesmith chat {keys}", f"tunesmith export {keys} --export_dir {shlex.quote(str(output / 'merged'))}"]
+def next_commands(output: Path) -> list[str]:
+    """The saved config stands for what its training saved."""
+    config, merged = shlex.quote(str(output / "run.yaml")), shlex.quote(str(output / "merged"))
+    return [f"tunesmith chat {config}", f"tunesmith export {config} --export_dir {merged}"]
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -174,7 +173,9 @@ def _print_answers(questions: Sequence[dict[str, Any]]) -> None:
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    table = Table("question", "before", "after", title="Before and after", show_lines=True, expand=True)
+    table = Table(title="Before and after", show_lines=True, expand=True)
+    for name, ratio in {"question": 2, "before": 3, "after": 3}.items():
+        table.add_column(name, ratio=ratio)
     for item in questions:
         cells = [
             Text(item["before"], style="green" if item["knew_before"] else ""),

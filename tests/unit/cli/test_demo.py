@@ -49,9 +49,9 @@ def test_the_lines_have_loss_speed_memory_paths_and_commands(tmp_path: Path) -> 
 
 
 def test_commands_are_quoted() -> None:
-    chat, export = next_commands(Path("/my models/base"), Path("out"))
-    assert chat == "tunesmith chat --model_name_or_path '/my models/base' --adapter_name_or_path out"
-    assert export.endswith("--export_dir out/merged")
+    chat, export = next_commands(Path("my demo"))
+    assert chat == "tunesmith chat 'my demo/run.yaml'"
+    assert export == "tunesmith export 'my demo/run.yaml' --export_dir 'my demo/merged'"
 
 
 def test_a_folder_of_somebody_else_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
