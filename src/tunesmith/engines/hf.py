@@ -49,10 +49,11 @@ class HFEngine(Engine):
             attention=ATTENTION[config.model.flash_attn],
             device=device,
         )
-        names, folder = config.model.adapter_name_or_path, config.model.adapter_folder
-        model = merge_adapters(loaded.model, Adapters(names[:-1], folder))
+        adapters = Adapters.of(config.model)
+        names = adapters.names
+        model = merge_adapters(loaded.model, adapters.only(names[:-1]))
         if names:  # the last one stays beside the weights: exact, also where the base is in bfloat16
-            model = attach_adapter(model, names[-1], folder).to(device)
+            model = attach_adapter(model, names[-1], adapters).to(device)
         renderer = make_renderer(config.template, loaded.tokenizer)
         return cls(model, loaded.tokenizer, renderer, config.generate, use_cache=config.engine.use_kv_cache)
 

@@ -35,10 +35,11 @@ def export_model(config: RunConfig) -> Path:
     device = pick_device() if config.export.export_device == "auto" else "cpu"
     dtype = infer_dtype(config.model, device)
     loaded = load(config.model, dtype=dtype, attention=ATTENTION[config.model.flash_attn], device=device)
-    names, sub = config.model.adapter_name_or_path, config.model.adapter_folder
-    model = merge_adapters(loaded.model, Adapters(names[:-1], sub))
+    adapters = Adapters.of(config.model)
+    names = adapters.names
+    model = merge_adapters(loaded.model, adapters.only(names[:-1]))
     if names:
-        attached = attach_adapter(model, names[-1], sub).eval()
+        attached = attach_adapter(model, names[-1], adapters).eval()
         before = _probe(attached)
         model = attached.merge_and_unload(safe_merge=True)
         _compare(before, _probe(model), dtype)

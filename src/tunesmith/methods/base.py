@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tunesmith.config.method import MethodConfig
+    from tunesmith.config.model import ModelConfig
     from tunesmith.models.family import Family
 
 __all__ = ["NO_ADAPTERS", "Adapters", "Method", "ParameterCount", "count_parameters", "set_trainable", "split_names"]
@@ -19,10 +20,25 @@ __all__ = ["NO_ADAPTERS", "Adapters", "Method", "ParameterCount", "count_paramet
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """Adapters that the config names, in order, and the sub-folder of their repository that holds the weights."""
+    """Adapters that the config names, in order, the sub-folder of their repository that holds the weights, and what
+    a download from the hub needs."""
 
     names: Sequence[str] = ()
     folder: str | None = None
+    hub: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Adapters:
+        hub = {"cache_dir": config.cache_dir, "revision": config.model_revision, "token": config.hf_hub_token}
+        return cls(
+            config.adapter_name_or_path,
+            config.adapter_folder,
+            {name: value for name, value in hub.items() if value is not None},
+        )
+
+    def only(self, names: Sequence[str]) -> Adapters:
+        """The same for some of them."""
+        return replace(self, names=names)
 
 
 NO_ADAPTERS = Adapters()

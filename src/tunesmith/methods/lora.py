@@ -23,12 +23,11 @@ __all__ = ["Lora", "linear_names"]
 class Lora(Method):
     def apply(self, model: Any, family: Family, *, keep_dtype: bool, adapters: Adapters = NO_ADAPTERS) -> Any:
         resumed = bool(adapters.names) and not self.config.create_new_adapter
-        merged = Adapters(adapters.names[:-1] if resumed else adapters.names, adapters.folder)
-        model = merge_adapters(model, merged)
+        model = merge_adapters(model, adapters.only(adapters.names[:-1]) if resumed else adapters)
         if resumed:
             last = adapters.names[-1]
             get_logger().info("training goes on with the adapter %s (its own rank and targets)", last)
-            return attach_adapter(model, last, adapters.folder, trainable=True, keep_dtype=keep_dtype)
+            return attach_adapter(model, last, adapters, trainable=True, keep_dtype=keep_dtype)
         return self._fresh(model, family, keep_dtype)
 
     def _fresh(self, model: Any, family: Family, keep_dtype: bool) -> Any:

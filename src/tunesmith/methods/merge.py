@@ -7,22 +7,26 @@ from typing import Any
 
 from tunesmith.core.errors import MissingInputError, Problem
 from tunesmith.core.log import get_logger
-from tunesmith.methods.base import Adapters
+from tunesmith.methods.base import NO_ADAPTERS, Adapters
 from tunesmith.models.locate import check_folder
 
 __all__ = ["attach_adapter", "merge_adapters"]
 
 
 def attach_adapter(
-    model: Any, name: str, folder: str | None = None, *, trainable: bool = False, keep_dtype: bool = True
+    model: Any, name: str, source: Adapters = NO_ADAPTERS, *, trainable: bool = False, keep_dtype: bool = True
 ) -> Any:
-    """`model` with the adapter `name` on top. Raises MissingInputError if the adapter is not there or does not fit."""
+    """`model` with the adapter `name` of `source` on top.
+
+    Raises MissingInputError if the adapter is not there or does not fit.
+    """
+    folder = source.folder
     inside = str(Path(name) / folder) if folder and Path(name).is_dir() else name
-    check_folder(inside, "adapter_name_or_path", must_hold="adapter_config.json")
+    local = check_folder(inside, "adapter_name_or_path", must_hold="adapter_config.json")
 
     from peft import PeftModel
 
-    arguments = {"subfolder": folder} if folder and inside == name else {}
+    arguments = {} if local else {**source.hub, **({"subfolder": folder} if folder else {})}
     _compare_bases(model, name, inside, arguments)
     try:
         return PeftModel.from_pretrained(
@@ -43,7 +47,7 @@ def attach_adapter(
 def merge_adapters(model: Any, adapters: Adapters) -> Any:
     """The plain model with every adapter folded into its weights, in order. A non-finite weight is an error."""
     for name in adapters.names:
-        attached = attach_adapter(model, name, adapters.folder)
+        attached = attach_adapter(model, name, adapters)
         try:
             model = attached.merge_and_unload(safe_merge=True)
         except ValueError as error:  # PEFT's own check of the merged weights
@@ -60,11 +64,22 @@ def merge_adapters(model: Any, adapters: Adapters) -> Any:
     return model
 
 
-def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, str]) -> None:
+def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]) -> None:
     """Say it where the adapter records another base: shapes may fit and the answers still be wrong."""
     from peft import PeftConfig
 
-    recorded = PeftConfig.from_pretrained(inside, **arguments).base_model_name_or_path
+    try:
+        recorded = PeftConfig.from_pretrained(inside, **arguments).base_model_name_or_path
+    except (OSError, ValueError, TypeError) as error:
+        raise MissingInputError(
+            Problem(
+                "E-METHOD-007",
+                "the adapter cannot be read",
+                where=f"adapter_name_or_path: {name}",
+                got=str(error).strip().splitlines()[0],
+                fix="check the name, adapter_folder, the network and your access; a folder needs adapter_config.json",
+            )
+        ) from error
     loaded = model.config.name_or_path
     if recorded and loaded and Path(recorded).name != Path(loaded).name:
         get_logger().warning("the adapter %s was trained on %s, not on %s", name, recorded, loaded)

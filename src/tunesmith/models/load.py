@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from tunesmith.models.family import Family, family_of
 from tunesmith.models.locate import check_folder
 from tunesmith.models.machine import cpu_has_bf16
 from tunesmith.models.quiet import quiet_libraries
-from tunesmith.models.tokenizer import hub_arguments, load_tokenizer
+from tunesmith.models.tokenizer import first_line, hub_arguments, load_tokenizer, refuse_foreign_code
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ATTENTION", "Loaded", "infer_dtype", "load", "torch_dtype"]
 
-# `flash_attn` of the config -> `attn_implementation` of transformers. `auto` is SDPA wherever the model knows it.
+# `flash_attn` of the config -> `attn_implementation` of transformers. `auto` is SDPA where the model knows it, and
+# what transformers takes instead where it does not.
 ATTENTION = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
 
@@ -49,7 +52,8 @@ def infer_dtype(config: ModelConfig, device: str) -> str:
     if config.infer_dtype != "auto":
         return config.infer_dtype
     check_folder(str(config.model_name_or_path), "model_name_or_path", must_hold="config.json")
-    settings = AutoConfig.from_pretrained(config.model_name_or_path, **hub_arguments(config))
+    with _explaining(config):
+        settings = AutoConfig.from_pretrained(config.model_name_or_path, **hub_arguments(config))
     saved = str(getattr(settings, "dtype", None) or "float32").removeprefix("torch.")
     slow = device == "cpu" and (saved == "float16" or not cpu_has_bf16())
     return "float32" if slow or saved not in {"float32", "bfloat16", "float16"} else saved
@@ -77,30 +81,46 @@ def _build(config: ModelConfig, dtype: str, attention: str) -> PreTrainedModel:
     name = config.model_name_or_path
     assert name, "checked by the config"
     check_folder(name, "model_name_or_path", must_hold="config.json")
-    arguments = {"dtype": torch_dtype(dtype), "attn_implementation": attention}
-    try:
+    arguments: dict[str, Any] = {"dtype": torch_dtype(dtype)}
+    if config.flash_attn != "auto":
+        arguments["attn_implementation"] = attention
+    with _explaining(config):
         if config.train_from_scratch:
             settings = AutoConfig.from_pretrained(name, **hub_arguments(config))
             get_logger().info("train_from_scratch: random weights, nothing is read from %s but its shape", name)
-            return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
-        return AutoModelForCausalLM.from_pretrained(name, **arguments, **hub_arguments(config))
+            model = AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(name, **arguments, **hub_arguments(config))
+    if (chosen := getattr(model.config, "_attn_implementation", attention)) != attention:
+        get_logger().info("attention: %s (this model has no %s)", chosen, attention)
+    return model
+
+
+@contextmanager
+def _explaining(config: ModelConfig) -> Iterator[None]:
+    """Turn transformers' refusals into errors of ours."""
+    name = str(config.model_name_or_path)
+    try:
+        yield
     except ImportError as error:
+        refuse_foreign_code(error, name)
         raise MachineError(
             Problem(
                 "E-MODEL-005",
                 "a package that this model or attention needs is missing",
                 where=f"model_name_or_path: {name}, flash_attn: {config.flash_attn}",
-                got=str(error).strip().splitlines()[0],
+                got=first_line(error),
                 fix="install it, or write flash_attn: auto",
             )
         ) from error
     except (OSError, ValueError) as error:
+        refuse_foreign_code(error, name)
         raise MissingInputError(
             Problem(
                 "E-MODEL-006",
                 "the model cannot be loaded",
                 where=f"model_name_or_path: {name}",
-                got=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+                got=first_line(error),
                 fix="check the name, the network and your access; a local folder needs config.json and safetensors",
             )
         ) from error

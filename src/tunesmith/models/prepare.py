@@ -31,11 +31,11 @@ def enable_checkpointing(model: Any, *, reentrant: bool) -> None:
 
 
 def upcast_norms(model: Any, config: ModelConfig) -> None:
-    """Hold one-dimensional norm weights in float32 (`upcast_layernorm`)."""
+    """Hold one-dimensional norm weights in float32 (`upcast_layernorm`). GPT-2's family calls them ln_1, ln_f."""
     if not config.upcast_layernorm:
         return
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 1 and "norm" in name.lower():
+        if parameter.ndim == 1 and ("norm" in name.lower() or ".ln_" in name):
             parameter.data = parameter.data.float()
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.errors import MachineError, MissingInputError, Problem
+from tunesmith.core.errors import MachineError, MissingInputError, Problem, UsageError
 from tunesmith.models.locate import check_folder
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
 
-__all__ = ["hub_arguments", "load_tokenizer", "pad_id_of"]
+__all__ = ["first_line", "hub_arguments", "load_tokenizer", "pad_id_of", "refuse_foreign_code"]
 
 
 def hub_arguments(config: ModelConfig) -> dict[str, Any]:
@@ -38,12 +38,13 @@ def load_tokenizer(config: ModelConfig) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **hub_arguments(config))
     except (OSError, ValueError, ImportError) as error:
+        refuse_foreign_code(error, name)
         raise MissingInputError(
             Problem(
                 "E-MODEL-003",
                 "the tokenizer cannot be loaded",
                 where=f"model_name_or_path: {name}",
-                got=_first_line(error),
+                got=first_line(error),
                 fix="the folder or repository needs tokenizer.json (or what makes it) beside the weights",
             )
         ) from error
@@ -68,6 +69,20 @@ def pad_id_of(tokenizer: Any) -> int:
     return 0
 
 
-def _first_line(error: BaseException) -> str:
+def refuse_foreign_code(error: Exception, name: str) -> None:
+    """Raise UsageError if `error` is transformers' refusal to run code that comes with the model."""
+    if "trust_remote_code" in str(error):
+        raise UsageError(
+            Problem(
+                "E-MODEL-010",
+                "this model brings Python code of its own, which is not run unasked",
+                where=f"model_name_or_path: {name}",
+                fix="read that code; if you trust it, write trust_remote_code: true",
+            )
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its kind if it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

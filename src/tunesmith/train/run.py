@@ -67,7 +67,7 @@ def _build_model(config: RunConfig, plan: RunPlan, tokenizer: Any) -> Any:
     loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=plan.attention, device=plan.device)
     if plan.gradient_checkpointing:
         enable_checkpointing(loaded.model, reentrant=config.model.use_reentrant_gc)
-    adapters = Adapters(config.model.adapter_name_or_path, config.model.adapter_folder)
+    adapters = Adapters.of(config.model)
     method = METHODS.get(plan.finetuning_type)(config.method)
     model = method.apply(loaded.model, loaded.family, keep_dtype=config.method.pure_bf16, adapters=adapters)
     upcast_norms(model, config.model)
