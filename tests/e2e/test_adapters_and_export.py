@@ -99,6 +99,17 @@ def test_the_dtype_of_an_export_can_be_chosen(tiny_model, tmp_path):
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
 
 
+def test_a_bf16_export_is_the_float32_merge_rounded_once(tuned, tiny_model, tmp_path):
+    from safetensors.torch import load_file
+
+    keys = {"model_name_or_path": str(tiny_model), "adapter_name_or_path": str(tuned)}
+    full = tunesmith.export_model({**keys, "export_dir": str(tmp_path / "full"), "infer_dtype": "float32"})
+    half = tunesmith.export_model({**keys, "export_dir": str(tmp_path / "half"), "infer_dtype": "bfloat16"})
+    expected = load_file(full / "model.safetensors")
+    for name, tensor in load_file(half / "model.safetensors").items():
+        assert torch.equal(tensor, expected[name].bfloat16())
+
+
 def test_an_export_never_overwrites_a_model(tiny_model, tmp_path):
     keys = {"model_name_or_path": str(tiny_model), "export_dir": str(tmp_path / "out")}
     tunesmith.export_model(keys)
@@ -126,7 +137,7 @@ def test_an_adapter_of_another_model_is_refused(tuned, tiny_model, tmp_path):
 def test_a_merge_that_answers_differently_is_refused(tuned, tiny_model, tmp_path, monkeypatch):
     from tunesmith.export import merge
 
-    monkeypatch.setattr(merge, "_TOLERANCE", {"float32": -1.0})
+    monkeypatch.setattr(merge, "_TOLERANCE", -1.0)
     keys = {
         "model_name_or_path": str(tiny_model),
         "adapter_name_or_path": str(tuned),

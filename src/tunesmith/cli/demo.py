@@ -139,17 +139,19 @@ def _refuse_foreign(output: Path) -> None:
 
 
 def _config(catalog: Path, model: Path, output: Path) -> RunConfig:
-    """The demo's own run.yaml, with the paths of this machine."""
+    """The demo's own run.yaml, with the paths of this machine and the fastest precision that it has."""
     from tunesmith.config import load_config
+    from tunesmith.models.machine import has_bf16
 
-    paths = {
+    here = {
         "model_name_or_path": str(model),
         "dataset": str(catalog / "train.jsonl"),
         "eval_dataset": str(catalog / "heldout.jsonl"),
         "output_dir": str(output),
         "overwrite_output_dir": True,
+        "bf16": has_bf16(),
     }
-    return load_config(catalog / "run.yaml", paths)
+    return load_config(catalog / "run.yaml", here)
 
 
 def _ask(questions: Sequence[dict[str, Any]], model: Path, adapter: Path | None = None) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunesmith.core import env
 
-__all__ = ["cpu_has_bf16", "pick_device"]
+__all__ = ["cpu_has_bf16", "has_bf16", "pick_device"]
 
 
 def pick_device(use_cpu: bool = False) -> str:
@@ -29,3 +29,13 @@ def cpu_has_bf16() -> bool:
     except OSError:
         return False
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def has_bf16() -> bool:
+    """Whether the device that a run would use here multiplies bfloat16 in hardware."""
+    device = pick_device()
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and cpu_has_bf16()

@@ -1,4 +1,4 @@
-"""Progress of anything that counts up and is not a training step: nothing for two seconds, then a bar or plain lines."""
+"""Progress of what counts up and is not a training step: nothing for two seconds, then a bar or plain lines."""
 
 from __future__ import annotations
 
