@@ -16,8 +16,8 @@ from tunesmith.cli.output import print_json, redact, table_lines
 from tunesmith.core import env as environment
 
 PACKAGES = (
-    *("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "huggingface-hub"),
-    *("numpy", "pyarrow", "pydantic", "typer", "rich"),
+    *("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "huggingface-hub"),
+    *("numpy", "pyarrow", "typer", "rich"),
     *("gguf", "matplotlib", "tensorboard", "flash-attn", "bitsandbytes", "deepspeed", "vllm"),
 )
 _GIB = 1 << 30
