@@ -51,6 +51,9 @@ def test_from_init_to_an_exported_model(tunesmith, workplace: Path, tiny_model: 
     preview = tunesmith("data", "preview", "run.yaml", "--rows", 2, *QUICK)
     assert preview.count("⟦") == 3  # the legend and one answer in each row
     assert f"row 0: {rows}:" in preview
+    assert "shown: 2 of 8 rows, " in preview
+    lines = preview.splitlines()
+    assert len([line for line in lines if line.startswith("note: ")]) == 1  # how the file was read, said once
 
     trained = tunesmith("train", "run.yaml", *QUICK, "--plot-loss", "--output_dir", "out")
     assert trained.startswith("saved: out\n")
@@ -76,7 +79,8 @@ def test_preview_as_json(tunesmith, tiny_model: Path, tiny_data: Path) -> None:
     answer = [part["text"] for part in row["parts"] if part["trained"]]
     assert len(answer) == 1
     assert answer[0].endswith("<|im_end|>")
-    assert found["report"]["total"]["rows"] == 16
+    assert found["total_rows"] == 16
+    assert found["shown"] == {"rows": 1, "samples": 1, "tokens": row["tokens"], "trained": row["trained"]}
 
 
 def test_a_row_that_is_not_there_is_an_error(

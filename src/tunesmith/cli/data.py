@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load
 from tunesmith.cli.output import has_colour, print_json
-from tunesmith.cli.preview import MARKS, OTHER_STYLE, TRAINED_STYLE, Row, coloured, marked, rows_of
+from tunesmith.cli.preview import MARKS, as_dict, coloured, head, legend, marked, summary
 from tunesmith.core.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    from tunesmith.data.preview import PreviewRow
 
 EPILOG = """\b
 Examples:
@@ -39,46 +43,38 @@ def preview(
     """Show rows as the model will see them, and which tokens it is trained to write."""
     config = load(context.args, "preview")
 
-    from tunesmith.data import build_datasets
+    from tunesmith.data.preview import preview as find
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.render import make_renderer
 
+    stage, seed = config.objective.stage, int(config.train.hf.get("seed", 42))
     tokenizer = load_tokenizer(config.model)
     renderer = make_renderer(config.template, tokenizer)
-    seed = int(config.train.hf.get("seed", 42))
-    datasets = build_datasets(config.data, renderer, stage=config.objective.stage, seed=seed)
-    dataset = datasets.train if datasets.train is not None else next(iter(datasets.eval.values()))
-    if start >= len(dataset):
-        what = f"there is no row {start}: the data gives {len(dataset):,} rows"
-        raise UsageError(Problem("E-CLI-009", what, "--start", fix=f"--start 0 to {len(dataset) - 1}"))
-
-    def decode(ids: Sequence[int]) -> str:
-        text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
-
-    found = list(rows_of(dataset, decode, start, rows))
+    found = find(config.data, renderer, tokenizer, stage=stage, rows=rows, start=start, seed=seed)
+    if start >= found.total:
+        what = f"there is no row {start}: the data has {found.total:,} usable rows"
+        raise UsageError(Problem("E-CLI-009", what, "--start", fix=f"--start 0 to {found.total - 1}"))
+    template = None if stage == "pt" else renderer.name
     if as_json:
-        print_json(
-            {"template": renderer.name, "rows": [r.to_dict() for r in found], "report": datasets.report.to_dict()}
-        )
+        print_json(as_dict(found, template))
         return
-    _print_rows(found)
-    print(f"\ntemplate: {renderer.name}")
-    for line in [*renderer.notices, *renderer.statistics.lines(), *datasets.report.lines()]:
-        print(line)
+    _print_rows(found.rows)
+    print()
+    for line in summary(found, template):
+        print("\n".join(wrap(line, 80, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)))
 
 
-def _print_rows(rows: Sequence[Row]) -> None:
-    if has_colour(sys.stdout):
-        from rich.console import Console
-
-        console = Console(highlight=False, markup=False, emoji=False)
-        console.print("trained", style=TRAINED_STYLE, end=" ")
-        console.print("not trained", style=OTHER_STYLE)
-        for row in rows:
-            console.print(f"\n{row.head}", style="bold")
-            console.print(coloured(row))
-    else:
+def _print_rows(rows: Sequence[PreviewRow]) -> None:
+    if not has_colour(sys.stdout):
         print(f"trained parts are between {MARKS[0]} and {MARKS[1]}")
         for row in rows:
-            print(f"\n{row.head}\n{marked(row)}")
+            print(f"\n{head(row)}\n{marked(row)}")
+        return
+    from rich.console import Console
+
+    # Soft wrap: the terminal breaks long lines where it must, and every blank stays what it is.
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(legend())
+    for row in rows:
+        console.print(f"\n{head(row)}", style="bold")
+        console.print(coloured(row))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -55,6 +55,16 @@ class DatasetReport:
         if origin is not None and len(places) < _PLACES:
             places.append(str(origin))
 
+    def details(self) -> Iterator[str]:
+        """What was lost and why, one line each."""
+        for reason, number in self.dropped.most_common():
+            yield f"  dropped {number:,}: {reason}{_first(self.dropped_places.get(reason, []))}"
+        if (cuts := self.turns_dropped).samples:
+            what = f"{cuts.turns:,} later answers left out to fit cutoff_len"
+            yield f"  shortened {cuts.samples:,}: {what}{_first(cuts.places)}"
+        if (cuts := self.answers_cut).samples:
+            yield f"  cut {cuts.samples:,}: the end of the text does not fit cutoff_len{_first(cuts.places)}"
+
 
 @dataclass(slots=True)
 class SplitReport:
@@ -83,7 +93,7 @@ class DataReport:
             numbers = (one.rows, sum(one.dropped.values()), one.kept, one.samples)
             columns = "".join(f"{number:>9,}" for number in numbers)
             lines.append(f"{_tail(name, 27):<28}{columns}{one.tokens:>15,}")
-            lines += _details(one)
+            lines += one.details()
         for split in self.splits:
             lines.append(
                 f"{split.name}: {split.samples:,} samples, {split.tokens:,} tokens, "
@@ -111,16 +121,6 @@ class DataReport:
             "total": total,
             "notices": list(self.notices),
         }
-
-
-def _details(one: DatasetReport) -> Iterable[str]:
-    for reason, number in one.dropped.most_common():
-        yield f"  dropped {number:,}: {reason}{_first(one.dropped_places.get(reason, []))}"
-    if (cuts := one.turns_dropped).samples:
-        what = f"{cuts.turns:,} later answers left out to fit cutoff_len"
-        yield f"  shortened {cuts.samples:,}: {what}{_first(cuts.places)}"
-    if (cuts := one.answers_cut).samples:
-        yield f"  cut {cuts.samples:,}: the end of the text does not fit cutoff_len{_first(cuts.places)}"
 
 
 def _first(places: list[str]) -> str:

@@ -1,54 +1,65 @@
-"""Token rows as text with marks."""
+"""Samples with marks, in colour and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-import pytest
-
-from tunesmith.cli.preview import Part, Row, coloured, marked, parts_of, rows_of
-from tunesmith.core.types import Encoded, Origin
-from tunesmith.data import TokenDataset
-
-WORDS = ["<s>", " Hi", " you", " Hello", "</s>"]
+from tunesmith.cli.preview import as_dict, coloured, head, marked, parts, summary, totals
+from tunesmith.core.types import Origin
+from tunesmith.data.preview import Piece, Preview, PreviewRow
+from tunesmith.data.report import DatasetReport
 
 
-def decode(ids: Sequence[int]) -> str:
-    """Like a SentencePiece decoder: the first blank of the whole is dropped."""
-    return "".join(WORDS[index] for index in ids).removeprefix(" ")
+def row(*pieces: tuple[str, bool], **changes) -> PreviewRow:
+    tokens = tuple(Piece(text, (index,), trained) for index, (text, trained) in enumerate(pieces))
+    trained = sum(piece.trained for piece in tokens)
+    return PreviewRow(
+        **{"number": 0, "origin": Origin("x.jsonl", 0, 1), "note": None} | changes,
+        pieces=tokens,
+        tokens=len(tokens),
+        trained=trained,
+    )
 
 
-def test_parts_join_to_the_decoded_whole() -> None:
-    parts = list(parts_of([1, 2, 3, 4, 1], [False, False, True, True, False], decode))
-    assert parts == [Part("Hi you", False), Part(" Hello</s>", True), Part(" Hi", False)]
+CHAT = row(("Hi", False), (" you", False), (" Hel", True), ("lo</s>", True), ("\n", False))
 
 
-def test_rows_carry_their_place_and_counts() -> None:
-    rows = [Encoded([1, 3, 4], [False, True, True], Origin("x.jsonl", 0, 1)), Encoded([3], [True], Origin("y.csv", 5))]
-    dataset = TokenDataset.from_encoded(rows)
-    first, second = rows_of(dataset, decode, start=0, count=10)
-    assert first.head == "row 0: x.jsonl:1, 3 tokens, 2 trained"
-    assert marked(first) == "Hi⟦ Hello</s>⟧"
-    assert second.number == 1
-    assert list(rows_of(dataset, decode, start=1, count=1)) == [second]
-    assert first.to_dict()["parts"] == [{"text": "Hi", "trained": False}, {"text": " Hello</s>", "trained": True}]
+def test_pieces_of_one_kind_are_one_part() -> None:
+    assert list(parts(CHAT)) == [("Hi you", False), (" Hello</s>", True), ("\n", False)]
+    assert marked(CHAT) == "Hi you⟦ Hello</s>⟧\n"
+
+
+def test_the_head_names_place_and_counts() -> None:
+    assert head(CHAT) == "row 0: x.jsonl:1, 5 tokens, 2 trained"
+    assert head(row(number=3, sample=1, samples=2)).startswith("row 3 (sample 1 of 2): ")
+    assert head(row(note="cut at cutoff_len")).endswith("\n  cut at cutoff_len")
 
 
 def test_colour_marks_the_same_characters() -> None:
-    row = Row(0, "x", 2, 1, (Part("[bold]Hi", False), Part(" Hello", True)))
-    text = coloured(row)
+    text = coloured(row(("[bold]Hi", False), (" Hello", True)))
     assert text.plain == "[bold]Hi Hello"
     (trained,) = [span for span in text.spans if "green" in str(span.style)]
     assert text.plain[trained.start : trained.end] == " Hello"
 
 
-def test_numpy_rows_become_plain_numbers() -> None:
-    dataset = TokenDataset.from_encoded([Encoded(np.array([1, 3]), np.array([False, True]))])
-    (row,) = rows_of(dataset, decode, 0, 1)
-    assert (type(row.tokens), type(row.trained)) == (int, int)
+def test_data_cannot_steer_the_terminal() -> None:
+    forged = row(("\x1b]0;title\x07\tkept\n\r\x9b1m\x7f", False))
+    assert marked(forged) == coloured(forged).plain == "␛]0;title␇\tkept\n␍\ufffd1m␡"
 
 
-@pytest.mark.parametrize("mask", [[True, True], [False, False]])
-def test_a_row_of_one_kind_is_one_part(mask: list[bool]) -> None:
-    assert list(parts_of([1, 2], mask, decode)) == [Part("Hi you", mask[0])]
+def test_counts_are_of_what_is_shown_and_kept() -> None:
+    report = DatasetReport("x", "train", rows=9)
+    report.drop("no answer", Origin("x.jsonl", 7, 8))
+    lost = row(("a", True), number=1, note="dropped: too long", dropped=True)
+    again = row(("b", True), sample=2, samples=2)
+    found = Preview([CHAT, again, lost], 8, [report], ["x: read as alpaca"])
+    assert totals(found.rows) == {"rows": 2, "samples": 2, "tokens": 6, "trained": 3}
+    assert summary(found, "auto") == [
+        "shown: 2 of 8 rows, 6 tokens, 3 trained",
+        "template: auto",
+        "x: 9 rows",
+        "  dropped 1: no answer (first: x.jsonl:8)",
+        "note: x: read as alpaca",
+    ]
+    plain = as_dict(found, "auto")
+    assert plain["shown"] == totals(found.rows)
+    assert plain["datasets"] == [{"name": "x", "use": "train", "rows": 9, "dropped": {"no answer": 1}}]
+    assert plain["rows"][0]["parts"][1] == {"text": " Hello</s>", "trained": True}

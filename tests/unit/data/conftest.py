@@ -25,6 +25,7 @@ class ByteRenderer:
 
     def __init__(self) -> None:
         self.statistics = Statistics()
+        self.notices: list[str] = []
         self.batches: list[int] = []
 
     def encode_chats(self, chats: Sequence[Chat]) -> list[list[Encoded]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tunesmith.config.data import DataConfig
 from tunesmith.config.template import TemplateConfig
+from tunesmith.core.errors import DataError
 from tunesmith.data import build_datasets
 from tunesmith.data.preview import preview, split_pieces
 from tunesmith.render import make_renderer
@@ -26,7 +29,9 @@ def real(tokenizer):
 
 def test_pieces_are_the_text_and_show_what_is_trained(write, real, tokenizer):
     name = write("x.jsonl", [{"instruction": "Say ü 🜂!", "output": "A cow lives in a 🜂 barn."}])
-    (row,) = preview(DataConfig(dataset=(name,)), real, tokenizer, stage="sft", rows=5)
+    found = preview(DataConfig(dataset=(name,)), real, tokenizer, stage="sft", rows=5)
+    (row,) = found.rows
+    assert found.notices[0].startswith("x.jsonl: read as alpaca")
     assert "".join(piece.text for piece in row.pieces) == (
         "<|im_start|>user\nSay ü 🜂!<|im_end|>\n<|im_start|>assistant\nA cow lives in a 🜂 barn.<|im_end|>\n"
     )
@@ -40,19 +45,75 @@ def test_pieces_are_the_text_and_show_what_is_trained(write, real, tokenizer):
 def test_preview_shows_the_rows_that_were_asked_for(write, renderer, tokenizer):
     name = write("x.jsonl", [{"instruction": "u", "output": letter} for letter in "abcde"])
     found = preview(DataConfig(dataset=(name,)), renderer, tokenizer, stage="sft", rows=2, start=3)
-    assert [str(row.origin) for row in found] == ["x.jsonl:4", "x.jsonl:5"]
-    assert preview(DataConfig(dataset=(name,)), renderer, tokenizer, stage="sft", rows=2, start=9) == []
+    assert [(row.number, str(row.origin)) for row in found.rows] == [(3, "x.jsonl:4"), (4, "x.jsonl:5")]
+    assert found.total == 5
+    assert renderer.batches == [2]  # and no other row was rendered
+    assert preview(DataConfig(dataset=(name,)), renderer, tokenizer, stage="sft", rows=2, start=9).rows == []
+
+
+def test_rows_go_on_over_datasets_and_evaluation_data_is_shown_where_there_is_no_other(write, renderer, tokenizer):
+    names = [write(f"{name}.jsonl", [{"instruction": "u", "output": name}] * 2) for name in "ab"]
+    found = preview(DataConfig(dataset=tuple(names)), renderer, tokenizer, stage="sft", rows=2, start=1)
+    assert [str(row.origin) for row in found.rows] == ["a.jsonl:2", "b.jsonl:1"]
+    found = preview(DataConfig(eval_dataset=tuple(names)), renderer, tokenizer, stage="sft", rows=9)
+    assert len(found.rows) == 4
 
 
 def test_preview_says_what_is_cut(write, renderer, tokenizer):
     name = write("x.jsonl", [{"instruction": "u" * size, "output": "a" * 5} for size in (1, 4, 20)])
-    found = preview(DataConfig(dataset=(name,), cutoff_len=8), renderer, tokenizer, stage="sft", rows=3)
+    found = preview(DataConfig(dataset=(name,), cutoff_len=8), renderer, tokenizer, stage="sft", rows=3).rows
     assert [row.note for row in found] == [
         None,
         "cut at cutoff_len: 3 tokens of the answer and its end are lost",
         "dropped: the prompt alone is longer than cutoff_len",
     ]
     assert [(row.tokens, row.trained, row.dropped) for row in found] == [(8, 6, False), (8, 3, False), (27, 6, True)]
+
+
+def test_bad_rows_are_told_wherever_they_are(write, renderer, tokenizer):
+    name = write("x.jsonl", [*[{"instruction": "u", "output": "a"}] * 8, {"instruction": "u", "output": 7}])
+    config = DataConfig(dataset=(name,))
+    with pytest.raises(DataError, match=r"x\.jsonl:9"):
+        preview(config, renderer, tokenizer, stage="sft", rows=1)
+    found = preview(replace(config, on_bad_row="skip"), renderer, tokenizer, stage="sft", rows=1)
+    assert (found.total, found.datasets[0].rows, found.datasets[0].dropped.total()) == (8, 9, 1)
+
+
+def test_a_shown_row_that_cannot_be_rendered(write, renderer, tokenizer):
+    name = write("x.jsonl", [{"instruction": text, "output": "a"} for text in ("one", "unrenderable", "two")])
+    config = DataConfig(dataset=(name,))
+    with pytest.raises(DataError, match="no such thing"):
+        preview(config, renderer, tokenizer, stage="sft", rows=3)
+    found = preview(replace(config, on_bad_row="skip"), renderer, tokenizer, stage="sft", rows=3).rows
+    assert [(row.number, row.note) for row in found] == [(0, None), (1, "dropped: no such thing"), (2, None)]
+
+
+def test_packed_text_is_shown_as_documents_and_said_so(write, renderer, tokenizer):
+    name = write("x.txt", "a first text\n\na second one\n")
+    found = preview(DataConfig(dataset=(name,), cutoff_len=4), renderer, tokenizer, stage="pt", rows=9)
+    assert all(row.note is None and row.tokens == row.trained > 4 for row in found.rows)
+    assert found.notices[-1] == "documents are shown; training packs them into blocks of 4 tokens"
+    config = DataConfig(dataset=(name,), cutoff_len=4, packing=False)
+    found = preview(config, renderer, tokenizer, stage="pt", rows=9)
+    assert all("cut at cutoff_len" in str(row.note) for row in found.rows)
+
+
+def test_a_split_chat_is_several_samples_of_one_row(write, renderer, tokenizer, monkeypatch):
+    monkeypatch.setattr(renderer, "encode_chats", lambda chats: [[renderer._chat(chat)] * 2 for chat in chats])
+    name = write("x.jsonl", [{"instruction": "u", "output": "a"}] * 2)
+    found = preview(DataConfig(dataset=(name,)), renderer, tokenizer, stage="sft", rows=2).rows
+    assert [(row.number, row.sample, row.samples) for row in found] == [(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 2)]
+
+
+def test_pieces_of_a_sentencepiece_tokenizer_keep_their_blanks():
+    """Its decoder drops the first blank of a whole; the pieces join to that whole all the same."""
+    words = ["<s>", " Hi", " you", " Hello", "</s>"]
+
+    def decode(ids):
+        return "".join(words[index] for index in ids).removeprefix(" ")
+
+    pieces = split_pieces([1, 2, 3, 4, 1], [False, False, True, True, False], decode)
+    assert [piece.text for piece in pieces] == ["Hi", " you", " Hello", "</s>", " Hi"]
 
 
 def test_pieces_keep_split_characters_together():
