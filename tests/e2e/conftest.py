@@ -40,6 +40,26 @@ def train(run_keys: dict[str, Any], torch_one_thread: None) -> Callable[..., Any
 
 
 @pytest.fixture
+def run(tiny_model: Path, tiny_data: Path, tmp_path: Path, torch_one_thread: None) -> Callable[..., Any]:
+    """`run(key=value, ...)`: a short LoRA run of the tiny model, 16 rows, 4 steps an epoch -> Result."""
+    import tunesmith
+
+    keys = {
+        "model_name_or_path": str(tiny_model),
+        "dataset": "new",
+        "dataset_dir": str(tiny_data),
+        "output_dir": str(tmp_path / "out"),
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 1,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+    }
+    return lambda **changes: tunesmith.train({**keys, **changes})
+
+
+@pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """`launch(ranks, keys)`: the same in `ranks` processes; returns the log's lines."""
     import json

@@ -10,28 +10,6 @@ import tunesmith
 from tunesmith.core.errors import ConfigError, DivergedError, MissingInputError, OutputError
 
 
-@pytest.fixture
-def run(tiny_model, tiny_data, tmp_path, torch_one_thread):
-    """A short LoRA run of the tiny model: 16 rows, 4 steps an epoch."""
-
-    def start(**changes):
-        keys = {
-            "model_name_or_path": str(tiny_model),
-            "dataset": "new",
-            "dataset_dir": str(tiny_data),
-            "output_dir": str(tmp_path / "out"),
-            "per_device_train_batch_size": 4,
-            "num_train_epochs": 1,
-            "learning_rate": 1e-3,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-        }
-        return tunesmith.train({**keys, **changes})
-
-    return start
-
-
 def split(result, name="train"):
     """A split's line of the data report."""
     report = json.loads((result.output_dir / "data_report.json").read_text())

@@ -208,6 +208,13 @@ def _one_number_type(config: RunConfig) -> Iterator[Problem]:
         yield _contradiction(config, "fp16_full_eval", what, "keep one of them")
 
 
+@_rule(_TRAIN, "pure_bf16", "upcast_layernorm")
+def _norms_in_float32_need_autocast(config: RunConfig) -> Iterator[Problem]:
+    if config.method.pure_bf16 and config.model.upcast_layernorm:
+        what = '"upcast_layernorm" gives float32 to layers that "pure_bf16" holds in bfloat16'
+        yield _contradiction(config, "upcast_layernorm", what, "bf16: true in place of pure_bf16, or remove the key")
+
+
 @_rule(_TRAIN, "logging_steps", "eval_steps", "save_steps")
 def _steps_are_whole(config: RunConfig) -> Iterator[Problem]:
     for name, strategy in (("logging", "logging"), ("eval", "eval"), ("save", "save")):

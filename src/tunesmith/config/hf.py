@@ -55,6 +55,7 @@ _LATER = {
 }
 _NEVER = {
     "label_names": "labels are made from the chat's structure: leave the key out",
+    "accelerator_config": "rows are dealt to the processes by a sampler of our own: leave the key out",
 }
 _IGNORED = {
     "average_tokens_across_devices": "the loss is always divided by the tokens of all devices",
@@ -69,13 +70,15 @@ _IGNORED = {
     "dataloader_in_order": "batches always come in order",
     "disable_tqdm": "runs have a progress display of their own",
     "include_num_input_tokens_seen": "tokens are always counted",
+    "local_rank": "the launcher tells each process its number",
+    "use_cache": "training keeps no cache, and the model's own value is saved",
     "length_column_name": "lengths are known without a column",
     "sortish_sampler": "use `train_sampling_strategy: group_by_length`",
 }
 # What the trainer does anyway, where that is not transformers' default: no reason for a warning.
 QUIET = {"remove_unused_columns": False, "logging_nan_inf_filter": False}
 _SECRET = {"hub_token"}
-_LATER_VALUES = {"train_sampling_strategy": ("batch_rebalance",)}
+_LATER_VALUES = {"train_sampling_strategy": ("batch_rebalance",), "debug": ("tpu_metrics_debug",)}
 _LEAST: dict[str, float] = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core import env
-from tunesmith.core.errors import ConfigError, Problem
+from tunesmith.core.errors import ConfigError, MachineError, Problem
 
 if TYPE_CHECKING:
     from transformers import Seq2SeqTrainingArguments
@@ -17,11 +17,11 @@ __all__ = ["training_arguments"]
 
 def training_arguments(config: RunConfig, plan: RunPlan) -> Seq2SeqTrainingArguments:
     """What the user asked for, under what the Trainer relies on. Raises ConfigError with transformers' own words
-    where it refuses a combination."""
+    where it refuses a combination, MachineError where a package to report to is missing."""
     from transformers import Seq2SeqTrainingArguments
 
     try:
-        return Seq2SeqTrainingArguments(**{**config.train.hf, **_relied_on(config, plan)})
+        arguments = Seq2SeqTrainingArguments(**{**config.train.hf, **_relied_on(config, plan)})
     except (ValueError, TypeError, ImportError) as error:  # TypeError: a key that this release does not have
         raise ConfigError(
             Problem(
@@ -31,6 +31,27 @@ def training_arguments(config: RunConfig, plan: RunPlan) -> Seq2SeqTrainingArgum
                 fix="change the key that the message names",
             )
         ) from error
+    _check_reporters(list(arguments.report_to or ()))
+    return arguments
+
+
+# Not in transformers' list of what is installed, though it may be.
+_UNLISTED = {"azure_ml", "flyte"}
+
+
+def _check_reporters(names: list[str]) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
+    installed = get_available_reporting_integrations()
+    if missing := [name for name in names if name not in installed and name not in _UNLISTED]:
+        raise MachineError(
+            Problem(
+                "E-TRAIN-011",
+                f"report_to names {', '.join(missing)}, which is not installed",
+                where="report_to",
+                fix=f"pip install {' '.join(missing)}, or report_to: none",
+            )
+        )
 
 
 def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
@@ -49,8 +70,9 @@ def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         env.set_default("TENSORBOARD_LOGGING_DIR", config.train.logging_dir)  # the only way that transformers has left
     if "report_to" not in hf:
         relied["report_to"] = "none"
-    if config.objective.early_stopping_steps and "metric_for_best_model" not in hf:
-        relied |= {"metric_for_best_model": "loss", "greater_is_better": False}
+    watched = config.objective.early_stopping_steps or hf.get("save_strategy") == "best"
+    if watched and "metric_for_best_model" not in hf:
+        relied["metric_for_best_model"] = "loss"
     if plan.world_size > 1 and "ddp_find_unused_parameters" not in hf:
         relied["ddp_find_unused_parameters"] = False
     return relied

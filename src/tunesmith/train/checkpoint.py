@@ -54,7 +54,7 @@ def find_resume(config: RunConfig) -> str | None:
                     fix=f"a folder with {STATE}; there is: {near}",
                 )
             )
-        return str(Path(wanted).expanduser())
+        return _resumable(Path(wanted).expanduser())
     found = checkpoints(output_dir)
     if wanted is True and not found:
         raise MissingInputError(
@@ -69,7 +69,7 @@ def find_resume(config: RunConfig) -> str | None:
         return None
     if found:
         get_logger().info("resuming from %s (overwrite_output_dir: true starts afresh)", found[-1])
-        return str(found[-1])
+        return _resumable(found[-1])
     if any((output_dir / name).exists() for name in _RESULTS):
         raise OutputError(
             Problem(
@@ -80,6 +80,13 @@ def find_resume(config: RunConfig) -> str | None:
             )
         )
     return None
+
+
+def _resumable(folder: Path) -> str:
+    """The folder as text; says so where a run cannot go on exactly (`save_only_model`)."""
+    if not any(folder.glob("optimizer*")):
+        get_logger().warning("%s holds no state of the optimizer and of chance: both start anew", folder)
+    return str(folder)
 
 
 def clear_previous(output_dir: Path) -> None:

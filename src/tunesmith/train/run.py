@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.log import get_logger
+from tunesmith.train.arguments import training_arguments
 from tunesmith.train.counting import Counting
 from tunesmith.train.plan import resolve_plan
 from tunesmith.train.results import Result, record_metrics, record_start
 
 if TYPE_CHECKING:
+    from transformers import Seq2SeqTrainingArguments
+
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.data import Datasets
     from tunesmith.objectives import Objective
@@ -37,6 +40,7 @@ def train(config: RunConfig) -> Result:
     plan = resolve_plan(config)
     for line in plan.lines():
         log.info(line)
+    arguments = training_arguments(config, plan)
     objective = OBJECTIVES.get(plan.stage)(config.objective)
     tokenizer = load_tokenizer(config.model)
     renderer = make_renderer(config.template, tokenizer)
@@ -44,7 +48,7 @@ def train(config: RunConfig) -> Result:
     record_start(config, plan, datasets.report)
     set_seed(plan.seed)
     model = _build_model(config, plan, tokenizer)
-    trainer = _build_trainer(config, plan, objective, model, tokenizer, datasets)
+    trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets)
     return _finish(config, plan, trainer, renderer, datasets)
 
 
@@ -77,18 +81,23 @@ def _build_model(config: RunConfig, plan: RunPlan, tokenizer: Any) -> Any:
 
 
 def _build_trainer(
-    config: RunConfig, plan: RunPlan, objective: Objective, model: Any, tokenizer: Any, datasets: Datasets
+    config: RunConfig,
+    plan: RunPlan,
+    arguments: Seq2SeqTrainingArguments,
+    objective: Objective,
+    model: Any,
+    tokenizer: Any,
+    datasets: Datasets,
 ) -> Trainer:
     from tunesmith.data.collate import PaddingCollator
     from tunesmith.models.tokenizer import pad_id_of
-    from tunesmith.train.arguments import training_arguments
     from tunesmith.train.callbacks import make_callbacks
     from tunesmith.train.trainer import Trainer
 
     evaluation = datasets.eval
     return Trainer(
         model=model,
-        args=training_arguments(config, plan),
+        args=arguments,
         objective=objective,
         collate=PaddingCollator(pad_id_of(tokenizer)),
         train_dataset=datasets.train,
@@ -112,6 +121,7 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
     if config.train.do_predict:
         from tunesmith.evaluate.predict import predict
 
+        trainer.prepare_evaluation()
         model = trainer.accelerator.unwrap_model(trainer.model)
         found = predict(
             model, trainer.processing_class, renderer, datasets.eval, config.generate, Path(plan.output_dir), plan.seed

@@ -5,13 +5,16 @@ What is overridden, and why:
     get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks
     compute_loss           sum over units, divided once by those units
     _get_grad_norm         a norm that is not finite stops the run before the optimizer steps
+    create_optimizer       a missing package or a contradiction is an error with a fix
     evaluation_loop        sums over true rows; transformers averages batch means and repeats rows on several ranks
+    evaluate               a metric to watch that no evaluation has is an error, not a late KeyError or a silence
     _track_num_input_tokens, log  tokens without padding, and tokens per second
     _save                  no pickled training_args.bin
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,7 @@ from torch import Tensor
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from tunesmith.core.errors import DivergedError, Problem
+from tunesmith.core.errors import DivergedError, MachineError, Problem, UsageError
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
     from transformers import TrainerCallback, TrainingArguments
 
-    from tunesmith.objectives import Objective
+    from tunesmith.objectives import LossOutput, Objective
 
 __all__ = ["Trainer"]
 
@@ -52,6 +55,7 @@ class Trainer(transformers.Trainer):
         callbacks: list[TrainerCallback] | None = None,
         order: str = "random",
     ) -> None:
+        use_cache = model.config.use_cache
         super().__init__(
             model=model,
             args=args,
@@ -62,6 +66,7 @@ class Trainer(transformers.Trainer):
             callbacks=callbacks,
         )
         assert self.args.n_gpu <= 1, "one process per device"
+        model.config.use_cache = use_cache  # training passes its own; the config is saved as it was
         self.remove_callback(PrinterCallback)
         self.objective = objective
         self.order = order
@@ -132,11 +137,28 @@ class Trainer(transformers.Trainer):
     ) -> Tensor:
         """Loss sum over the units of the step. DDP averages gradients over ranks: hence the factor."""
         assert not return_outputs, "evaluation has its own loop"
-        output = self.objective.compute(model, inputs)
+        output = self._computed(model, inputs)
         return output.loss_sum * self.args.world_size / num_items_in_batch
+
+    def _computed(self, model: Any, inputs: Any) -> LossOutput:
+        try:
+            return self.objective.compute(model, inputs)
+        except ValueError as error:
+            if "DebugUnderflowOverflow" not in str(error):  # of `debug: underflow_overflow`
+                raise
+            raise DivergedError(
+                Problem(
+                    "E-TRAIN-012",
+                    "a module computed inf or nan",
+                    where=f"step {self.state.global_step + 1}; the lines above show the modules up to that one",
+                    fix="look at the module's inputs and weights; lower learning_rate, or use bf16 instead of fp16",
+                )
+            ) from error
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self._scaler_can_give_way():
+            return norm
         if not torch.isfinite(torch.as_tensor(norm)).all():
             raise DivergedError(
                 Problem(
@@ -148,6 +170,29 @@ class Trainer(transformers.Trainer):
                 )
             )
         return norm
+
+    def _scaler_can_give_way(self) -> bool:
+        """fp16 scales the loss up to keep small gradients. Where that overflows, the scaler leaves the step out and
+        halves its factor: no divergence until there is nothing left to halve."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        return scaler is not None and scaler.get_scale() > 1
+
+    def create_optimizer(self, *arguments: Any) -> Any:
+        try:
+            return super().create_optimizer(*arguments)
+        except (ImportError, ValueError) as error:
+            kind, code = (
+                (MachineError, "E-TRAIN-010") if isinstance(error, ImportError) else (UsageError, "E-TRAIN-002")
+            )
+            raise kind(
+                Problem(
+                    code,
+                    "the optimizer cannot be made",
+                    where=f"optim: {getattr(self.args.optim, 'value', self.args.optim)}",
+                    got=str(error),
+                    fix="install the package, or leave optim out",
+                )
+            ) from error
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         """Counted in get_batch_samples, over all ranks and without padding."""
@@ -164,13 +209,16 @@ class Trainer(transformers.Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Loss and metrics as sums over all true rows of all ranks, divided once by the units."""
-        model = self._evaluation_model()
+        model = self.prepare_evaluation()
+        if (dtype := self._evaluation_dtype()) and not self.is_in_train:
+            model = model.to(dtype)
         model.eval()
+        self.callback_handler.eval_dataloader = dataloader
         sums: dict[str, Tensor] = {}
         for batch in dataloader:
             batch = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():
-                output = self.objective.compute(model, batch)
+                output = self._computed(model, batch)
             for name, value in {"loss": output.loss_sum, "units": output.units, **output.metrics}.items():
                 sums[name] = sums.get(name, 0) + value.double().cpu()
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
@@ -186,15 +234,35 @@ class Trainer(transformers.Trainer):
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         self._evaluated = (self.state.global_step, metrics)
+        if eval_dataset is None and self.is_in_train:
+            self._check_watched_metric(metrics)
         return metrics
+
+    def _check_watched_metric(self, metrics: dict[str, float]) -> None:
+        watched = self.args.metric_for_best_model
+        if watched and f"eval_{watched.removeprefix('eval_')}" not in metrics:
+            names = [name.removeprefix("eval_") for name in metrics if name.endswith(("loss", "accuracy"))]
+            raise UsageError(
+                Problem(
+                    "E-TRAIN-013",
+                    "the metric to watch is none of the evaluation's",
+                    where="metric_for_best_model",
+                    got=watched,
+                    fix=f"metric_for_best_model: {' or '.join(names)}",
+                )
+            )
+
+    def _evaluation_dtype(self) -> torch.dtype | None:
+        """What evaluation after training (never during it) converts the weights to."""
+        return torch.float16 if self.args.fp16_full_eval else torch.bfloat16 if self.args.bf16_full_eval else None
 
     def last_evaluation(self) -> dict[str, float] | None:
         """Metrics of the weights as they are now, if they were evaluated already."""
         step, metrics = self._evaluated
         unchanged = step == self.state.global_step and not self.args.load_best_model_at_end
-        return metrics if unchanged else None
+        return metrics if unchanged and self._evaluation_dtype() is None else None
 
-    def _evaluation_model(self) -> Any:
+    def prepare_evaluation(self) -> Any:
         """The model with autocast as in training. Without a training run before, it has to be prepared, once."""
         model = self._wrap_model(self.model, training=False)
         if model is self.model and not self.accelerator._models:
@@ -207,6 +275,8 @@ class Trainer(transformers.Trainer):
         if "loss" in logs:
             logs["tokens"] = self.state.num_input_tokens_seen
             logs["tokens_per_second"] = round(self._clock.rate(), 1)
+        if not math.isfinite(logs.get("grad_norm", 0.0)):  # a step that the scaler of fp16 left out
+            del logs["grad_norm"]
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
