@@ -1,0 +1,106 @@
+"""Every file of examples/ runs as it is written, for two steps, on the tiny model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunesmith
+from tunesmith import load_config
+from tunesmith.data.sources.local import read_path
+from tunesmith.train.results import Result
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
+USE_A_RESULT = {"predict", "chat", "export"}
+TRAINING = [name for name in NAMES if name not in USE_A_RESULT]
+
+
+@pytest.fixture
+def train(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch_one_thread: None
+) -> Callable[..., Result]:
+    """`train(name, key=value, ...)`: an example from the root of the checkout, as its README says."""
+    monkeypatch.chdir(ROOT)
+
+    def run(name: str, **changes: Any) -> Result:
+        here = {"model_name_or_path": str(tiny_model), "output_dir": str(tmp_path / name), "use_cpu": True}
+        return tunesmith.train(EXAMPLES / f"{name}.yaml", **{**here, "max_steps": 2, **changes})
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_has_an_effect(name: str) -> None:
+    config = load_config(EXAMPLES / f"{name}.yaml", verb=name if name in ("chat", "export") else "train")
+    assert config.warnings == ()
+    if name in TRAINING:
+        assert config.train.output_dir == f"saves/{name}"
+    else:
+        assert config.model.adapter_name_or_path == (load_config(EXAMPLES / "sft_lora.yaml").train.output_dir,)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_runs(train: Callable[..., Result], name: str) -> None:
+    result = train(name)
+    assert result.metrics["train_loss"] > 0
+    adapter = (result.output_dir / "adapter_model.safetensors").is_file()
+    assert adapter == ("lora" in name)
+    assert list(result.output_dir.glob("*.safetensors"))
+    report = json.loads((result.output_dir / "data_report.json").read_text(encoding="utf-8"))
+    assert report["total"]["dropped"] == 0
+
+
+def test_a_careful_run_evaluates_keeps_the_best_and_goes_on(train: Callable[..., Result]) -> None:
+    often = {"eval_steps": 1, "save_steps": 1}
+    first = train("sft_lora_careful", **often)
+    assert {"checkpoint-1", "checkpoint-2"} >= {path.name for path in first.output_dir.glob("checkpoint-*")} > set()
+    assert (first.output_dir / "training_loss.png").is_file()
+    again = train("sft_lora_careful", **often, max_steps=3)
+    assert str(again.plan.resume).endswith("checkpoint-2")
+    assert 0 <= again.metrics["eval_accuracy"] <= 1
+
+
+def test_what_was_trained_answers_talks_and_is_exported(
+    train: Callable[..., Result], tiny_model: Path, tmp_path: Path
+) -> None:
+    adapter = str(train("sft_lora").output_dir)
+    base = {"model_name_or_path": str(tiny_model), "adapter_name_or_path": adapter, "use_cpu": True}
+    predicted = train("predict", **base, max_samples=2, max_new_tokens=4)
+    lines = (predicted.output_dir / "generated_predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line).keys() for line in lines] == [{"prompt", "predict", "label"}] * 2
+    with tunesmith.chat(EXAMPLES / "chat.yaml", **base) as conversation:
+        assert isinstance(conversation.ask("Who are you?", max_new_tokens=3), str)
+    folder = tunesmith.export_model(EXAMPLES / "export.yaml", **base, export_dir=str(tmp_path / "merged"))
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_all_methods_that_exist_have_an_example_for_every_objective() -> None:
+    from tunesmith.methods import METHODS
+    from tunesmith.objectives import OBJECTIVES
+
+    assert {f"{objective}_{method}" for objective in OBJECTIVES for method in METHODS} <= set(NAMES)
+
+
+def test_the_table_names_every_file_with_its_command() -> None:
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    named = dict(re.findall(r"^\| \[(\w+)\.yaml\].*`tunesmith (\w+) examples/\1\.yaml` \|$", text, re.MULTILINE))
+    assert named == {name: name if name in ("chat", "export") else "train" for name in NAMES}
+    for name, verb in named.items():
+        assert f"#   tunesmith {verb} examples/{name}.yaml\n" in (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def test_the_table_of_data_tells_the_rows() -> None:
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    told = {file: int(rows) for file, rows in re.findall(r"^\| `\w+` \| \[(.+?)\].* (\d+) \|$", text, re.MULTILINE)}
+    registered = json.loads((EXAMPLES / "data" / "dataset_info.json").read_text(encoding="utf-8"))
+    assert set(told) == {entry["file_name"] for entry in registered.values()}
+    for file, rows in told.items():
+        found = [json.dumps(row.values) for row in read_path(EXAMPLES / "data" / file)]
+        assert (len(found), len(set(found))) == (rows, rows), file
