@@ -18,10 +18,13 @@ __all__ = ["training_arguments"]
 def training_arguments(config: RunConfig, plan: RunPlan) -> Seq2SeqTrainingArguments:
     """What the user asked for, under what the Trainer relies on. Raises ConfigError with transformers' own words
     where it refuses a combination, MachineError where a package to report to is missing."""
+    from accelerate.utils import TorchDynamoPlugin
     from transformers import Seq2SeqTrainingArguments
 
     try:
         arguments = Seq2SeqTrainingArguments(**{**config.train.hf, **_relied_on(config, plan)})
+        if arguments.torch_compile:  # checked much later otherwise
+            TorchDynamoPlugin(backend=arguments.torch_compile_backend, mode=arguments.torch_compile_mode)
     except (ValueError, TypeError, ImportError) as error:  # TypeError: a key that this release does not have
         raise ConfigError(
             Problem(
@@ -73,6 +76,8 @@ def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
     watched = config.objective.early_stopping_steps or hf.get("save_strategy") == "best"
     if watched and "metric_for_best_model" not in hf:
         relied["metric_for_best_model"] = "loss"
+    if plan.world_size == 1:
+        relied["ddp_backend"] = None  # accelerate looks for the other processes where it is given
     if plan.world_size > 1 and "ddp_find_unused_parameters" not in hf:
         relied["ddp_find_unused_parameters"] = False
     return relied

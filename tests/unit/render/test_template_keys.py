@@ -1,0 +1,100 @@
+"""Each key of the template section, from the config to the text and its mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesmith.config import load_config
+from tunesmith.core.types import Chat, Message
+from tunesmith.render import Renderer, make_renderer
+from tunesmith.render.spans import join_text
+
+THOUGHTS = Chat(
+    (
+        Message("user", "q1"),
+        Message("assistant", "a1", reasoning="t1"),
+        Message("user", "q2"),
+        Message("assistant", "a2", reasoning="t2"),
+    )
+)
+PLAIN = Chat(tuple(Message(message.role, message.content) for message in THOUGHTS.messages))
+EMPTY = "<think>\n\n</think>\n\n"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+def renderer(tokenizer: Any, template: str = "chatml", **keys: Any) -> Renderer:
+    return make_renderer(load_config({"template": template, **keys}, verb="show").template, tokenizer)
+
+
+def trained(renderer: Renderer, chat: Chat) -> list[str]:
+    """The trained text of each sample."""
+    return ["".join(span.text for span in spans if span.trained) for spans in renderer.samples(chat)]
+
+
+def test_train_on_prompt(tokenizer: Any) -> None:
+    assert trained(renderer(tokenizer), PLAIN) == ["a1<|im_end|>a2<|im_end|>"]
+    both = renderer(tokenizer, train_on_prompt=True)
+    assert trained(both, PLAIN) == [both.text(PLAIN)]
+    (encoded,) = both.encode_chats([PLAIN])[0]
+    assert all(encoded.trained)
+
+
+def test_mask_history(tokenizer: Any) -> None:
+    assert trained(renderer(tokenizer, mask_history=True), PLAIN) == ["a2<|im_end|>"]
+
+
+def test_default_system(tokenizer: Any) -> None:
+    start = "<|im_start|>system\n"
+    assert renderer(tokenizer, default_system="Be kind.").text(PLAIN).startswith(f"{start}Be kind.<|im_end|>\n")
+    own = Chat((Message("system", "Own."), *PLAIN.messages))
+    assert "Be kind." not in renderer(tokenizer, default_system="Be kind.").text(own)
+    assert renderer(tokenizer, "qwen").text(PLAIN).startswith(start), "this template has a default of its own"
+    assert renderer(tokenizer, "qwen", default_system="").text(PLAIN).startswith("<|im_start|>user\n")
+
+
+def test_enable_thinking(tokenizer: Any) -> None:
+    """true: the empty thought is learnt; false: it is given, and thoughts are left out; null: as the data has it."""
+    one = Chat(PLAIN.messages[:2])
+    for value, learnt in ((True, EMPTY + "a1<|im_end|>"), (False, "a1<|im_end|>"), (None, "a1<|im_end|>")):
+        assert trained(renderer(tokenizer, "qwen3", enable_thinking=value), one) == [learnt]
+    thought = Chat(THOUGHTS.messages[:2])
+    for value, learnt in ((True, "t1"), (None, "t1"), (False, None)):
+        (text,) = trained(renderer(tokenizer, "qwen3", enable_thinking=value), thought)
+        assert text == ("a1<|im_end|>" if learnt is None else "<think>\nt1\n</think>\n\na1<|im_end|>")
+    question = Chat(PLAIN.messages[:1])
+    for value, given in ((True, False), (False, True)):
+        opened = renderer(tokenizer, "qwen3", enable_thinking=value).text(question, open_reply=True)
+        assert opened.endswith(EMPTY) is given
+
+
+def test_preserve_thinking(tokenizer: Any) -> None:
+    """Thoughts of earlier turns stay in the text; left out, they go, and each reply is a sample of its own."""
+    last = "<think>\nt2\n</think>\n\na2<|im_end|>"
+    usual = renderer(tokenizer, "qwen3")
+    assert trained(usual, THOUGHTS) == ["<think>\nt1\n</think>\n\na1<|im_end|>", last]
+    assert "t1" not in join_text(usual.samples(THOUGHTS)[1])
+    keeps = renderer(tokenizer, "qwen3", preserve_thinking=True)
+    assert trained(keeps, THOUGHTS) == ["<think>\nt1\n</think>\n\na1<|im_end|>" + last]
+
+
+def test_preserve_thinking_in_the_models_own_template(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates that know the word (GLM 4.7, Qwen 3.5) are told."""
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+        "{% if m.reasoning_content and (loop.last or (preserve_thinking is defined and preserve_thinking)) %}"
+        "{{ '<think>\\n' + m.reasoning_content + '\\n</think>\\n\\n' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    monkeypatch.setattr(tokenizer, "chat_template", source)
+    assert "t1" not in renderer(tokenizer, "auto").text(THOUGHTS)
+    assert "t1" in renderer(tokenizer, "auto", preserve_thinking=True).text(THOUGHTS)

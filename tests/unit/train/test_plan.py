@@ -1,0 +1,116 @@
+"""Where a run computes and in which number type: what the keys ask for, and what the machine allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tunesmith
+from tunesmith.config import load_config
+from tunesmith.core.errors import ConfigError, MachineError
+from tunesmith.train.arguments import training_arguments
+from tunesmith.train.plan import resolve_plan
+
+KEYS = {"model_name_or_path": "m", "dataset": "d"}
+
+
+def plan(folder: Path, **keys: Any) -> Any:
+    return resolve_plan(load_config({**KEYS, "output_dir": str(folder), **keys}))
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that says it has one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("keys", "device"), [({}, "cuda:0"), ({"use_cpu": True}, "cpu"), ({"no_cuda": True}, "cpu")])
+def test_the_processor_is_used_on_request(tmp_path: Path, keys: dict[str, Any], device: str) -> None:
+    assert plan(tmp_path, **keys).device == device
+
+
+@pytest.mark.usefixtures("gpu")
+def test_fp16_loads_and_computes_in_float16(tmp_path: Path) -> None:
+    found = plan(tmp_path, fp16=True)
+    assert (found.dtype, found.autocast) == ("float16", "float16")
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_fp16_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(MachineError) as caught:
+        plan(tmp_path, fp16=True)
+    assert caught.value.code == "E-TRAIN-004"
+
+
+def test_a_gpu_without_bfloat16_is_told(tmp_path: Path, gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old")
+    with pytest.raises(MachineError) as caught:
+        plan(tmp_path, bf16=True)
+    assert caught.value.code == "E-TRAIN-005"
+
+
+def arguments(folder: Path, **keys: Any) -> Any:
+    config = load_config({**KEYS, "output_dir": str(folder), "use_cpu": True, **keys})
+    return training_arguments(config, resolve_plan(config))
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_tf32_is_switched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: bool) -> None:
+    switched = []
+    monkeypatch.setattr("transformers.training_args.is_torch_tf32_available", lambda: True)
+    monkeypatch.setattr("transformers.training_args.enable_tf32", switched.append)
+    arguments(tmp_path)
+    assert switched == []
+    arguments(tmp_path, tf32=value)
+    assert switched == [value]
+
+
+def test_tf32_where_there_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.training_args.is_torch_tf32_available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        arguments(tmp_path, tf32=True)
+    assert caught.value.code == "E-TRAIN-002"
+    assert "tf32" in str(caught.value)
+
+
+class Asked(Exception):
+    """Raised in place of setting up processes, with what was asked for."""
+
+
+def test_processes_talk_through_the_backend_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state(**settings: Any) -> Any:
+        raise Asked(settings["backend"])
+
+    arguments(tmp_path, ddp_backend="gloo")  # one process has nobody to talk to
+    monkeypatch.setattr("transformers.training_args.PartialState", state)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Asked, match="gloo"):
+        arguments(tmp_path, ddp_backend="gloo")
+    with pytest.raises(Asked, match="None"):
+        arguments(tmp_path)
+
+
+def test_what_transformers_refuses_is_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Model and data of this config do not exist."""
+    for name in ("ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_DYNAMO_MODE"):  # so that what transformers sets is taken back
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    keys = {**KEYS, "output_dir": str(tmp_path), "use_cpu": True}
+    with pytest.raises(ConfigError) as caught:
+        tunesmith.train(keys, torch_compile_backend="nonsense")
+    assert caught.value.code == "E-TRAIN-002"
+    assert "DynamoBackend" in str(caught.value)
