@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import MachineError, MissingInputError, Problem
@@ -14,7 +15,13 @@ from tunesmith.models.family import Family, family_of
 from tunesmith.models.locate import check_folder
 from tunesmith.models.machine import cpu_has_bf16
 from tunesmith.models.quiet import quiet_libraries
-from tunesmith.models.tokenizer import first_line, hub_arguments, load_tokenizer, refuse_foreign_code
+from tunesmith.models.tokenizer import (
+    first_line,
+    hub_arguments,
+    load_tokenizer,
+    refuse_foreign_code,
+    refuse_unreachable_hub,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +97,9 @@ def _build(config: ModelConfig, dtype: str, attention: str) -> PreTrainedModel:
             get_logger().info("train_from_scratch: random weights, nothing is read from %s but its shape", name)
             model = AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
         else:
-            model = AutoModelForCausalLM.from_pretrained(name, **arguments, **hub_arguments(config))
+            arguments |= {"output_loading_info": True, **hub_arguments(config)}
+            model, found = AutoModelForCausalLM.from_pretrained(name, **arguments)
+            _check_complete(found, name)
     if (chosen := getattr(model.config, "_attn_implementation", attention)) != attention:
         get_logger().info("attention: %s (this model has no %s)", chosen, attention)
     return model
@@ -104,26 +113,63 @@ def _explaining(config: ModelConfig) -> Iterator[None]:
         yield
     except ImportError as error:
         refuse_foreign_code(error, name)
-        raise MachineError(
-            Problem(
-                "E-MODEL-005",
-                "a package that this model or attention needs is missing",
-                where=f"model_name_or_path: {name}, flash_attn: {config.flash_attn}",
-                got=first_line(error),
-                fix="install it, or write flash_attn: auto",
-            )
-        ) from error
+        fix = "install it" + ("" if config.flash_attn == "auto" else ", or write flash_attn: auto")
+        what = "a package that this model or attention needs is missing"
+        where = f"model_name_or_path: {name}, flash_attn: {config.flash_attn}"
+        raise MachineError(Problem("E-MODEL-005", what, where, first_line(error), fix)) from error
     except (OSError, ValueError) as error:
         refuse_foreign_code(error, name)
+        refuse_unreachable_hub(error, name)
+        what, where = "the model cannot be loaded", f"model_name_or_path: {name}"
+        raise MissingInputError(Problem("E-MODEL-006", what, where, first_line(error), _advice(name))) from error
+    except Exception as error:
+        problem = _damage(error, name)
+        if problem is None:
+            raise
+        raise MissingInputError(problem) from error
+
+
+def _advice(name: str) -> str:
+    if any(Path(name).glob("*.gguf")):
+        return "GGUF files are for running a model, not for training it: get the repository it was made from"
+    return "check the name, the network and your access; a local folder needs config.json and safetensors"
+
+
+def _damage(error: Exception, name: str) -> Problem | None:
+    """What is wrong with the files, if that is what `error` says; it is told by the kinds of the libraries' errors."""
+    kind, text, where = type(error).__name__, str(error), f"model_name_or_path: {name}"
+    if kind == "SafetensorError":
+        fix = "get the model again; a file that was cut off is smaller than its source"
+        return Problem("E-MODEL-012", "a file of weights is damaged", where, first_line(error), fix)
+    if "ignore_mismatched_sizes" in text or "size mismatch" in text:
+        what = "the weights have other shapes than config.json says"
+        return Problem("E-MODEL-012", what, where, fix="use config.json and weights of one and the same model")
+    if kind == "UnpicklingError":
+        what = "the weights are in a pickle file that holds more than numbers; it was not read"
+        fix = "use a model with safetensors: reading such a file can run any program"
+        return Problem("E-MODEL-013", what, where, fix=fix)
+    if kind.startswith("StrictDataclass"):  # the config's values are checked by huggingface_hub
+        got = " ".join(text.split())
+        return Problem(
+            "E-MODEL-006", "config.json holds a value that cannot be", where, got, "mend it, or get it again"
+        )
+    return None
+
+
+def _check_complete(found: Mapping[str, Any], name: str) -> None:
+    """Weights that no file holds would be random, and the run would look like any other."""
+    if missing := sorted(found.get("missing_keys", ())):
         raise MissingInputError(
             Problem(
-                "E-MODEL-006",
-                "the model cannot be loaded",
+                "E-MODEL-011",
+                f"the files lack {len(missing):,} of the weights that config.json asks for",
                 where=f"model_name_or_path: {name}",
-                got=first_line(error),
-                fix="check the name, the network and your access; a local folder needs config.json and safetensors",
+                got=", ".join(missing[:3]),
+                fix="get the whole model again, or the config.json that belongs to it",
             )
-        ) from error
+        )
+    if unused := sorted(found.get("unexpected_keys", ())):
+        get_logger().warning("%s: %d weights of the files are not used: %s", name, len(unused), ", ".join(unused[:3]))
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: Any, name: str) -> None:

@@ -23,6 +23,9 @@ def check_folder(name: str, key: str, must_hold: str) -> Path | None:
     if not looks_local(name):
         return None
     folder = Path(name).expanduser()
+    if folder.is_file():
+        what, fix = "a model is a folder, and this is a file", f"name the folder that holds {must_hold}"
+        raise MissingInputError(Problem("E-MODEL-001", what, where=key, got=name, fix=fix))
     if not folder.is_dir():
         parent = folder.parent
         siblings = [str(parent / item.name) for item in parent.iterdir() if item.is_dir()] if parent.is_dir() else []

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.errors import MachineError, MissingInputError, Problem, UsageError
+from tunesmith.core.errors import MachineError, MissingInputError, Problem, UnavailableError, UsageError
 from tunesmith.models.locate import check_folder
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
 
-__all__ = ["first_line", "hub_arguments", "load_tokenizer", "pad_id_of", "refuse_foreign_code"]
+__all__ = [
+    "first_line",
+    "hub_arguments",
+    "load_tokenizer",
+    "pad_id_of",
+    "refuse_foreign_code",
+    "refuse_unreachable_hub",
+]
 
 
 def hub_arguments(config: ModelConfig) -> dict[str, Any]:
@@ -37,15 +44,16 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **hub_arguments(config))
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # a faulty tokenizer.json or config.json ends in errors of every kind
         refuse_foreign_code(error, name)
+        refuse_unreachable_hub(error, name)
         raise MissingInputError(
             Problem(
                 "E-MODEL-003",
                 "the tokenizer cannot be loaded",
                 where=f"model_name_or_path: {name}",
                 got=first_line(error),
-                fix="the folder or repository needs tokenizer.json (or what makes it) beside the weights",
+                fix="the folder or repository needs a whole tokenizer.json (or what makes it) beside the weights",
             )
         ) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -78,6 +86,19 @@ def refuse_foreign_code(error: Exception, name: str) -> None:
                 "this model brings Python code of its own, which is not run unasked",
                 where=f"model_name_or_path: {name}",
                 fix="read that code; if you trust it, write trust_remote_code: true",
+            )
+        ) from error
+
+
+def refuse_unreachable_hub(error: Exception, name: str) -> None:
+    """Raise UnavailableError if `error` says that nothing could be downloaded."""
+    if "couldn't connect to" in str(error):
+        raise UnavailableError(
+            Problem(
+                "E-MODEL-014",
+                "the model is neither a folder here nor in the cache, and the hub does not answer",
+                where=f"model_name_or_path: {name}",
+                fix="check the spelling and the network (HF_HUB_OFFLINE must be unset), or name a local folder",
             )
         ) from error
 
