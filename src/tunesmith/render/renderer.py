@@ -8,14 +8,15 @@ renderer.parse(text)                  # what the model wrote, as a message
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from tunesmith.core.errors import Problem
+from jinja2 import TemplateSyntaxError
+
+from tunesmith.core.collector import no_collection
+from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.types import Chat, Encoded, Message, Origin, Text
 from tunesmith.render.auto import AutoTemplate
 from tunesmith.render.control import ControlTokens
@@ -67,8 +68,9 @@ class Renderer:
         before = replace(self.statistics)
         encoded: list[list[Encoded]] = []
         wrong: dict[int, Problem] = {}
+        # Collecting garbage was measured at a third of the time: a batch makes hundreds of thousands of small lists.
         # One chunk is encoded (outside the interpreter's lock) while the next is rendered.
-        with _no_collection(), ThreadPoolExecutor(max_workers=1) as background:
+        with no_collection(), ThreadPoolExecutor(max_workers=1) as background:
             pending: Future[list[list[Encoded]]] | None = None
             for start in range(0, len(chats), _CHUNK):
                 rendered = self._render(chats, range(start, min(start + _CHUNK, len(chats))), wrong)
@@ -140,19 +142,6 @@ class Renderer:
         return parse_reply(text, self.template.thinking, self._stop_texts)
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Hold the cyclic garbage collector back: a batch makes hundreds of thousands of small lists and no cycles, and
-    walking them again and again was measured at a third of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | None = None) -> Renderer:
     """The renderer that a run asks for. `template` left out or "auto" is the model's own chat template if it has
     one, else the catalog's `fallback` (the model family's), else "default", which is said in `notices`.
@@ -203,7 +192,12 @@ def _own_templates(found: str | Mapping[str, str] | None) -> tuple[JinjaTemplate
     if "default" not in named:
         return None
     tools = named.get("tool_use")
-    return compile_template(named["default"]), compile_template(tools) if tools else None
+    try:
+        return compile_template(named["default"]), compile_template(tools) if tools else None
+    except TemplateSyntaxError as error:
+        fix = "get the model's chat template again, or name a template of the catalog"
+        what = "the model's chat template is not valid Jinja"
+        raise DataError(Problem("E-RENDER-013", what, f"line {error.lineno}", error.message, fix)) from error
 
 
 def _around_text(backend: Any, eos_id: int | None) -> tuple[list[int], list[int]]:

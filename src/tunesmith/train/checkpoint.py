@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import MissingInputError, OutputError, Problem
 from tunesmith.core.log import get_logger, is_main_process
+from tunesmith.train.whole import STATE, what_is_torn
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
 
 __all__ = ["STATE", "checkpoints", "clear_previous", "find_resume"]
 
-STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _RESULTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 _LOGS = ("trainer_log.jsonl", "trainer_state.json", "training_loss.png", "generated_predictions.jsonl")
@@ -35,7 +35,7 @@ def find_resume(config: RunConfig) -> str | None:
     """The checkpoint to go on from, or None for a fresh start.
 
     `resume_from_checkpoint: path` is taken at its word; `true`, or an output folder that holds checkpoints, means the
-    newest one. `overwrite_output_dir: true` starts afresh. Raises MissingInputError or OutputError.
+    newest whole one. `overwrite_output_dir: true` starts afresh. Raises MissingInputError or OutputError.
     """
     if not config.train.do_train:
         return None
@@ -54,6 +54,8 @@ def find_resume(config: RunConfig) -> str | None:
                     fix=f"a folder with {STATE}; there is: {near}",
                 )
             )
+        if torn := what_is_torn(Path(wanted).expanduser()):
+            raise MissingInputError(_torn(wanted, torn, checkpoints(output_dir)))
         return _resumable(Path(wanted).expanduser())
     found = checkpoints(output_dir)
     if wanted is True and not found:
@@ -68,8 +70,9 @@ def find_resume(config: RunConfig) -> str | None:
     if wanted is False or (config.train.overwrite_output_dir and wanted is not True):
         return None
     if found:
-        get_logger().info("resuming from %s (overwrite_output_dir: true starts afresh)", found[-1])
-        return _resumable(found[-1])
+        newest = _newest_whole(found)
+        get_logger().info("resuming from %s (overwrite_output_dir: true starts afresh)", newest)
+        return _resumable(newest)
     if any((output_dir / name).exists() for name in _RESULTS):
         raise OutputError(
             Problem(
@@ -80,6 +83,22 @@ def find_resume(config: RunConfig) -> str | None:
             )
         )
     return None
+
+
+def _newest_whole(found: list[Path]) -> Path:
+    """Torn checkpoints are passed over and named. Where all are torn, starting afresh would lose work unasked."""
+    for folder in reversed(found):
+        torn = what_is_torn(folder)
+        if torn is None:
+            return folder
+        get_logger().warning("%s is left out: %s (the run was stopped while it was written)", folder, torn)
+    raise MissingInputError(_torn(str(found[-1]), str(what_is_torn(found[-1])), []))
+
+
+def _torn(folder: str, torn: str, others: list[Path]) -> Problem:
+    whole = [str(other) for other in others if what_is_torn(other) is None]
+    fix = f"whole ones: {', '.join(whole)}" if whole else "overwrite_output_dir: true starts afresh"
+    return Problem("E-TRAIN-014", f"the checkpoint is not whole: {torn}", where=folder, fix=fix)
 
 
 def _resumable(folder: Path) -> str:

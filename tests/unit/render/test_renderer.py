@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tunesmith.config.template import TemplateConfig
-from tunesmith.core.errors import UsageError
+from tunesmith.core.errors import DataError, UsageError
 from tunesmith.core.types import Chat, Message, Origin, Text, ToolCall
 from tunesmith.render import Renderer, RenderError, Span, make_renderer
 from tunesmith.render.slot_files import load_slots, parse_slots, template_names
@@ -199,3 +199,10 @@ def test_a_template_with_mistakes_lists_them_all() -> None:
         "trim: must be true or false",
     ):
         assert words in told, words
+
+
+def test_a_chat_template_that_cannot_be_parsed_is_an_error_with_its_line(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for m in messages %}\n{{ m.content "
+    with pytest.raises(DataError, match="E-RENDER-013") as caught:
+        make_renderer(TemplateConfig(), tokenizer)
+    assert "line 2" in str(caught.value)
