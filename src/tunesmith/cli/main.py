@@ -6,12 +6,12 @@ Exit codes: 0, those of `tunesmith.core.errors`, 70 for a bug of ours, 130 after
 from __future__ import annotations
 
 import errno
-import gc
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 
 from tunesmith.core import env
+from tunesmith.core.collector import no_collection
 from tunesmith.core.errors import Problem, StorageError, TunesmithError
 
 __all__ = ["INTERRUPTED", "run"]
@@ -47,22 +47,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
-    with _no_collection() if not words or words[0] in _QUICK or words[0].startswith("-") else nullcontext():
+    # Without garbage collection importing is faster: by 20 ms of the 170 that `config check` computes.
+    with no_collection() if not words or words[0] in _QUICK or words[0].startswith("-") else nullcontext():
         from tunesmith.cli import app
 
         return app.invoke(words)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without garbage collection importing is faster: by 20 ms of the 170 that `config check` computes."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _take_debug(words: list[str]) -> tuple[list[str], bool]:

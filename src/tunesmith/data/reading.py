@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core.collector import no_collection
 from tunesmith.core.errors import DataError, MissingInputError, Problem, TunesmithError
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.core.types import Example
@@ -52,7 +53,8 @@ def load_datasets(
     problems: list[Problem] = []
     for (use, _name), spec in zip(wanted, specs, strict=True):
         try:
-            loaded.append(_read(spec, data, stage, use, seed))
+            with no_collection():  # every row becomes objects that stay: reading is more than twice as fast
+                loaded.append(_read(spec, data, stage, use, seed))
         except TunesmithError as error:
             problems += error.problems
     raise_for_bad_rows(loaded, data, problems)
