@@ -55,11 +55,17 @@ class Problem:
         if self.where:
             lines.append(f"  where: {self.where}")
         if self.got is not None:
-            got = self.got if len(self.got) <= _GOT_WIDTH else self.got[: _GOT_WIDTH - 3] + "..."
-            lines.append(f"  got:   {got}")
+            lines.append(f"  got:   {_on_one_line(self.got)}")
         if self.fix:
             lines.append(f"  fix:   {self.fix}")
         return "\n".join(lines)
+
+
+def _on_one_line(text: str) -> str:
+    """Input as it can be shown: short, and without line ends and what a terminal would obey."""
+    text = " ".join(text[: 4 * _GOT_WIDTH].split())
+    text = "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return text if len(text) <= _GOT_WIDTH else text[: _GOT_WIDTH - 3] + "..."
 
 
 class TunesmithError(Exception):

@@ -73,9 +73,11 @@ def _load_table(path: Path) -> dict[str, Any]:
         return {}
     try:
         table = json.loads(path.read_text("utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        place = f"{path}:{error.lineno}:{error.colno}" if isinstance(error, json.JSONDecodeError) else str(path)
-        raise DataError(Problem("E-DATA-003", f"not valid JSON: {error}", where=place)) from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        place, what = str(path), str(error)
+        if isinstance(error, json.JSONDecodeError):
+            place, what = f"{path}:{error.lineno}:{error.colno}", error.msg.lower()
+        raise DataError(Problem("E-DATA-003", f"not valid JSON: {what}", where=place)) from error
     if not isinstance(table, dict):
         raise DataError(Problem("E-DATA-021", "it must be an object: name -> entry", where=str(path)))
     return table
@@ -83,7 +85,7 @@ def _load_table(path: Path) -> dict[str, Any]:
 
 def _resolve_one(name: str, folder: Path, table: Mapping[str, Any]) -> DatasetSpec | list[Problem]:
     here, there = Path(name).expanduser(), folder / name
-    path = next((path for path in (here, there) if path.exists()), None)
+    path = next((path for path in (here, there) if path.exists() or path.is_symlink()), None)
     if name in table:
         spec = _entry(name, table[name], folder)
         if isinstance(spec, DatasetSpec) and path is not None and path.resolve() != spec.path.resolve():

@@ -13,7 +13,7 @@ from tunesmith.core.suggest import did_you_mean
 from tunesmith.core.types import Example
 from tunesmith.data.bad_rows import BadRows
 from tunesmith.data.dataset_info import DatasetSpec, resolve
-from tunesmith.data.detect import detect, snippet, unreadable
+from tunesmith.data.detect import MESSAGES, detect, snippet, unreadable
 from tunesmith.data.formats import FORMATS, Format
 from tunesmith.data.mix import sample
 from tunesmith.data.report import DatasetReport
@@ -155,6 +155,9 @@ def _absent_columns(spec: DatasetSpec, format_: Format | None, columns: Iterable
         fix = did_you_mean(column, names)
         if guess is not None and fix is None:
             fix = f"the entry in dataset_info.json may be meant like this: {snippet(spec.path.name, guess, stage)}"
+        elif fix is None and (chat := next((name for name in MESSAGES if name in names), None)):
+            kind = "openai" if chat == "messages" else "sharegpt"
+            fix = f'the column "{chat}" holds chats: write "formatting": "{kind}" into the entry in dataset_info.json'
         what = f'no row has the column "{column}" ({meaning})'
         problems.append(Problem("E-DATA-011", what, str(spec.path), f"columns: {', '.join(names)}", fix))
     return problems

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 from tunesmith.core.types import Origin
 
-__all__ = ["Broken", "Row", "RowError", "shorten"]
+__all__ = ["AGAIN", "Broken", "Row", "RowError", "shorten"]
+
+AGAIN = "write the file again, or take it out of dataset"
+"""What to do about a file that holds nothing."""
 
 
 class Row(NamedTuple):

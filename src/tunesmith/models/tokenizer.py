@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import MachineError, MissingInputError, Problem, UnavailableError, UsageError
 from tunesmith.models.locate import check_folder
+from tunesmith.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
@@ -42,6 +43,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
     from transformers import AutoTokenizer
 
+    quiet_libraries()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **hub_arguments(config))
     except Exception as error:  # a faulty tokenizer.json or config.json ends in errors of every kind
@@ -104,6 +106,6 @@ def refuse_unreachable_hub(error: Exception, name: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, or its kind if it says nothing."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    """What an error says first, or its kind if it says nothing. `Faulty field:` goes on in the next line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]

@@ -62,6 +62,19 @@ FILES = {
     "rows under a key": ("x.json", b'{"data": [{"a": 1}]}', "E-DATA-007", "jq .data x.json"),
     "a number": ("x.json", b"3", "E-DATA-007", "x.json:1"),
     "not a row": ("x.json", b"[\n1\n]", "E-DATA-008", "x.json:2"),
+    "lists under two keys": (
+        "x.json",
+        b'{"train": [{"a": 1}], "test": [{"a": 1}]}',
+        "E-DATA-007",
+        'under "train" and "test"',
+    ),
+    "a number of thousands of digits": (
+        "x.jsonl",
+        b'{"instruction": "a", "output": "b", "n": ' + b"9" * 5000 + b"}",
+        "E-DATA-003",
+        "thousands of digits",
+    ),
+    "the same in a list": ("x.json", b'[\n{"n": ' + b"9" * 5000 + b"}]", "E-DATA-003", "x.json:2"),
     "not parquet": ("x.parquet", b"PAR1 is not enough", "E-DATA-009", "Parquet"),
     "not arrow": ("x.arrow", b"ARROW1 is not enough", "E-DATA-009", "Arrow"),
     "ragged": ("x.csv", b"instruction,output\na,b\na\n", "E-DATA-010", "x.csv:3"),
@@ -145,6 +158,41 @@ def test_a_row_that_cannot_be_used(case, write, renderer):
     assert f"error[{code}]" in message
     assert said in message
     assert "x.jsonl" in message
+
+
+def test_damaged_pages_of_a_parquet_file(write, renderer, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    name = write("x.parquet", b"")
+    parquet.write_table(pyarrow.Table.from_pylist([row(instruction=f"a {i}") for i in range(50)]), name)
+    data = (tmp_path / name).read_bytes()
+    write(name, data[:20] + bytes(byte ^ 0xFF for byte in data[20:60]) + data[60:])
+    message = fail(renderer, name)
+    assert "error[E-DATA-009]" in message
+    assert "x.parquet" in message
+
+
+def test_a_link_to_nothing(write, renderer, tmp_path):
+    (tmp_path / "x.jsonl").symlink_to("nowhere")
+    message = fail(renderer, "x.jsonl")
+    assert "error[E-DATA-025]" in message
+    assert "nowhere" in message
+
+
+def test_chats_that_are_declared_as_alpaca(write, renderer):
+    write("data/x.jsonl", [chat(("human", "a"), ("gpt", "b"))])
+    write("data/dataset_info.json", {"d": {"file_name": "x.jsonl", "formatting": "alpaca"}})
+    message = fail(renderer, "d")
+    assert "error[E-DATA-011]" in message
+    assert '"formatting": "sharegpt"' in message
+
+
+def test_a_terminal_obeys_nothing_that_stands_in_the_data(write, renderer):
+    message = fail(renderer, write("x.csv", b"instruction,output\n\x1b[31mcaf\xe9\x00,\x9b2J\n"))
+    (got,) = [line for line in message.splitlines() if line.startswith("  got:")]
+    assert "caf" in got
+    assert got.isprintable()
 
 
 def test_all_faults_of_all_datasets_are_told_at_once(write, renderer):

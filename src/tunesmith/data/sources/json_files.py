@@ -11,13 +11,15 @@ from typing import Any
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.types import Origin
-from tunesmith.data.rows import Broken, Row, shorten
+from tunesmith.data.rows import AGAIN, Broken, Row, shorten
 from tunesmith.data.sources.decode import BOM, decode, read_text
 
 __all__ = ["read_json", "read_jsonl"]
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
+_TOO_DEEP = "the JSON is nested too deeply"
+_TOO_LONG = "the JSON holds a number of thousands of digits"
 _NOT_AN_OBJECT = "the row is not a JSON object"
 
 
@@ -31,7 +33,7 @@ def read_json(path: Path) -> Iterator[Row]:
     if text.startswith("[", start):
         return _array(text, start + 1, path)
     if start == len(text):
-        raise DataError(Problem("E-DATA-001", "the file holds only blanks", where=str(path)))
+        raise DataError(Problem("E-DATA-001", "the file holds only blanks", str(path), fix=AGAIN))
     return _values(text, start, path)
 
 
@@ -43,7 +45,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
             if first.strip():
                 break
         else:
-            raise DataError(Problem("E-DATA-001", "the file holds only blank lines", where=str(path)))
+            raise DataError(Problem("E-DATA-001", "the file holds only blank lines", str(path), fix=AGAIN))
         if first.removeprefix(BOM).lstrip().startswith(b"["):
             yield from read_json(path)
             return
@@ -62,7 +64,9 @@ def _line(line: str, origin: Origin) -> Row:
         reason = "the line is not valid JSON"
         return Row(Broken("E-DATA-003", reason, f"{error.msg} at column {error.colno}: {shorten(line, 40)}"), origin)
     except RecursionError:
-        return Row(Broken("E-DATA-003", "the JSON is nested too deeply", shorten(line, 40)), origin)
+        return Row(Broken("E-DATA-003", _TOO_DEEP, shorten(line, 40)), origin)
+    except ValueError:  # Python refuses whole numbers of more than 4,300 digits
+        return Row(Broken("E-DATA-003", _TOO_LONG, shorten(line, 40)), origin)
     return _row(value, origin)
 
 
@@ -79,13 +83,13 @@ def _array(text: str, position: int, path: Path) -> Iterator[Row]:
     last = 0 if "\n" in text else 1  # the line of the row before; rows that share a line are told by their number
     position = skip(text, position).end()  # type: ignore[union-attr]
     if text.startswith("]", position):
-        raise DataError(Problem("E-DATA-002", "the list of rows is empty", where=name))
+        raise DataError(Problem("E-DATA-002", "the list of rows is empty", name, fix=AGAIN))
     while True:
         line += text.count("\n", counted, position)
         counted = position
         try:
             value, position = scan(text, position)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(_syntax(text, error, position, path)) from None
         yield _row(value, Origin(name, row, line if line > last else None))
         last = line
@@ -107,7 +111,7 @@ def _values(text: str, start: int, path: Path) -> Iterator[Row]:
     """A file that is not an array: JSON lines, one object that holds the rows (an error), or pretty-printed objects."""
     try:
         first, end = _DECODER.raw_decode(text, start)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         first_line = text[start:].split("\n", 1)[0]
         if first_line.rstrip().endswith("}"):  # JSON lines with a broken first line: all lines are reported
             yield from read_jsonl(path)
@@ -123,12 +127,13 @@ def _values(text: str, start: int, path: Path) -> Iterator[Row]:
 
 def _only(value: Any, path: Path, line: int) -> Row:
     lists = [key for key, inner in value.items() if _rows(inner)] if isinstance(value, dict) else []
-    if not isinstance(value, dict) or (len(lists) == 1 and lists[0] not in ("messages", "conversations", "tools")):
-        where = f'under "{lists[0]}"' if lists else ""
+    if not isinstance(value, dict) or (lists and not set(lists) & {"messages", "conversations", "tools"}):
+        where = " and ".join(f'"{key}"' for key in lists)
         raise DataError(
             Problem(
                 "E-DATA-007",
-                "the file holds one JSON value, not a list of rows" + (f"; rows were found {where}" if lists else ""),
+                "the file holds one JSON value, not a list of rows"
+                + (f"; rows were found under {where}" if lists else ""),
                 where=f"{path}:{line}",
                 fix=f"keep only the list, for example: jq .{lists[0]} {path.name} > rows.json" if lists else None,
             )
@@ -148,18 +153,19 @@ def _sequence(text: str, position: int, path: Path) -> Iterator[Row]:
         counted = position
         try:
             value, position = _DECODER.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(_syntax(text, error, position, path)) from None
         yield _row(value, Origin(str(path), row, line))
         row += 1
         position = _BLANK.match(text, position).end()  # type: ignore[union-attr]
 
 
-def _syntax(text: str, error: json.JSONDecodeError | RecursionError, begin: int, path: Path) -> Problem:
+def _syntax(text: str, error: ValueError | RecursionError, begin: int, path: Path) -> Problem:
     """The problem for a file that is not JSON; `begin` is where the row or the missing sign should have begun."""
-    if isinstance(error, RecursionError):
+    if not isinstance(error, json.JSONDecodeError):
         line = text.count("\n", 0, begin) + 1
-        return Problem("E-DATA-003", "the JSON is nested too deeply", where=f"{path}:{line}")
+        what = _TOO_DEEP if isinstance(error, RecursionError) else _TOO_LONG
+        return Problem("E-DATA-003", what, where=f"{path}:{line}")
     cut = _BLANK.match(text, error.pos).end() == len(text) or error.msg.startswith("Unterminated string")  # type: ignore[union-attr]
     what = f"not valid JSON: {error.msg[0].lower()}{error.msg[1:]}"
     if cut:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith.core.errors import DataError, MissingInputError, Problem
 from tunesmith.core.suggest import did_you_mean
-from tunesmith.data.rows import Row
+from tunesmith.data.rows import AGAIN, Row
 from tunesmith.data.sources import SOURCES
 
 __all__ = ["list_files", "read_path"]
@@ -40,7 +40,9 @@ def list_files(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.exists():
             if path.is_symlink():
-                raise DataError(Problem("E-DATA-025", "the link points to nothing", where=str(path)))
+                raise DataError(
+                    Problem("E-DATA-025", "the link points to nothing", str(path), fix=f"its goal: {path.readlink()}")
+                )
             raise MissingInputError(_missing(path))
         if _kind(path) is None:
             raise DataError(
@@ -54,7 +56,9 @@ def list_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and not file.is_dir())
     if not files:
-        raise DataError(Problem("E-DATA-002", "the folder holds no files", where=str(path)))
+        raise DataError(
+            Problem("E-DATA-002", "the folder holds no files", str(path), fix="name the folder with the files")
+        )
     by_kind: dict[str | None, list[str]] = {}
     for file in files:
         by_kind.setdefault(_kind(file), []).append(file.name)
@@ -90,7 +94,7 @@ def _missing(path: Path) -> Problem:
 def _check_readable(file: Path) -> None:
     """Raises before the format's reader can block on a pipe or misread a packed file."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise DataError(Problem("E-DATA-025", "not a regular file", where=str(file)))
+        raise DataError(Problem("E-DATA-025", "not a regular file", str(file), fix="write the rows to a file first"))
     try:
         with file.open("rb") as handle:
             head = handle.read(8)
@@ -101,7 +105,7 @@ def _check_readable(file: Path) -> None:
             )
         ) from error
     if not head:
-        raise DataError(Problem("E-DATA-001", "the file is empty", where=str(file)))
+        raise DataError(Problem("E-DATA-001", "the file is empty", str(file), fix=AGAIN))
     for magic, (name, command) in PACKED.items():
         if head.startswith(magic):
             raise DataError(

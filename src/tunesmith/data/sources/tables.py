@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.types import Origin
-from tunesmith.data.rows import Broken, Row, shorten
+from tunesmith.data.rows import AGAIN, Broken, Row, shorten
 from tunesmith.data.sources.decode import read_text
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _delimited(path: Path, delimiter: str) -> Iterator[Row]:
     try:
         header = next(reader, None)
         if header is None:
-            raise DataError(Problem("E-DATA-002", "the table holds no rows", where=str(path)))
+            raise DataError(Problem("E-DATA-002", "the table holds no rows", str(path), fix=AGAIN))
         _check_header(header, path)
         row, line = 0, reader.line_num + 1
         for fields in reader:
@@ -49,7 +49,7 @@ def _delimited(path: Path, delimiter: str) -> Iterator[Row]:
         fix = 'inside a quoted field a quote is written twice: ""'
         raise DataError(Problem("E-DATA-010", f"not a valid table: {error}", f"{path}:{line}", fix=fix)) from error
     if row == 0:
-        raise DataError(Problem("E-DATA-002", "the table holds a header and no rows", where=str(path)))
+        raise DataError(Problem("E-DATA-002", "the table holds a header and no rows", str(path), fix=AGAIN))
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -84,7 +84,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
     try:
         with parquet.ParquetFile(path) as file:
             yield from _batches(file.iter_batches(batch_size=_BATCH), path)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:  # damaged pages are plain OSErrors
         raise DataError(_unreadable(path, "Parquet", error)) from error
 
 
@@ -103,7 +103,7 @@ def read_arrow(path: Path) -> Iterator[Row]:
             else:
                 batches = iter(ipc.open_stream(source))
             yield from _batches(batches, path)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:  # damaged pages are plain OSErrors
         raise DataError(_unreadable(path, "Arrow", error)) from error
 
 
@@ -115,7 +115,7 @@ def _batches(batches: Iterator[pyarrow.RecordBatch], path: Path) -> Iterator[Row
                 yield Row(values, Origin(name, row))
                 row += 1
     if row == 0:
-        raise DataError(Problem("E-DATA-002", "the table holds no rows", where=name))
+        raise DataError(Problem("E-DATA-002", "the table holds no rows", name, fix=AGAIN))
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> Problem:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.types import Origin
-from tunesmith.data.rows import Row
+from tunesmith.data.rows import AGAIN, Row
 from tunesmith.data.sources.decode import BOM, decode
 
 __all__ = ["read_txt"]
@@ -22,4 +22,4 @@ def read_txt(path: Path) -> Iterator[Row]:
                 yield Row({"text": line}, Origin(str(path), row, number))
                 row += 1
     if row == 0:
-        raise DataError(Problem("E-DATA-001", "the file holds only blank lines", where=str(path)))
+        raise DataError(Problem("E-DATA-001", "the file holds only blank lines", str(path), fix=AGAIN))
