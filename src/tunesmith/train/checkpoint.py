@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from tunesmith.train.whole import STATE, what_is_torn
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
 
-__all__ = ["STATE", "checkpoints", "clear_previous", "find_resume"]
+__all__ = ["STATE", "check_writable", "checkpoints", "clear_previous", "find_resume"]
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _RESULTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
@@ -121,12 +122,20 @@ def clear_previous(output_dir: Path) -> None:
             for name in _LOGS:
                 (output_dir / name).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(
-            Problem(
-                "E-TRAIN-009",
-                "the output folder cannot be written to",
-                where=f"output_dir: {output_dir}",
-                got=error.strerror,
-                fix="choose another output_dir",
-            )
-        ) from error
+        raise _not_writable(output_dir, error.strerror) from error
+
+
+def check_writable(output_dir: Path) -> None:
+    """Raises OutputError where the folder could not be made, before hours go into the data. Makes nothing."""
+    there = next(folder for folder in (output_dir.absolute(), *output_dir.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise _not_writable(output_dir, f"{there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _not_writable(output_dir, f"no permission to write to {there}")
+
+
+def _not_writable(output_dir: Path, reason: str | None) -> OutputError:
+    what = "the output folder cannot be written to"
+    return OutputError(
+        Problem("E-TRAIN-009", what, f"output_dir: {output_dir}", got=reason, fix="choose another output_dir")
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.log import get_logger
 from tunesmith.train.arguments import training_arguments
+from tunesmith.train.checkpoint import check_writable
 from tunesmith.train.counting import Counting
 from tunesmith.train.plan import resolve_plan
 from tunesmith.train.results import Result, record_metrics, record_start
@@ -38,6 +39,7 @@ def train(config: RunConfig) -> Result:
     for warning in config.warnings:
         log.warning(warning)
     plan = resolve_plan(config)
+    check_writable(Path(plan.output_dir))
     for line in plan.lines():
         log.info(line)
     arguments = training_arguments(config, plan)

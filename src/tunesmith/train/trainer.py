@@ -160,16 +160,24 @@ class Trainer(transformers.Trainer):
         if self._scaler_can_give_way():
             return norm
         if not torch.isfinite(torch.as_tensor(norm)).all():
-            raise DivergedError(
-                Problem(
-                    "E-TRAIN-003",
-                    "the gradient is not finite: training has diverged",
-                    where=f"step {self.state.global_step + 1}; the weights are still those of the step before",
-                    got=f"gradient norm {float(norm)}",
-                    fix="lower learning_rate, add warmup_steps, or use bf16 instead of fp16",
-                )
-            )
+            raise DivergedError(self._diverged(float(norm)))
         return norm
+
+    def _diverged(self, norm: float) -> Problem:
+        """Weights that were never finite are another matter than a learning rate that is too high."""
+        step = self.state.global_step + 1
+        parameters = self.model.named_parameters()
+        broken = next((name for name, weight in parameters if not torch.isfinite(weight).all()), None)
+        if step == 1 and broken is not None:
+            what = "the model came with weights that are not finite"
+            return Problem("E-TRAIN-015", what, f"weight {broken}", fix="get the model again, or use an earlier one")
+        return Problem(
+            "E-TRAIN-003",
+            "the gradient is not finite: training has diverged",
+            where=f"step {step}; the weights are still those of the step before",
+            got=f"gradient norm {norm}",
+            fix="lower learning_rate, add warmup_steps, or use bf16 instead of fp16",
+        )
 
     def _scaler_can_give_way(self) -> bool:
         """fp16 scales the loss up to keep small gradients. Where that overflows, the scaler leaves the step out and
@@ -180,17 +188,16 @@ class Trainer(transformers.Trainer):
     def create_optimizer(self, *arguments: Any) -> Any:
         try:
             return super().create_optimizer(*arguments)
-        except (ImportError, ValueError) as error:
-            kind, code = (
-                (MachineError, "E-TRAIN-010") if isinstance(error, ImportError) else (UsageError, "E-TRAIN-002")
-            )
+        except (ImportError, ValueError, TypeError, NotImplementedError) as error:
+            missing = isinstance(error, ImportError)
+            kind = MachineError if missing else UsageError
             raise kind(
                 Problem(
-                    code,
+                    "E-TRAIN-010" if missing else "E-TRAIN-002",
                     "the optimizer cannot be made",
                     where=f"optim: {getattr(self.args.optim, 'value', self.args.optim)}",
                     got=str(error),
-                    fix="install the package, or leave optim out",
+                    fix="install the package, or leave optim out" if missing else "change the key that is named",
                 )
             ) from error
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import tunesmith
-from tunesmith.core.errors import MissingInputError
-from tunesmith.train.checkpoint import find_resume
+from tunesmith.core.errors import MissingInputError, OutputError
+from tunesmith.train.checkpoint import check_writable, find_resume
 from tunesmith.train.whole import what_is_torn
 
 
@@ -77,3 +77,12 @@ def test_where_all_are_torn_nothing_starts_afresh_unasked(tmp_path: Path) -> Non
         resume(tmp_path)
     assert caught.value.code == "E-TRAIN-014"
     assert resume(tmp_path, overwrite_output_dir=True) is None
+
+
+def test_an_output_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OutputError, match="is a file"):
+            check_writable(folder)
