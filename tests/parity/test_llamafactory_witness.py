@@ -1,0 +1,114 @@
+"""Templates of the catalog whose witness is LlamaFactory: the same names, the same text, the same stop words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tunesmith.core.types import Chat, Message
+from tunesmith.render.slot_files import load_slots, template_names
+from tunesmith.render.slots import SlotTemplate
+from tunesmith.render.spans import join_text
+
+BOS, EOS = "{BOS}", "{EOS}"
+
+# Names whose YAML is still to come; their witness is an official template.
+TO_COME = {
+    *("cohere", "deepseek3", "deepseekr1", "falcon", "gemma2", "gemma3", "gemma4", "gemma4n", "glm4_5v", "glm4_7"),
+    *("glm4_moe", "gpt_oss", "granite3", "granite4", "lfm2", "llama2", "mimo_vl", "minimax1", "minimax2", "ministral"),
+    *("ministral3", "mistral_small", "openchat", "phi", "phi_small", "qwen2_vl", "qwen3_5", "qwen3_5_nothink"),
+    *("qwen3_6", "qwen3_vl", "qwen3_vl_nothink", "seed_oss", "solar", "vicuna", "zephyr"),
+    # No stop token in their text (LlamaFactory's efficient_eos)
+    *("aeva", "bailing", "breeze", "chatglm3", "fewshot", "glm4", "glm4v", "glm_ocr", "glmz1", "hy_dense_1_8b"),
+    *("hy_dense_7b", "index", "openchat-3.6", "yi_vl"),
+}
+
+# Stop words of LlamaFactory that do not end a reply here, and why.
+NO_STOP = {
+    "chatml": {"<|im_start|>"},  # opens a message; no model writes it to end a reply
+    "chatml_de": {"<|im_start|>"},
+}
+
+
+def _own_keys(name: str) -> dict[str, Any]:
+    """What the template's own file says, without what it takes from others."""
+    text = files("tunesmith").joinpath("catalog", "templates", f"{name}.yaml").read_text(encoding="utf-8")
+    keys: dict[str, Any] = yaml.safe_load(text)
+    return keys
+
+
+WITNESSED = [name for name in template_names() if "llamafactory" in str(_own_keys(name).get("verified")).lower()]
+
+
+@pytest.fixture(scope="module")
+def witness(assets: Path) -> dict[str, Any]:
+    """`cases`: the chats; `texts[template][case]`: their text; `facts[template]`: stop words, default system..."""
+    found = json.loads((assets / "templates" / "rendered_by_llamafactory.json").read_text(encoding="utf-8"))
+    texts: dict[str, dict[str, str]] = {}
+    for row in found["rendered"]:
+        texts.setdefault(row["template"], {})[row["case"]] = "".join(row["turns"])
+    facts = {row["template"]: row for row in found["templates"]}
+    return {"cases": found["cases"], "texts": texts, "facts": facts}
+
+
+def _chat(case: dict[str, Any]) -> Chat:
+    system = [Message("system", case["system"])] if case["system"] else []
+    return Chat((*system, *(Message(message["role"], message["content"]) for message in case["messages"])))
+
+
+@pytest.mark.parametrize("case", ["one_turn", "system", "two_turns", "two_turns_system"])
+@pytest.mark.parametrize("name", WITNESSED)
+def test_text_equals_llamafactory(name: str, case: str, witness: dict[str, Any], settings: Callable[..., Any]) -> None:
+    template = SlotTemplate(load_slots(name), settings(), BOS, EOS)
+    got = join_text(template.prompt(_chat(witness["cases"][case]), False))
+    if name == "empty":  # its one deviation: a reply ends with the end-of-text token
+        got = got.replace(EOS, "")
+    assert got == witness["texts"][name][case]
+
+
+@pytest.mark.parametrize("name", WITNESSED)
+def test_stop_words_are_those_of_llamafactory(name: str, witness: dict[str, Any], settings: Callable[..., Any]) -> None:
+    stops = SlotTemplate(load_slots(name), settings(), BOS, EOS).stops
+    wanted = set(witness["facts"][name]["stop_words"]) - NO_STOP.get(name, set())
+    assert wanted <= set(stops)
+
+
+@pytest.mark.parametrize("name", WITNESSED)
+def test_thoughts_stand_between_llamafactorys_words(
+    name: str, witness: dict[str, Any], settings: Callable[..., Any]
+) -> None:
+    thinking = load_slots(name).thinking
+    assert [thinking.open, thinking.close] == witness["facts"][name]["thought_words"]
+
+
+def test_every_name_of_llamafactory_is_in_the_catalog(witness: dict[str, Any]) -> None:
+    names = set(witness["texts"])
+    assert len(names) == 124
+    assert names - set(template_names()) == TO_COME
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_a_template_of_the_catalog_is_whole(name: str, settings: Callable[..., Any]) -> None:
+    own = _own_keys(name)
+    assert "verified" in own, "each file names its own witness"
+    assert own.get("extends", name) in template_names()
+    template = SlotTemplate(load_slots(name), settings(), BOS, EOS)
+    asked, answered = Message("user", "a question"), Message("assistant", "an answer")
+    (sample,) = template.samples(Chat((asked, answered)))
+    trained = "".join(span.text for span in sample if span.trained)
+    # What is asked for is what is learned: header, then the answer and the token that ends it.
+    assert join_text(sample).startswith(join_text(template.prompt(Chat((asked,)), True)) + trained)
+    assert "an answer" in trained
+    assert trained.endswith(template.stops[0])
+
+
+def test_template_files_have_one_name_each() -> None:
+    # File systems that do not tell "Qwen" from "qwen" must not lose a template.
+    lower = [name.lower() for name in template_names()]
+    assert len(lower) == len(set(lower))
