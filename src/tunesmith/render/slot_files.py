@@ -2,24 +2,40 @@
 
 extends: chatml              # take another template's keys first
 prefix: "{{bos}}"            # once, before everything
-system: "...{{content}}..."  # a system message; `system_in: first_user` puts it in front of the first user text
+system: "...{{content}}..."  # a system message
+no_system: "..."             # written in place of a system message that a chat has not
+system_in: turn | first_user | nowhere    # `first_user`: in front of the first user text; `nowhere`: refused
 user: "...{{content}}..."
-assistant: {open: "...", body: "{{content}}", close: "...{{eos}}"}    # close holds the stop token
+assistant:
+  open: "..."                # the header of a reply
+  prompt: "..."              # what follows the header where a reply is asked for; never trained
+  body: "{{content}}"
+  close: "...{{eos}}"        # holds the stop token
+tool: "...{{content}}..."    # a tool's result; left out: chats with tools are refused
+tools: {dialect: qwen}       # who writes {{tools}} and {{calls}}: a dialect of `render/tools`
+suffix: "..."                # once, behind everything
 trim: true                   # blanks around every message's text are removed
+roles: any | alternate       # `alternate`: chats whose questions and replies do not take turns are refused
 default_system: "..."        # for chats without a system message
 thinking: {open: "<think>\\n", close: "\\n</think>\\n\\n", history: keep | strip, empty: never | last}
 stop: ["<|im_end|>"]         # tokens that end a reply; the first must be in `close`; none: the tokenizer's own end
-verified: [...]              # what the text is compared with in tests
-deviates: [...]              # where it differs from the model's own template, and why
+stop_follows: true           # the next turn's first token is the stop token; a training sample gets the first of `stop`
+source: missing              # no text of it is at hand: refused on use
+verified: official | llamafactory | none   # whose text it equals in tests
+official: [...]              # the files with the model's own template
+deviates: [...]              # where it differs on purpose: a sentence, or {file, cases, why} for tested differences
+
+Texts are in the language of `slot_text.py`: places, filters and choices. Where `assistant.body` holds {{thought}} it
+says itself how thoughts are written; else `thinking` does.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -27,17 +43,16 @@ import yaml
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.render.errors import RenderError
+from tunesmith.render.slot_text import ALWAYS, Choice, Group, Literal, Place, Slot, parse_condition, parse_slot, walk
 
-__all__ = ["Slot", "SlotFile", "Thinking", "load_slots", "parse_slots", "template_names"]
+__all__ = ["SlotFile", "Thinking", "load_slots", "parse_slots", "raw_template", "template_names"]
 
-_TEXT_KEYS = ("prefix", "system", "user")
-_RULE_KEYS = ("system_in", "assistant", "trim", "default_system", "thinking", "stop")
-_ALL_KEYS = (*_TEXT_KEYS, *_RULE_KEYS, "extends", "verified", "deviates")
-_PLACES = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_PLACE_NAMES = ("content", "bos", "eos")
-
-Slot = tuple[tuple[str, bool], ...]
-"""Text of a slot in pieces: (literal, False), or (name of a place, True)."""
+_TEXT_KEYS = ("prefix", "system", "no_system", "user", "tool", "suffix")
+_REPLY_KEYS = ("open", "prompt", "body", "close")
+_RULE_KEYS = ("system_in", "assistant", "tools", "trim", "roles", "default_system", "thinking", "stop", "stop_follows")
+_TOLD_KEYS = ("extends", "source", "verified", "official", "deviates")
+_ALL_KEYS = (*_TEXT_KEYS, *_RULE_KEYS, *_TOLD_KEYS)
+_VERIFIED = ("none", "official", "llamafactory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +71,31 @@ class SlotFile:
     """One template of the catalog, checked."""
 
     name: str
-    prefix: Slot
-    system: Slot
-    user: Slot
-    open: Slot
-    body: Slot
-    close: Slot
+    prefix: Slot = ()
+    system: Slot = ()
+    no_system: Slot = ()
+    user: Slot = ()
+    tool: Slot = ()
+    suffix: Slot = ()
+    open: Slot = ()
+    prompt: Slot = ()
+    body: Slot = ()
+    close: Slot = ()
     system_in: str = "turn"
-    trim: bool = False
+    alternate: bool = False
+    dialect: str | None = None
     default_system: str | None = None
     thinking: Thinking = field(default_factory=Thinking)
     stop: tuple[str, ...] = ()
+    stop_follows: bool = False
+    verified: str = "none"
+    official: tuple[str, ...] = ()
+    deviates: tuple[Any, ...] = ()
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return (self.prefix, self.system, self.user, self.open, self.body, self.close)
+        before = (self.prefix, self.system, self.no_system, self.user, self.tool)
+        return (*before, self.open, self.prompt, self.body, self.close, self.suffix)
 
 
 def template_names() -> tuple[str, ...]:
@@ -79,60 +104,161 @@ def template_names() -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml")))
 
 
-@cache
 def load_slots(name: str) -> SlotFile:
-    """The catalog's template of that name. Raises UsageError with suggestions if there is none."""
-    return parse_slots(name, _raw(name))
+    """The catalog's template of that name, or the one in a YAML file of the user's. Raises UsageError with suggestions
+    if there is none, RenderError if no text of it is at hand."""
+    return parse_slots(Path(name).stem, raw_template(name)) if _is_path(name) else _load(name)
 
 
-def _raw(name: str) -> dict[str, Any]:
-    """The keys of a template's file, over those of the template that it extends."""
+@cache
+def _load(name: str) -> SlotFile:
+    return parse_slots(name, raw_template(name))
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def raw_template(name: str, origin: Path | None = None) -> dict[str, Any]:
+    """The keys of a template's file, over those of the template that it extends (`origin`: the file that names it)."""
     known = template_names()
-    if name not in known:
+    path = Path(name) if _is_path(name) else None
+    if path and origin:
+        path = origin.parent / path
+    if path is None and name not in known:
         listed = "auto, " + ", ".join(known)
         hint = did_you_mean(name, ("auto", *known))
-        fix = f"{hint} known: {listed}" if hint else f"one of: {listed}"
+        fix = f"{hint} known: {listed}" if hint else f"one of: {listed}; or the path of a YAML file"
         raise UsageError(Problem("E-RENDER-008", f'unknown template "{name}"', where="template", fix=fix))
-    text = files("tunesmith").joinpath("catalog", "templates", f"{name}.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(text) or {}
+    try:
+        file = path or files("tunesmith").joinpath("catalog", "templates", f"{name}.yaml")
+        found: Any = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(
+            Problem("E-RENDER-008", f'cannot read the template "{name}": {error}', where="template", fix=None)
+        ) from error
+    if not isinstance(found, dict):
+        raise RenderError(Problem("E-RENDER-005", "a template is a mapping of keys", where=name, fix=None))
     if parent := found.pop("extends", None):
-        found = {**_raw(parent), **found}
-    return found
+        inherited = {key: value for key, value in raw_template(str(parent), path).items() if key not in _TOLD_KEYS}
+        if isinstance(found.get("assistant"), dict):
+            found["assistant"] = {**(inherited.get("assistant") or {}), **found["assistant"]}
+        found = {**inherited, **found}
+    keys: dict[str, Any] = found
+    return keys
 
 
 def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
     """Check the keys of a template. Raises RenderError with everything that is wrong."""
     check = _Check(name)
+    if raw.get("source") == "missing":
+        raise RenderError(
+            Problem(
+                "E-RENDER-013",
+                f'no witness of the text of template "{name}" is at hand, and none is written from memory',
+                where="template",
+                fix="use template: auto with a model that has a chat template, or write the template's YAML yourself",
+            )
+        )
     for key in raw:
         if key not in _ALL_KEYS:
             check.wrong(key, "unknown key", did_you_mean(key, _ALL_KEYS) or "one of: " + ", ".join(_ALL_KEYS))
-    assistant = check.mapping(raw, "assistant", ("open", "body", "close"))
-    thinking = check.mapping(raw, "thinking", ("open", "close", "history", "empty"))
-    check.choice(raw, "system_in", ("turn", "first_user"))
-    check.choice(thinking, "history", ("keep", "strip"))
-    check.choice(thinking, "empty", ("never", "last"))
-    slots = {key: check.slot(key, raw.get(key, ""), key != "prefix") for key in _TEXT_KEYS}
-    parts = {key: check.slot(key, assistant.get(key, ""), key == "body") for key in ("open", "body", "close")}
-    stop = raw.get("stop", [])
-    if not isinstance(stop, list) or not all(isinstance(token, str) and token for token in stop):
-        check.wrong("stop", "must be a list of tokens", 'for example ["<|im_end|>"]')
-        stop = []
-    close = assistant.get("close", "")
-    if not (stop and stop[0] in str(close)) and ("eos", True) not in parts["close"]:
+    assistant = check.mapping(raw, "assistant", _REPLY_KEYS)
+    thinking = Thinking(**check.thinking(raw))
+    check.choice(raw, "system_in", ("turn", "first_user", "nowhere"))
+    check.choice(raw, "roles", ("any", "alternate"))
+    check.choice(raw, "verified", _VERIFIED)
+    slots = {key: check.slot(key, raw.get(key, "")) for key in _TEXT_KEYS}
+    parts = {key: check.slot(f"assistant.{key}", assistant.get(key, "")) for key in _REPLY_KEYS}
+    check.content("user", slots["user"])
+    check.content("assistant.body", parts["body"])
+    for key in ("prefix", "open", "prompt", "close", "suffix", "no_system"):
+        check.content(key, parts.get(key, slots.get(key, ())), wanted=False)
+    if raw.get("tool"):
+        check.content("tool", slots["tool"])
+    stop = check.strings(raw, "stop")
+    if not raw.get("stop_follows") and not _has_stop(parts["close"], stop):
         check.wrong("assistant.close", "holds no stop token", "write the first token of `stop`, or {{eos}}")
-    if not isinstance(raw.get("trim", False), bool):
-        check.wrong("trim", "must be true or false", None)
+    for key in ("trim", "stop_follows"):
+        if not isinstance(raw.get(key, False), bool):
+            check.wrong(key, "must be true or false", None)
+    tools = check.mapping(raw, "tools", ("dialect",))
+    official = check.strings(raw, "official")
     check.done()
+    if raw.get("trim"):
+        slots |= {key: _trimmed(slots[key]) for key in ("user", "tool")}
+        if raw.get("system_in") != "first_user":
+            slots["system"] = _trimmed(slots["system"])
+    if not any(node == Place("thought", node.filters) for node in walk(parts["body"]) if isinstance(node, Place)):
+        parts["body"] = _with_thought(parts["body"], thinking, bool(raw.get("trim")))
+        if thinking.empty == "last":
+            empty = (Literal(thinking.open + thinking.close),)
+            parts["prompt"] = (*parts["prompt"], Choice(((parse_condition("no_thinking"), empty),)))
+    if raw.get("system_in") == "first_user":
+        slots["user"] = _with_system(slots["user"], slots["system"])
+        slots["system"] = ()
     return SlotFile(
         name,
         **slots,
         **parts,
         system_in=raw.get("system_in", "turn"),
-        trim=raw.get("trim", False),
+        alternate=raw.get("roles") == "alternate",
+        dialect=tools.get("dialect"),
         default_system=raw.get("default_system"),
-        thinking=Thinking(**thinking),
-        stop=tuple(stop),
+        thinking=thinking,
+        stop=stop,
+        stop_follows=bool(raw.get("stop_follows")),
+        verified=raw.get("verified", "none"),
+        official=official,
+        deviates=tuple(raw.get("deviates") or ()),
     )
+
+
+def _has_stop(close: Slot, stop: tuple[str, ...]) -> bool:
+    for node in walk(close):
+        if isinstance(node, Place) and node.name == "eos":
+            return True
+        if isinstance(node, Literal) and stop and stop[0] in node.text:
+            return True
+    return False
+
+
+def _replace_content(slot: Slot, new: Slot) -> Slot:
+    """The slot with `new` wherever it holds the content."""
+    nodes: list[Any] = []
+    for node in slot:
+        if isinstance(node, Place) and node.name == "content":
+            nodes += new
+        elif isinstance(node, Choice):
+            nodes.append(Choice(tuple((condition, _replace_content(inner, new)) for condition, inner in node.branches)))
+        else:
+            nodes.append(node)
+    return tuple(nodes)
+
+
+def _trimmed(slot: Slot) -> Slot:
+    return _replace_content(slot, (Place("content", ("trim",)),))
+
+
+def _with_system(user: Slot, system: Slot) -> Slot:
+    """The user slot with the system's in front of the first question's text."""
+    inner = tuple(Place("system", node.filters) if node == Place("content") else node for node in system)
+    content = next(node for node in walk(user) if isinstance(node, Place) and node.name == "content")
+    choice = Choice(((parse_condition("first_question and system"), inner),))
+    return _replace_content(user, (choice, content))
+
+
+def _with_thought(body: Slot, thinking: Thinking, trim: bool) -> Slot:
+    """The body with the reply's thought in front of its content, as `thinking` has it."""
+    differs = thinking.history == "strip" or thinking.empty == "last"
+    thought = Place("thought", ("lines",) if differs else ())
+    content = Place("content", ("llines",) if differs else ())
+    when = "thought" if thinking.history == "keep" else "thought and final or thought and keep_thoughts"
+    if thinking.empty == "last":
+        when += " or last and final"
+    written = (Literal(thinking.open), thought, Literal(thinking.close), content)
+    node = Choice(((parse_condition(when), written), (ALWAYS, (Place("content"),))))
+    return _replace_content(body, (Group((node,), ("trim",)),) if trim else (node,))
 
 
 class _Check:
@@ -158,21 +284,35 @@ class _Check:
             self.wrong(f"{key}.{name}", "unknown key", did_you_mean(name, known) or "one of: " + ", ".join(known))
         return {name: item for name, item in value.items() if name in known}
 
+    def thinking(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        found = self.mapping(raw, "thinking", ("open", "close", "history", "empty"))
+        self.choice(found, "history", ("keep", "strip"))
+        self.choice(found, "empty", ("never", "last"))
+        return found
+
+    def strings(self, raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        value = raw.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            self.wrong(key, "must be a list of texts", 'for example ["<|im_end|>"]')
+            return ()
+        return tuple(value)
+
     def choice(self, raw: Mapping[str, Any], key: str, known: tuple[str, ...]) -> None:
         if raw.get(key, known[0]) not in known:
             self.wrong(key, f"unknown value {raw[key]!r}", "one of: " + ", ".join(known))
 
-    def slot(self, key: str, text: Any, has_content: bool) -> Slot:
-        """Pieces of a slot. `has_content`: it must hold {{content}} exactly once; others must not hold it."""
+    def slot(self, key: str, text: Any) -> Slot:
         if not isinstance(text, str):
             self.wrong(key, "must be text", None)
             return ()
-        pieces: list[tuple[str, bool]] = []
-        for index, piece in enumerate(_PLACES.split(text)):
-            if index % 2 and piece not in _PLACE_NAMES:
-                self.wrong(key, f"unknown place {{{{{piece}}}}}", "one of: {{content}}, {{bos}}, {{eos}}")
-            elif piece:
-                pieces.append((piece, index % 2 == 1))
-        if pieces.count(("content", True)) != int(has_content):
-            self.wrong(key, f"must hold {{{{content}}}} {'once' if has_content else 'nowhere'}", None)
-        return tuple(pieces)
+        try:
+            return parse_slot(text)
+        except ValueError as error:
+            self.wrong(key, str(error), None)
+            return ()
+
+    def content(self, key: str, slot: Slot, wanted: bool = True) -> None:
+        """The slot must hold {{content}}, or must not."""
+        has = any(isinstance(node, Place) and node.name == "content" for node in walk(slot))
+        if has != wanted:
+            self.wrong(key, f"must hold {{{{content}}}} {'once' if wanted else 'nowhere'}", None)

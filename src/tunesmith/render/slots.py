@@ -1,22 +1,37 @@
 """Rendering with a declarative template of the catalog: provenance and mask are known piece by piece.
 
-One interpreter serves all templates; what a template does differently from others is a key of its YAML.
+One interpreter serves all templates; what a template does differently from others is a text or a key of its YAML.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from tunesmith.core.errors import Problem
-from tunesmith.core.types import Chat, Message
+from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.errors import RenderError
-from tunesmith.render.slot_files import Slot, SlotFile, load_slots, template_names
+from tunesmith.render.slot_facts import facts_of, follows_later
+from tunesmith.render.slot_files import SlotFile, load_slots, template_names
+from tunesmith.render.slot_text import FILTERS, Choice, Group, Literal, Place, Slot, walk
 from tunesmith.render.spans import Span, join_text, merge
 from tunesmith.render.turns import Statistics, TemplateSettings, replies, trained_replies, with_default_system
 
 __all__ = ["SlotTemplate"]
+
+Facts = Mapping[str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What stands in the places of a message: texts, and the calls that belong to its content."""
+
+    texts: Mapping[str, Sequence[Span]]
+    calls: Sequence[ToolCall] = ()
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 class SlotTemplate:
@@ -28,9 +43,9 @@ class SlotTemplate:
         self.settings = settings
         self.statistics = Statistics()
         self.thinking = (slots.thinking.open.strip(), slots.thinking.close.strip())
-        self._values = {"bos": bos or "", "eos": eos or ""}
-        self._stop = slots.stop[0] if slots.stop else self._values["eos"]
-        self._history_differs = slots.thinking.history == "strip" or slots.thinking.empty == "last"
+        self._ends = {"bos": [Span(bos or "")], "eos": [Span(eos or "")]}
+        self._stop = slots.stop[0] if slots.stop else eos or ""
+        self._history_differs = follows_later(slots)
 
     @classmethod
     def load(cls, name: str, settings: TemplateSettings, tokenizer: Any, added: AbstractSet[str]) -> SlotTemplate:
@@ -38,7 +53,6 @@ class SlotTemplate:
         one token of the tokenizer. `added`: the tokenizer's added tokens."""
         slots = load_slots(name)
         if not _fits(slots, tokenizer.eos_token, added):
-            fitting = [other for other in template_names() if _fits(load_slots(other), tokenizer.eos_token, added)]
             stop = slots.stop[0] if slots.stop else "its end-of-text token"
             raise RenderError(
                 Problem(
@@ -46,7 +60,8 @@ class SlotTemplate:
                     f'template "{name}" ends replies with {stop}, which is no token of this tokenizer',
                     where="template",
                     got=str(getattr(tokenizer, "name_or_path", "")) or None,
-                    fix="leave template out (the model's own), or name one that fits: " + ", ".join(fitting),
+                    fix="leave template out (the model's own), or name one that fits: "
+                    + ", ".join(_fitting(tokenizer.eos_token, added)),
                 )
             )
         return cls(slots, settings, tokenizer.bos_token, tokenizer.eos_token)
@@ -55,8 +70,9 @@ class SlotTemplate:
     def literals(self) -> tuple[str, ...]:
         """Text that the template can write by itself."""
         thinking = self.slots.thinking
-        pieces = [piece for slot in self.slots.slots for piece, is_place in slot if not is_place]
-        return (*pieces, *self._values.values(), thinking.open, thinking.close, *self.slots.stop)
+        pieces = [node.text for slot in self.slots.slots for node in walk(slot) if isinstance(node, Literal)]
+        ends = [span.text for spans in self._ends.values() for span in spans]
+        return (*pieces, *ends, thinking.open, thinking.close, *self.slots.stop)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -71,13 +87,22 @@ class SlotTemplate:
             return [self._all_but(chat, messages)]
         whole = self._render(chat, messages, wanted)
         if not self._history_differs:
-            return [whole]
+            return [self._stopped(whole, messages, wanted)]
         single = [self._render(chat, messages[: turn + 1], {turn}) for turn in sorted(wanted)]
         text = join_text(whole)
         if all(text.startswith(_until_trained_end(spans)) for spans in single):
-            return [whole]
+            return [self._stopped(whole, messages, wanted)]
         self.statistics.count_split(len(single))
-        return single
+        return [
+            self._stopped(spans, messages[: turn + 1], {turn})
+            for turn, spans in zip(sorted(wanted), single, strict=True)
+        ]
+
+    def _stopped(self, spans: list[Span], messages: Sequence[Message], wanted: AbstractSet[int]) -> list[Span]:
+        """Where the next turn's beginning ends a reply, the last reply gets the stop token that would follow."""
+        if self.slots.stop_follows and len(messages) - 1 in wanted:
+            return merge([*spans, Span(self._stop, trained=True)])
+        return spans
 
     def _all_but(self, chat: Chat, messages: list[Message]) -> list[Span]:
         """train_on_prompt: everything, except replies that say they are not to be trained."""
@@ -89,101 +114,183 @@ class SlotTemplate:
         return self._render(chat, self._messages(chat), set(), open_reply)
 
     def _messages(self, chat: Chat) -> list[Message]:
-        if chat.tools or any(message.role == "tool" or message.tool_calls for message in chat.messages):
-            raise RenderError(
-                Problem(
-                    "E-RENDER-011",
-                    f'template "{self.name}" has no form for tools, their calls and results',
-                    where=str(chat.origin),
-                    fix="use template: auto with a model whose own template writes tools",
-                )
-            )
         default = self.settings.default_system
-        return with_default_system(chat.messages, self.slots.default_system if default is None else default)
+        messages = with_default_system(chat.messages, self.slots.default_system if default is None else default)
+        check_chat(self.slots, chat, messages)
+        return messages
 
     def _render(
         self, chat: Chat, messages: Sequence[Message], wanted: AbstractSet[int], open_reply: bool = False
     ) -> list[Span]:
-        spans = self._fill(self.slots.prefix, [])
-        held: list[Span] = []  # a system message that waits for the first user message
-        for index, message in enumerate(messages):
+        thinking = self.settings.enable_thinking
+        if thinking is None and wanted:  # as the data says
+            thinking = messages[max(wanted)].reasoning is not None
+        messages = [_thoughtless(message) for message in messages] if thinking is False else messages
+        every = facts_of(messages, self.settings, thinking, bool(chat.tools), open_reply)
+        outer = every[-1]
+        system = next((message for message in messages if message.role == "system"), None)
+        texts = {
+            **self._ends,
+            "system": [Span(system.content if system else "", trusted=False)],
+            "tools": self._tools(chat),
+        }
+        ends = Values(texts)
+        spans = self._fill(self.slots.prefix, ends, outer)
+        if system is None:
+            spans += self._fill(self.slots.no_system, ends, outer)
+        turn = -1
+        for index, (message, facts) in enumerate(zip(messages, every, strict=False)):
+            turn += message.role == "user"
+            values = Values({**texts, **_texts(message, turn)}, message.tool_calls, chat.tools)
             if message.role == "assistant":
-                spans += self._reply(messages, index, index in wanted)
-                continue
-            content = [Span(message.content, trusted=False)]
-            if self.slots.trim and not (message.role == "system" and self.slots.system_in == "first_user"):
-                content = _strip(content)
-            if message.role == "user":
-                spans += self._fill(self.slots.user, [*held, *content])
-                held = []
-            elif self.slots.system_in == "first_user":
-                held = self._fill(self.slots.system, content)
+                spans += self._reply(values, facts, index in wanted)
+            elif self.slots.stop_follows and index - 1 in wanted:
+                spans += self._with_first_token_trained(self._fill(self._slot(message), values, facts))
             else:
-                spans += self._fill(self.slots.system, content)
-        if held:
-            raise RenderError(
-                Problem(
-                    "E-RENDER-012",
-                    f'template "{self.name}" writes a system message into the user message after it; there is none',
-                    where=str(chat.origin),
-                    fix="add a user message, or remove the system message",
-                )
-            )
+                spans += self._fill(self._slot(message), values, facts)
+        spans += self._fill(self.slots.suffix, ends, outer)
         if open_reply:
-            spans += self._fill(self.slots.open, [])
-            if self.slots.thinking.empty == "last" and self.settings.enable_thinking is False:
-                spans.append(Span(self.slots.thinking.open + self.slots.thinking.close))
+            spans += self._fill(self.slots.open, ends, outer) + self._fill(self.slots.prompt, ends, outer)
         return merge(spans)
 
-    def _reply(self, messages: Sequence[Message], index: int, trained: bool) -> list[Span]:
-        """The header, then thought, text and stop token (trained if asked for), then what follows the stop."""
-        message = messages[index]
-        thinking = self.settings.enable_thinking
-        reasoning = message.reasoning if thinking is not False else None
-        content = [Span(message.content, trained, trusted=False)]
-        header = self._fill(self.slots.open, [])
-        if self._writes_thought(messages, index, reasoning is not None):
-            words = self.slots.thinking
-            # An empty thought is the model's to write only where it is asked to think.
-            mine = trained and (reasoning is not None or thinking is True)
-            text = reasoning or ""
-            if self._history_differs:  # templates with a thought of their own set it off by their own line ends
-                text = text.strip("\n")
-                content = [Span(message.content.lstrip("\n"), trained, trusted=False)]
-            thought = [Span(words.open, mine), Span(text, mine, trusted=False), Span(words.close, mine)]
-            content = [*thought, *content]
-        if self.slots.trim:
-            content = _strip(content)
-        body = self._fill(self.slots.body, content, trained)
-        close = join_text(self._fill(self.slots.close, []))
-        end = close.find(self._stop) + len(self._stop)
-        return [*header, *body, Span(close[:end], trained), Span(close[end:])]
+    def _slot(self, message: Message) -> Slot:
+        return {"user": self.slots.user, "system": self.slots.system, "tool": self.slots.tool}[message.role]
 
-    def _writes_thought(self, messages: Sequence[Message], index: int, has_thought: bool) -> bool:
-        words = self.slots.thinking
-        questions = [position for position, message in enumerate(messages) if message.role == "user"]
-        is_last = index == len(messages) - 1
-        after_question = bool(questions) and index > questions[-1]
-        if words.empty == "last" and is_last and after_question:
-            return True
-        keeps = words.history == "keep" or self.settings.preserve_thinking
-        return has_thought and (after_question or keeps)
+    def _tools(self, chat: Chat) -> list[Span]:
+        if not chat.tools or not self.slots.dialect:
+            return []
+        return _spans(_dialect(self.slots.dialect).write_tools(chat.tools))
 
-    def _fill(self, slot: Slot, content: Sequence[Span], trained: bool = False) -> list[Span]:
+    def _reply(self, values: Values, facts: Facts, trained: bool) -> list[Span]:
+        """The header, then what the model writes, up to the stop token, then what follows that. What the prompt
+        writes behind the header is the prompt's, in a finished reply as well."""
+        header = self._fill(self.slots.open, values, facts)
+        body = self._fill(self.slots.body, values, facts)
+        close = self._fill(self.slots.close, values, facts)
+        if not trained:
+            return [*header, *body, *close]
+        # Whether a message is the last is not known where a reply is asked for.
+        given = join_text(self._fill(self.slots.prompt, values, facts))
+        text, behind = join_text(body), join_text(close)
+        start = len(given) if given and text.startswith(given) else 0
+        at = behind.find(self._stop) if self._stop else -1
+        stop = at + len(self._stop) if at >= 0 else 0
+        return [*header, *_train(body, start, len(text)), *_train(close, 0, stop)]
+
+    def _with_first_token_trained(self, spans: list[Span]) -> list[Span]:
+        text = join_text(spans)
+        stop = next((stop for stop in self.stops if stop and text.startswith(stop)), "")
+        return _train(spans, 0, len(stop))
+
+    def _fill(self, slot: Slot, values: Values, facts: Facts) -> list[Span]:
         spans: list[Span] = []
-        for piece, is_place in slot:
-            if not is_place:
-                spans.append(Span(piece, trained))
-            elif piece == "content":
-                spans += content
+        for node in slot:
+            if isinstance(node, Literal):
+                spans.append(Span(node.text))
+            elif isinstance(node, Choice):
+                for condition, inner in node.branches:
+                    if any(all(facts[name] is wanted for name, wanted in facts_) for facts_ in condition):
+                        spans += self._fill(inner, values, facts)
+                        break
+            elif isinstance(node, Group):
+                spans += _filtered(self._fill(node.nodes, values, facts), node.filters)
             else:
-                spans.append(Span(self._values[piece], trained))
+                spans += self._place(node, values)
         return spans
+
+    def _place(self, node: Place, values: Values) -> list[Span]:
+        if node.name == "today":
+            return [Span(datetime.now().strftime(node.argument))]
+        if values.calls and node.name in ("content", "calls") and self.slots.dialect:
+            content = join_text(_filtered(values.texts["content"], node.filters)) if node.name == "content" else ""
+            return _spans(_dialect(self.slots.dialect).write_calls(values.calls, content, values.tools))
+        return _filtered(values.texts.get(node.name, ()), node.filters)
+
+
+def _texts(message: Message, turn: int) -> dict[str, Sequence[Span]]:
+    told = {
+        "content": message.content,
+        "thought": message.reasoning or "",
+        "name": message.name or "",
+        "id": message.tool_call_id or "",
+    }
+    texts = {name: [Span(text, trusted=False)] for name, text in told.items()}
+    return {**texts, "turn": [Span(str(turn + 1))], "turn0": [Span(str(turn))]}
+
+
+def _spans(pieces: Sequence[tuple[str, bool]]) -> list[Span]:
+    return [Span(text, trusted=trusted) for text, trusted in pieces]
+
+
+def check_chat(slots: SlotFile, chat: Chat, messages: Sequence[Message]) -> None:
+    """Refuse what the template has no form for. Raises RenderError."""
+    roles = [message.role for message in messages if message.role != "system"]
+    problem = None
+    if (chat.tools or "tool" in roles or any(message.tool_calls for message in messages)) and not (
+        slots.tool and slots.dialect
+    ):
+        problem = Problem(
+            "E-RENDER-011",
+            f'template "{slots.name}" has no form for tools, their calls and results',
+            fix="use template: auto with a model whose own template writes tools",
+        )
+    elif len(roles) < len(messages) and slots.system_in == "nowhere":
+        problem = Problem(
+            "E-RENDER-014",
+            f'template "{slots.name}" has no form for a system message',
+            fix="put its text into the first user message",
+        )
+    elif len(roles) < len(messages) and slots.system_in == "first_user" and "user" not in roles:
+        problem = Problem(
+            "E-RENDER-012",
+            f'template "{slots.name}" writes a system message into the user message after it; there is none',
+            fix="add a user message, or remove the system message",
+        )
+    elif slots.alternate and not _alternate(messages):
+        problem = Problem(
+            "E-RENDER-014",
+            f'template "{slots.name}" takes questions and replies in turns only',
+            got=", ".join(roles),
+            fix="join messages of one role that follow each other",
+        )
+    if problem:
+        raise RenderError(Problem(problem.code, problem.what, where=str(chat.origin), got=problem.got, fix=problem.fix))
+
+
+def _alternate(messages: Sequence[Message]) -> bool:
+    turns = [message.role for message in messages if message.role in ("user", "assistant") and not message.tool_calls]
+    return all((role == "user") == (index % 2 == 0) for index, role in enumerate(turns))
+
+
+def _thoughtless(message: Message) -> Message:
+    if message.reasoning is None:
+        return message
+    return replace(message, reasoning=None)
+
+
+def _dialect(name: str) -> Any:
+    from tunesmith.render import tools
+
+    return tools.DIALECTS.get(name)()
 
 
 def _fits(slots: SlotFile, eos: str | None, added: AbstractSet[str]) -> bool:
-    needs_eos = any(piece == ("eos", True) for slot in slots.slots for piece in slot)
+    nodes = (node for slot in slots.slots for node in walk(slot))
+    needs_eos = any(not isinstance(node, Literal) and getattr(node, "name", "") == "eos" for node in nodes)
     return (not needs_eos or bool(eos)) and (not slots.stop or slots.stop[0] in added)
+
+
+def _fitting(eos: str | None, added: AbstractSet[str]) -> list[str]:
+    """Names of the catalog's templates that fit a tokenizer."""
+    found = []
+    for name in template_names():
+        try:
+            slots = load_slots(name)
+        except RenderError:  # one without a source
+            continue
+        if _fits(slots, eos, added):
+            found.append(name)
+    return found
 
 
 def _until_trained_end(spans: Sequence[Span]) -> str:
@@ -191,15 +298,42 @@ def _until_trained_end(spans: Sequence[Span]) -> str:
     return join_text(spans[: last + 1])
 
 
-def _strip(spans: Sequence[Span]) -> list[Span]:
-    """Without the blanks around the joined text."""
-    kept = list(spans)
-    while kept and not (first := kept[0].text.lstrip()):
-        kept.pop(0)
-    if kept:
-        kept[0] = Span(first, kept[0].trained, kept[0].trusted)
-    while kept and not (last := kept[-1].text.rstrip()):
-        kept.pop()
-    if kept:
-        kept[-1] = Span(last, kept[-1].trained, kept[-1].trusted)
+def _train(spans: Sequence[Span], start: int, end: int) -> list[Span]:
+    """The spans with the characters [start, end) of their joined text trained."""
+    cut: list[Span] = []
+    at = 0
+    for span in spans:
+        first, last = min(max(start - at, 0), len(span.text)), min(max(end - at, 0), len(span.text))
+        at += len(span.text)
+        cut += [
+            Span(span.text[:first], False, span.trusted),
+            Span(span.text[first:last], True, span.trusted),
+            Span(span.text[last:], False, span.trusted),
+        ]
+    return cut
+
+
+def _filtered(spans: Sequence[Span], filters: Sequence[str]) -> list[Span]:
+    """The spans after the filters, which see the joined text. Filters that only strip keep who wrote what."""
+    for name in filters:
+        text = join_text(spans)
+        found = FILTERS[name](text)
+        at = text.find(found) if found else 0
+        if found == text:
+            continue
+        if len(spans) > 1:
+            assert at >= 0, f"filter {name!r} over a mixture of texts must only strip"
+            spans = _slice(spans, at, at + len(found))
+        else:
+            spans = [Span(found, span.trained, span.trusted) for span in spans]
+    return list(spans)
+
+
+def _slice(spans: Sequence[Span], start: int, end: int) -> list[Span]:
+    kept = []
+    at = 0
+    for span in spans:
+        text = span.text[max(start - at, 0) : max(end - at, 0)]
+        at += len(span.text)
+        kept.append(Span(text, span.trained, span.trusted))
     return kept

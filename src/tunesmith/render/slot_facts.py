@@ -1,0 +1,75 @@
+"""What is true of each message of a chat: the facts that a declarative template's choices ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunesmith.core.types import Message
+from tunesmith.render.slot_files import SlotFile
+from tunesmith.render.slot_text import FACTS, Choice, walk
+from tunesmith.render.turns import TemplateSettings
+
+__all__ = ["facts_of", "follows_later"]
+
+# Facts about a message or reply that change when the chat goes on.
+_LATER = frozenset({"last", "final", "last_reply", "last_question", "before_reply"})
+
+
+def follows_later(slots: SlotFile) -> bool:
+    """Whether the template writes a message differently when others follow it. What stands between a call and its
+    results follows every such reply at once, and is no history."""
+    asked = {
+        name
+        for slot in slots.slots
+        for node in walk(slot)
+        if isinstance(node, Choice)
+        for condition, _ in node.branches
+        for facts in condition
+        for name, _ in facts
+    }
+    return bool(asked & _LATER)
+
+
+def facts_of(
+    messages: Sequence[Message], settings: TemplateSettings, thinking: bool | None, tools: bool, asked: bool
+) -> list[dict[str, bool]]:
+    """Facts of every message, then those of the chat as a whole (as of a message behind the last)."""
+    questions = [index for index, message in enumerate(messages) if message.role == "user"]
+    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    first_question, last_question = (questions[0], questions[-1]) if questions else (-1, -1)
+    system = next((message for message in messages if message.role == "system"), None)
+    chat = {
+        "asked": asked,
+        "system": system is not None,
+        "system_text": system is not None and bool(system.content),
+        "tools": tools,
+        "thinking": thinking is True,
+        "no_thinking": thinking is False,
+        "keep_thoughts": settings.preserve_thinking,
+    }
+    roles = [None, *(message.role for message in messages), None]
+    found = []
+    for index, message in enumerate([*messages, None]):
+        before, after = roles[index], roles[index + 2] if index < len(messages) else None
+        found.append(
+            {
+                **chat,
+                "first": index == 0,
+                "last": index == len(messages) - 1,
+                "content": message is not None and bool(message.content),
+                "blank": message is None or not message.content.strip(),
+                "thought": message is not None and bool(message.reasoning),
+                "calls": message is not None and bool(message.tool_calls),
+                "final": index > last_question,
+                "last_reply": bool(answers) and index == answers[-1],
+                "first_question": index == first_question,
+                "last_question": index == last_question,
+                "after_question": before == "user",
+                "after_reply": before == "assistant",
+                "after_result": before == "tool",
+                "before_reply": after == "assistant",
+                "before_result": after == "tool",
+            }
+        )
+    assert found[0].keys() == FACTS.keys()
+    return found
