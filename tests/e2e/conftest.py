@@ -60,6 +60,22 @@ def run(tiny_model: Path, tiny_data: Path, tmp_path: Path, torch_one_thread: Non
 
 
 @pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The Trainer of every run that trains."""
+    from tunesmith.train.trainer import Trainer
+
+    found = []
+    original = Trainer.train
+
+    def train(self: Any, *arguments: Any, **others: Any) -> Any:
+        found.append(self)
+        return original(self, *arguments, **others)
+
+    monkeypatch.setattr(Trainer, "train", train)
+    return found
+
+
+@pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """`launch(ranks, keys)`: the same in `ranks` processes; returns the log's lines."""
     import json

@@ -4,45 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from tests.run_logs import column, events
 from tunesmith.core.errors import DivergedError, MachineError, UsageError
 from tunesmith.train.trainer import Trainer
 
 Run = Callable[..., Any]
-
-
-@pytest.fixture
-def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
-    """The Trainer of every run that trains."""
-    found = []
-    original = Trainer.train
-
-    def train(self: Trainer, *arguments: Any, **others: Any) -> Any:
-        found.append(self)
-        return original(self, *arguments, **others)
-
-    monkeypatch.setattr(Trainer, "train", train)
-    return found
-
-
-def log(result: Any) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (result.output_dir / "trainer_log.jsonl").read_text().splitlines()]
-
-
-def column(result: Any, name: str) -> list[Any]:
-    return [line[name] for line in log(result) if name in line]
-
-
-def events(result: Any, name: str) -> list[int]:
-    """Steps at which the log has a value of that name."""
-    return [line["current_steps"] for line in log(result) if name in line]
 
 
 # ---- how long, how fast ----
@@ -117,6 +93,27 @@ def test_an_optimizer_that_is_not_installed_is_an_error(run: Run, optim: str) ->
     assert f"optim: {optim}" in str(caught.value)
 
 
+def test_an_optimizer_for_some_modules(run: Run, trainers: list[Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """GaLore, by a stand-in for its package."""
+
+    class Stub(torch.optim.SGD):
+        def __init__(self, groups: Any, **settings: Any) -> None:
+            super().__init__(groups, lr=settings["lr"])
+
+    names = ("GaLoreAdamW", "GaLoreAdamW8bit", "GaLoreAdafactor")
+    monkeypatch.setitem(sys.modules, "galore_torch", SimpleNamespace(**dict.fromkeys(names, Stub)))
+    monkeypatch.setattr("transformers.trainer_optimizer.is_galore_torch_available", lambda: True)
+    keys = {"optim": "galore_adamw", "finetuning_type": "full", "max_steps": 1}
+    run(**keys, optim_target_modules=["q_proj"], optim_args="rank=3")
+    plain, chosen = trainers[0].optimizer.optimizer.param_groups
+    assert len(chosen["params"]) == trainers[0].model.config.num_hidden_layers
+    assert (chosen["rank"], "rank" in plain) == (3, False)
+    with pytest.raises(UsageError) as caught:
+        run(**keys, overwrite_output_dir=True)
+    assert caught.value.code == "E-TRAIN-002"
+    assert "optim_target_modules" in str(caught.value)
+
+
 # ---- the order of rows ----
 
 
@@ -161,6 +158,17 @@ def test_loading_rows_in_other_processes_changes_nothing(run: Run, trainers: lis
     assert here == there
     loader = trainers[1].get_train_dataloader()
     assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (1, 3, True)
+
+
+@pytest.mark.parametrize("pin", [True, False])
+def test_memory_is_pinned_for_a_gpu(
+    run: Run, trainers: list[Trainer], monkeypatch: pytest.MonkeyPatch, pin: bool
+) -> None:
+    run(max_steps=1, dataloader_pin_memory=pin)
+    assert trainers[0].get_train_dataloader().pin_memory is False, "nothing to pin for on a processor"
+    trainers[0].args.dataloader_pin_memory = pin  # transformers takes it back where use_cpu is on
+    monkeypatch.setattr(type(trainers[0].args), "device", torch.device("cuda"))
+    assert trainers[0].get_train_dataloader().pin_memory is pin
 
 
 # ---- noise, memory, chance ----
@@ -252,6 +260,51 @@ def test_transformers_talks_as_loud_as_it_is_told(run: Run) -> None:
         logging.set_verbosity(before)
 
 
+@pytest.mark.parametrize(("each", "level"), [(True, "info"), (False, "error")])
+def test_transformers_talks_on_other_processes_as_it_is_told(
+    run: Run, trainers: list[Trainer], monkeypatch: pytest.MonkeyPatch, each: bool, level: str
+) -> None:
+    """The first process of another machine counts as one of the speakers, or as a replica."""
+    from transformers.utils import logging
+
+    run(max_steps=1, log_level_replica="error", log_on_each_node=each)
+    args = trainers[0].args
+    args.log_level = "info"
+    monkeypatch.setattr(type(args), "process_index", 8)
+    assert args.get_process_log_level() == logging.log_levels[level]
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_the_first_process_of_every_machine_may_save(
+    run: Run, trainers: list[Trainer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, each: bool
+) -> None:
+    run(max_steps=1, save_on_each_node=each)
+    monkeypatch.setattr(type(trainers[0].args), "process_index", 8)
+    trainers[0].save_model(str(tmp_path / "there"))
+    assert (tmp_path / "there" / "adapter_model.safetensors").exists() is each
+
+
+def test_a_service_is_told_the_names_of_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackio, by a stand-in for its package."""
+    told: dict[str, Any] = {}
+    stub = SimpleNamespace(
+        __version__="1.0",
+        init=lambda **names: told.update(names),
+        context_vars=SimpleNamespace(current_space_id=SimpleNamespace(get=lambda: "me/space")),
+        config=type("Config", (dict,), {"update": lambda *_, **__: None})(),
+        log=lambda values: None,
+        finish=lambda: None,
+        freeze=lambda **names: told.update(frozen=names["new_space_id"]),
+    )
+    monkeypatch.setitem(sys.modules, "trackio", stub)
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_trackio_available", lambda: True)
+    names = {"project": "mine", "run_name": "first"}
+    spaces = {"trackio_space_id": "me/space", "trackio_bucket_id": "me/bucket", "trackio_static_space_id": "me/static"}
+    run(max_steps=1, report_to="trackio", **names, **spaces)
+    assert (told["project"], told["name"]) == ("mine", "first")
+    assert (told["space_id"], told["bucket_id"], told["frozen"]) == ("me/space", "me/bucket", "me/static")
+
+
 def test_a_service_that_is_not_installed_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", lambda: ["tensorboard"])
     with pytest.raises(MachineError) as caught:
@@ -264,135 +317,6 @@ def test_tokens_per_second_without_padding(run: Run) -> None:
     metrics = run(max_steps=2, include_effective_tokens_per_second=True).metrics
     expected = metrics["train_tokens"] / metrics["train_runtime"]
     assert metrics["effective_tokens_per_sec"] == pytest.approx(expected, rel=1e-3)
-
-
-# ---- evaluation ----
-
-EVALUATED = {"val_size": 4, "num_train_epochs": 2}  # 12 rows to train on: 3 steps an epoch
-
-
-@pytest.mark.parametrize(
-    ("keys", "steps"),
-    [
-        ({"eval_strategy": "epoch"}, [3, 6]),
-        ({"eval_strategy": "epoch", "eval_on_start": True}, [0, 3, 6]),
-        ({"eval_strategy": "epoch", "eval_delay": 1.5}, [6]),
-        ({"eval_strategy": "steps", "eval_steps": 2}, [2, 4, 6]),
-        ({"eval_strategy": "steps", "eval_steps": 2, "eval_delay": 3}, [4, 6]),
-        ({"eval_strategy": "steps", "eval_steps": 0.5}, [3, 6]),
-        ({"do_eval": True, "do_train": True}, [6]),
-        ({"do_eval": True}, [0]),
-    ],
-)
-def test_when_evaluation_runs(run: Run, keys: dict[str, Any], steps: list[int]) -> None:
-    assert events(run(**EVALUATED, **keys), "eval_loss") == steps
-
-
-def test_the_batches_of_evaluation(run: Run, trainers: list[Trainer]) -> None:
-    run(**EVALUATED, eval_strategy="epoch", per_device_eval_batch_size=3)
-    assert [len(batch["input_ids"]) for batch in trainers[0].get_eval_dataloader()] == [3, 1]
-
-
-@pytest.mark.parametrize("kind", ["bf16", "fp16"])
-def test_evaluation_may_halve_the_weights(run: Run, trainers: list[Trainer], kind: str) -> None:
-    """Not those that are saved, and not those that are trained on."""
-    from safetensors.torch import load_file
-
-    keys = {**EVALUATED, "eval_strategy": "epoch", "finetuning_type": "full"}
-    whole = run(**keys)
-    during = column(whole, "eval_loss")
-    half = run(**keys, overwrite_output_dir=True, **{f"{kind}_full_eval": True})
-    assert {parameter.dtype for parameter in trainers[1].model.parameters()} == {
-        {"bf16": torch.bfloat16, "fp16": torch.float16}[kind]
-    }
-    assert column(half, "eval_loss")[:2] == during, "evaluation during training is as it was"
-    assert half.metrics["eval_loss"] != whole.metrics["eval_loss"]
-    assert half.metrics["eval_loss"] == pytest.approx(whole.metrics["eval_loss"], rel=0.02)
-    saved = load_file(half.output_dir / "model.safetensors").values()
-    assert {tensor.dtype for tensor in saved} == {torch.float32}
-
-
-# ---- checkpoints ----
-
-WORSE = {"learning_rate": 3e-2, "lr_scheduler_type": "constant", "num_train_epochs": 6, "val_size": 4}
-
-
-def checkpoints(result: Any) -> list[str]:
-    return sorted(path.name for path in result.output_dir.glob("checkpoint-*"))
-
-
-def test_only_the_newest_checkpoints_are_kept(run: Run) -> None:
-    result = run(save_strategy="steps", save_steps=1, save_total_limit=2)
-    assert checkpoints(result) == ["checkpoint-3", "checkpoint-4"]
-
-
-def test_a_checkpoint_without_the_optimizer_is_smaller_and_says_so(
-    run: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import logging
-
-    monkeypatch.setattr(logging.getLogger("tunesmith"), "propagate", True)
-    result = run(save_strategy="steps", save_steps=2, save_only_model=True)
-    names = {path.name for path in (result.output_dir / "checkpoint-2").iterdir()}
-    assert "adapter_model.safetensors" in names
-    assert not names & {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
-    assert "optimizer" not in caplog.text
-    run(resume_from_checkpoint=str(result.output_dir / "checkpoint-2"))
-    assert "no state of the optimizer" in caplog.text
-
-
-@pytest.mark.parametrize("greater", [True, False])
-def test_what_the_best_model_is_can_be_turned_round(run: Run, greater: bool) -> None:
-    keys = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    result = run(**WORSE, **keys, greater_is_better=greater)
-    evaluated = column(result, "eval_loss")[:-1]  # the last one is of the model that was kept
-    assert result.metrics["eval_loss"] == pytest.approx((max if greater else min)(evaluated), rel=1e-5)
-
-
-def test_a_checkpoint_may_be_saved_for_every_new_best_only(run: Run) -> None:
-    result = run(**WORSE, eval_strategy="epoch", save_strategy="best")
-    losses = column(result, "eval_loss")
-    better = [epoch for epoch, loss in enumerate(losses, 1) if loss < min([math.inf, *losses[: epoch - 1]])]
-    assert 0 < len(better) < 6, "some, and not all"
-    assert checkpoints(result) == sorted(f"checkpoint-{3 * epoch}" for epoch in better)
-
-
-def test_a_metric_that_no_evaluation_has_is_an_error(run: Run) -> None:
-    with pytest.raises(UsageError) as caught:
-        run(**EVALUATED, eval_strategy="epoch", early_stopping_steps=2, metric_for_best_model="bleu")
-    assert caught.value.code == "E-TRAIN-013"
-    assert "metric_for_best_model: loss" in str(caught.value)
-
-
-def test_a_resumed_epoch_may_begin_again(run: Run, tmp_path: Path) -> None:
-    """With a learning rate of 0 the losses tell which rows made a step."""
-    keys = {"learning_rate": 0.0, "num_train_epochs": 2}
-    whole = column(run(**keys, save_strategy="steps", save_steps=2), "loss")
-    resume = {"resume_from_checkpoint": str(tmp_path / "out" / "checkpoint-2")}
-    plain = run(**keys, **resume, output_dir=str(tmp_path / "plain"))
-    assert column(plain, "loss") == whole[2:]
-    again = run(**keys, **resume, output_dir=str(tmp_path / "again"), ignore_data_skip=True)
-    assert column(again, "loss") == whole[:6]
-
-
-@pytest.mark.parametrize(("restore", "last"), [(False, 6), (True, 4)])
-def test_patience_may_be_counted_on(run: Run, tmp_path: Path, restore: bool, last: int) -> None:
-    """Nothing ever improves. At the third epoch two of three evaluations without progress are counted."""
-    keys = {
-        "learning_rate": 0.0,
-        "val_size": 4,
-        "num_train_epochs": 20,
-        "eval_strategy": "epoch",
-        "early_stopping_steps": 3,
-    }
-    assert column(run(**keys, save_strategy="epoch"), "epoch")[-1] == 4
-    resumed = run(
-        **keys,
-        output_dir=str(tmp_path / "more"),
-        resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-9"),
-        restore_callback_states_from_checkpoint=restore,
-    )
-    assert column(resumed, "epoch")[-1] == last
 
 
 # ---- number types and devices ----

@@ -64,5 +64,5 @@ def _state(key: Key) -> str:
     mark = key.mark
     if mark.state == "works":
         later = f"; later: {', '.join(map(str, mark.later_values))}" if mark.later_values else ""
-        return f"works{later} (`{shown_by(key.name, key.passed_on).removeprefix('tests/')}`)"
+        return f"works{later} (`{shown_by(key.name).removeprefix('tests/')}`)"
     return f"{_STATES[mark.state]}: {mark.note}"

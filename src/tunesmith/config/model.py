@@ -20,7 +20,7 @@ class ModelConfig:
     adapter_folder: str | None = works(None)
     """Folder inside the adapter's repository that holds its weights."""
     cache_dir: str | None = works(None)
-    """Folder for downloaded models and datasets (default: that of the Hugging Face hub)."""
+    """Folder for downloaded models and adapters (default: that of the Hugging Face hub)."""
     use_fast_tokenizer: bool = never(True, "the Rust tokenizers are the only ones: leave the key out")
     """Use the tokenizers written in Rust."""
     resize_vocab: bool = later(False, _VOCABULARY)

@@ -1,6 +1,6 @@
-"""Which test shows the effect of which key. The page of keys names it; a test checks that it exists.
+"""Which test shows the effect of which key. The page of keys names it.
 
-A working key that is not in this table is shown to arrive in its section, or in transformers' arguments.
+Tests check that every working key is in this table, and no other, and that the tests exist.
 """
 
 from __future__ import annotations
@@ -8,9 +8,6 @@ from __future__ import annotations
 from functools import cache
 
 __all__ = ["shown_by"]
-
-_ARRIVES = "tests/unit/config/test_keys.py::test_a_working_key_reaches_its_section"
-_PASSED_ON = "tests/contracts/test_hf_arguments.py::test_a_training_argument_reaches_transformers"
 
 _LEGACY = "tests/unit/config/test_legacy.py::"
 _EFFECTS = "tests/unit/config/test_effects.py::"
@@ -20,11 +17,13 @@ _BAD = "tests/unit/data/test_bad_input.py::"
 _METHODS = "tests/unit/methods/test_methods.py::"
 _ENGINE = "tests/unit/engines/test_hf.py::"
 _RUN = "tests/e2e/test_run.py::"
+_ARGUMENTS = "tests/e2e/test_training_arguments.py::"
+_EVALUATION = "tests/e2e/test_evaluation_and_checkpoints.py::"
+_PLAN = "tests/unit/train/test_plan.py::"
+_LOADING = "tests/unit/models/test_loading.py::"
+_TEMPLATE = "tests/unit/render/test_template_keys.py::"
 _EXACT = "tests/e2e/test_exactness.py::"
 _EXPORT = "tests/e2e/test_adapters_and_export.py::"
-
-# Passed on, but what transformers makes of them depends on the machine or the launcher, or has another type.
-_DECIDED_ELSEWHERE = frozenset(["accelerator_config", "ddp_backend", "debug", "fp16", "local_rank", "tf32", "use_cpu"])
 
 _SHOWN: dict[str, str] = {
     _LEGACY + "test_an_older_name_arrives_under_its_present_one": (
@@ -73,6 +72,67 @@ _SHOWN: dict[str, str] = {
     _RUN + "test_pre_training_packs_text_into_full_blocks": "stage",
     _RUN + "test_a_tensorboard_log_holds_the_same_curve": "report_to logging_dir",
     _RUN + "test_the_best_model_is_what_is_kept": "load_best_model_at_end metric_for_best_model",
+    _LOADING + "test_folder_revision_and_token_reach_every_download": "cache_dir model_revision hf_hub_token",
+    _LOADING + "test_an_adapter_may_lie_in_a_folder_below": "adapter_folder",
+    _LOADING + "test_the_attention_is_the_one_that_was_asked_for": "flash_attn",
+    _LOADING + "test_code_of_a_model_runs_only_if_it_is_trusted": "trust_remote_code",
+    _LOADING + "test_norms_are_held_in_float32_on_request": "upcast_layernorm",
+    _LOADING + "test_every_weight_is_listed_on_request": "print_param_status",
+    _TEMPLATE + "test_train_on_prompt": "train_on_prompt",
+    _TEMPLATE + "test_mask_history": "mask_history",
+    _TEMPLATE + "test_default_system": "default_system",
+    _TEMPLATE + "test_enable_thinking": "enable_thinking",
+    _TEMPLATE + "test_preserve_thinking": "preserve_thinking",
+    "tests/unit/engines/test_engine_keys.py::test_the_engine_is_looked_up_by_its_name": "infer_backend",
+    "tests/unit/engines/test_engine_keys.py::test_special_tokens_inside_a_reply": "skip_special_tokens",
+    "tests/unit/export/test_export_device.py::test_weights_are_merged_where_it_was_asked_for": "export_device",
+    _PLAN + "test_the_processor_is_used_on_request": "use_cpu",
+    _PLAN + "test_tf32_is_switched": "tf32",
+    _PLAN + "test_processes_talk_through_the_backend_that_was_asked_for": "ddp_backend",
+    _PLAN + "test_processes_wait_for_each_other_as_long_as_was_said": "ddp_timeout",
+    "tests/unit/train/test_half_precision.py::test_steps_that_overflow_are_left_out": "fp16",
+    _ARGUMENTS + "test_the_number_of_steps": "num_train_epochs max_steps dataloader_drop_last",
+    _ARGUMENTS + "test_the_learning_rate_follows_its_schedule": (
+        "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps"
+    ),
+    _ARGUMENTS + "test_the_optimizer_has_the_values_that_were_asked_for": (
+        "optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon"
+    ),
+    _ARGUMENTS + "test_the_gradient_is_clipped": "max_grad_norm",
+    _ARGUMENTS + "test_the_data_seed_alone_decides_the_order": "data_seed",
+    _ARGUMENTS + "test_rows_can_be_taken_in_their_order": "disable_shuffling",
+    _ARGUMENTS + "test_rows_of_similar_length_come_together": "train_sampling_strategy",
+    _ARGUMENTS + "test_loading_rows_in_other_processes_changes_nothing": (
+        "dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers"
+    ),
+    _ARGUMENTS + "test_memory_is_pinned_for_a_gpu": "dataloader_pin_memory",
+    _ARGUMENTS + "test_noise_is_added_in_training_only": "neftune_noise_alpha",
+    _ARGUMENTS + "test_the_device_cache_is_emptied": "torch_empty_cache_steps",
+    _ARGUMENTS + "test_memory_is_measured_on_request": "skip_memory_metrics",
+    _ARGUMENTS + "test_full_determinism_forbids_other_algorithms": "full_determinism",
+    _ARGUMENTS + "test_the_model_is_compiled_on_request": "torch_compile torch_compile_backend torch_compile_mode",
+    _ARGUMENTS + "test_when_the_log_is_written": "logging_strategy logging_steps logging_first_step",
+    _ARGUMENTS + "test_transformers_talks_as_loud_as_it_is_told": "log_level",
+    _ARGUMENTS + "test_transformers_talks_on_other_processes_as_it_is_told": "log_level_replica log_on_each_node",
+    _ARGUMENTS + "test_the_first_process_of_every_machine_may_save": "save_on_each_node",
+    _ARGUMENTS + "test_a_service_is_told_the_names_of_the_run": (
+        "run_name project trackio_space_id trackio_bucket_id trackio_static_space_id"
+    ),
+    _ARGUMENTS + "test_an_optimizer_for_some_modules": "optim_target_modules",
+    _ARGUMENTS + "test_tokens_per_second_without_padding": "include_effective_tokens_per_second",
+    _EVALUATION + "test_when_evaluation_runs": "do_eval eval_strategy eval_steps eval_delay eval_on_start",
+    _EVALUATION + "test_the_batches_of_evaluation": "per_device_eval_batch_size",
+    _EVALUATION + "test_evaluation_may_halve_the_weights": "bf16_full_eval fp16_full_eval",
+    _EVALUATION + "test_only_the_newest_checkpoints_are_kept": "save_total_limit",
+    _EVALUATION + "test_a_checkpoint_without_the_optimizer_is_smaller_and_says_so": "save_only_model",
+    _EVALUATION + "test_what_the_best_model_is_can_be_turned_round": "greater_is_better",
+    _EVALUATION + "test_a_resumed_epoch_may_begin_again": "ignore_data_skip",
+    _EVALUATION + "test_patience_may_be_counted_on": "restore_callback_states_from_checkpoint",
+    _ARGUMENTS + "test_watching_every_module_stops_at_the_first_overflow": "debug",
+    _ARGUMENTS + "test_settings_of_ddp_reach_it": (
+        "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph"
+    ),
+    _EXACT + "test_the_same_run_twice_gives_the_same_bits": "seed",
     _EXACT + "test_a_resumed_run_gives_the_bits_of_one_that_never_stopped": (
         "resume_from_checkpoint save_strategy save_steps"
     ),
@@ -90,6 +150,6 @@ def _by_key() -> dict[str, str]:
     return dict(pairs)
 
 
-def shown_by(key: str, passed_on: bool) -> str:
+def shown_by(key: str) -> str:
     """The test, as pytest names it, that shows what a working key does."""
-    return _by_key().get(key) or (_PASSED_ON if passed_on and key not in _DECIDED_ELSEWHERE else _ARRIVES)
+    return _by_key()[key]

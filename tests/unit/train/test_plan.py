@@ -102,6 +102,16 @@ def test_processes_talk_through_the_backend_that_was_asked_for(tmp_path: Path, m
         arguments(tmp_path)
 
 
+@pytest.mark.usefixtures("gpu")
+def test_processes_wait_for_each_other_as_long_as_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state(**settings: Any) -> Any:
+        raise Asked(settings["timeout"].total_seconds())
+
+    monkeypatch.setattr("transformers.training_args.PartialState", state)
+    with pytest.raises(Asked, match="77"):
+        arguments(tmp_path, ddp_timeout=77, use_cpu=False)
+
+
 def test_what_transformers_refuses_is_told_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
