@@ -154,7 +154,7 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
     if raw.get("source") == "missing":
         raise RenderError(
             Problem(
-                "E-RENDER-013",
+                "E-RENDER-015",
                 f'no witness of the text of template "{name}" is at hand, and none is written from memory',
                 where="template",
                 fix="use template: auto with a model that has a chat template, or write the template's YAML yourself",
