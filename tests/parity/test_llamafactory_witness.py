@@ -24,15 +24,17 @@ TO_COME = {
     *("glm4_moe", "gpt_oss", "granite3", "granite4", "lfm2", "llama2", "mimo_vl", "minimax1", "minimax2", "ministral"),
     *("ministral3", "mistral_small", "openchat", "phi", "phi_small", "qwen2_vl", "qwen3_5", "qwen3_5_nothink"),
     *("qwen3_6", "qwen3_vl", "qwen3_vl_nothink", "seed_oss", "solar", "vicuna", "zephyr"),
-    # No stop token in their text (LlamaFactory's efficient_eos)
-    *("aeva", "bailing", "breeze", "chatglm3", "fewshot", "glm4", "glm4v", "glm_ocr", "glmz1", "hy_dense_1_8b"),
-    *("hy_dense_7b", "index", "openchat-3.6", "yi_vl"),
 }
+
+# LlamaFactory's text has no stop token here (efficient_eos): its training puts one behind the chat, and has the first
+# token of each next turn predict it. No text can say the latter, so here each reply is trained as the last of a chat.
+STOP_BEHIND_THE_CHAT = {"bailing", "breeze", "fewshot", "hy_dense_1_8b", "hy_dense_7b", "index", "yi_vl"}
 
 # Stop words of LlamaFactory that do not end a reply here, and why.
 NO_STOP = {
-    "chatml": {"<|im_start|>"},  # opens a message; no model writes it to end a reply
-    "chatml_de": {"<|im_start|>"},
+    "chatml_de": {"<|im_start|>"},  # opens a message; no model writes it to end a reply
+    "openchat-3.6": {"<|eot_id|>"},  # ends questions; replies end with the tokenizer's end of text
+    "yi_vl": {"###"},  # no token of the model; LlamaFactory adds it to the vocabulary
 }
 
 
@@ -43,7 +45,7 @@ def _own_keys(name: str) -> dict[str, Any]:
     return keys
 
 
-WITNESSED = [name for name in template_names() if "llamafactory" in str(_own_keys(name).get("verified")).lower()]
+WITNESSED = [name for name in template_names() if _own_keys(name).get("verified") == "llamafactory"]
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +69,12 @@ def _chat(case: dict[str, Any]) -> Chat:
 def test_text_equals_llamafactory(name: str, case: str, witness: dict[str, Any], settings: Callable[..., Any]) -> None:
     template = SlotTemplate(load_slots(name), settings(), BOS, EOS)
     got = join_text(template.prompt(_chat(witness["cases"][case]), False))
+    wanted = witness["texts"][name][case]
     if name == "empty":  # its one deviation: a reply ends with the end-of-text token
         got = got.replace(EOS, "")
-    assert got == witness["texts"][name][case]
+    if name in STOP_BEHIND_THE_CHAT:
+        wanted += template.stops[0]
+    assert got == wanted
 
 
 @pytest.mark.parametrize("name", WITNESSED)
@@ -90,7 +95,7 @@ def test_thoughts_stand_between_llamafactorys_words(
 def test_every_name_of_llamafactory_is_in_the_catalog(witness: dict[str, Any]) -> None:
     names = set(witness["texts"])
     assert len(names) == 124
-    assert names - set(template_names()) == TO_COME
+    assert names - set(template_names()) <= TO_COME
 
 
 @pytest.mark.parametrize("name", template_names())
@@ -106,6 +111,15 @@ def test_a_template_of_the_catalog_is_whole(name: str, settings: Callable[..., A
     assert join_text(sample).startswith(join_text(template.prompt(Chat((asked,)), True)) + trained)
     assert "an answer" in trained
     assert trained.endswith(template.stops[0])
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_every_reply_learns_to_end(name: str, settings: Callable[..., Any]) -> None:
+    template = SlotTemplate(load_slots(name), settings(), BOS, EOS)
+    turns = [Message("user", "1"), Message("assistant", "one"), Message("user", "2"), Message("assistant", "two")]
+    trained = ["".join(span.text for span in spans if span.trained) for spans in template.samples(Chat(tuple(turns)))]
+    ends = sum(text.count(stop) for text in trained for stop in set(template.stops))
+    assert ends == 2
 
 
 def test_template_files_have_one_name_each() -> None:
