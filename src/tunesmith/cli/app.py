@@ -73,6 +73,8 @@ class VerbGroup(_QuickHelp, TyperGroup):
         if not name.startswith("-") and name not in self.list_commands(ctx):
             known = self.list_commands(ctx)
             fix = did_you_mean(name, known) or "one of: " + ", ".join(known)
+            if name.endswith((".yaml", ".yml", ".json", ".toml")):
+                fix = f"a verb comes first: {ctx.command_path} {known[0]} {name}"
             raise UsageError(Problem("E-CLI-001", f'unknown {self.kind} "{name}" of {ctx.command_path}', fix=fix))
         return super().resolve_command(ctx, args)
 

@@ -136,7 +136,7 @@ def _validation_is_a_share_or_a_number(config: RunConfig) -> Iterator[Problem]:
     size = config.data.val_size
     if size > 1 and size != int(size):
         what = '"val_size" is a share below 1 or a whole number of rows'
-        yield Problem("E-CONFIG-004", what, config.place("val_size"), str(size))
+        yield Problem("E-CONFIG-004", what, config.place("val_size"), str(size), f"val_size: {int(size)}")
 
 
 # --- data and masks ---
@@ -225,6 +225,14 @@ def _steps_are_whole(config: RunConfig) -> Iterator[Problem]:
         if steps == 0 and config.train.value(f"{strategy}_strategy") == "steps":
             fix = f"{strategy}_strategy: no" if strategy != "logging" else "logging_strategy: no"
             yield Problem("E-CONFIG-004", f'"{key}" must be above 0', config.place(key), "0", fix)
+
+
+@_rule(_TRAIN, "max_steps")
+def _some_steps_are_made(config: RunConfig) -> Iterator[Problem]:
+    steps = config.train.value("max_steps")
+    if steps is not None and (steps == 0 or steps < -1):  # transformers would silently count epochs instead
+        fix = "leave the key out to train num_train_epochs"
+        yield Problem("E-CONFIG-004", '"max_steps" must be at least 1', config.place("max_steps"), str(steps), fix)
 
 
 @_rule(_TRAIN, "load_best_model_at_end", "save_strategy", "save_steps", "eval_steps", *_EVALUATES)

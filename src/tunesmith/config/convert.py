@@ -25,6 +25,8 @@ _TYPES = {
     "object": "a mapping",
 }
 _NONE = object()
+_MOST_LISTED = 8
+"""Choices that an error lists besides the nearest ones."""
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
@@ -154,7 +156,10 @@ def _check_choice(key: Key, value: Any) -> None:
         return
     for item in [value] if isinstance(value, str) else value:
         if item not in key.choices:
-            raise Mismatch("E-CONFIG-003", expected(key), did_you_mean(item, key.choices))
+            near = did_you_mean(item, key.choices)
+            many = near is not None and len(key.choices) > _MOST_LISTED
+            wanted = f"one of {len(key.choices)} names" if many else expected(key)
+            raise Mismatch("E-CONFIG-003", wanted, near)
 
 
 def _check_limits(key: Key, value: Any) -> None:

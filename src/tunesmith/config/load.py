@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -64,7 +65,7 @@ def _convert_all(givens: Iterable[Given], problems: list[Problem]) -> tuple[dict
     for given in givens:
         key = all_keys().get(given.key)
         if key is None:
-            problems.append(_unknown(given))
+            problems.append(_unknown(given, suggest=len(problems) < ConfigError.shown))
             continue
         try:
             value = convert(key, given.value, given.text)
@@ -80,7 +81,8 @@ def _convert_all(givens: Iterable[Given], problems: list[Problem]) -> tuple[dict
     return values, frozenset(bad)
 
 
-def _unknown(given: Given) -> Problem:
+def _unknown(given: Given, *, suggest: bool) -> Problem:
+    """`suggest` is off for problems that nobody sees: looking for like names takes a millisecond each."""
     if given.key in NEWER_NAMES:
         what = f'"{given.key}" is a name of another version'
         return Problem("E-CONFIG-010", what, given.place, fix=f"write {NEWER_NAMES[given.key]}")
@@ -90,14 +92,19 @@ def _unknown(given: Given) -> Problem:
     if given.key in ELSEWHERE:
         fix = f'the key for this is "{ELSEWHERE[given.key]}"'
     else:
-        fix = did_you_mean(given.key, all_keys()) or "`tunesmith config schema` lists all keys"
+        near = did_you_mean(given.key, all_keys()) if suggest else None
+        flat = "keys are flat: lora_rank, not lora: rank" if isinstance(given.value, Mapping) else None
+        fix = flat or near or "`tunesmith config schema` lists all keys"
     return Problem("E-CONFIG-001", f'there is no key "{given.key}"', given.place, fix=fix)
 
 
 def _mismatch(given: Given, mismatch: Mismatch) -> Problem:
     secret = all_keys()[given.key].mark.secret
     got = "(not shown)" if secret else _shown(given.value)
-    return Problem(mismatch.code, f'"{given.key}" must be {mismatch.wanted}', given.place, got, mismatch.fix)
+    default = all_keys()[given.key].default
+    stated = f" (the default is {json.dumps(default)})" if isinstance(default, int | float) else ""
+    fix = mismatch.fix or f"leave the key out{stated}"
+    return Problem(mismatch.code, f'"{given.key}" must be {mismatch.wanted}', given.place, got, fix)
 
 
 def _shown(value: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from tunesmith.core.errors import ConfigError, MissingInputError, Problem
+from tunesmith.core.suggest import did_you_mean
 
 __all__ = ["Given", "Source", "read_overrides", "read_source"]
 
@@ -19,6 +20,18 @@ Source: TypeAlias = "str | Path | Mapping[str, Any] | None"
 Overrides: TypeAlias = "Sequence[str] | Mapping[str, Any]"
 
 _COMMAND_LINE = "command line"
+_SUFFIXES = (".yaml", ".yml", ".json", ".toml")
+_MOST_VALUES = 100_000  # an alias of aliases of aliases can stand for billions
+# What libyaml says, in words for people who have never read its source.
+_PLAIN_WORDS = {
+    "mapping values are not allowed": 'a colon where none can be: quote text that holds ": ", and indent no key',
+    "found a tab": "a tab in front of a key: use blanks",
+    "found character that cannot start": "a tab or a special sign starts a value: use blanks, or quote the value",
+    "could not determine a constructor": "a tag (!...) is not allowed: write a plain value",
+    "but found another document": "a second document begins (---): one file holds one config",
+    "could not find expected ':'": "a line without a colon: write `key: value`",
+    "did not find expected key": "the indentation or a quote is off",
+}
 # libyaml where PyYAML was built with it: ten times as fast. Both build plain values only.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -45,15 +58,26 @@ def read_source(source: Source) -> tuple[list[Given], list[Problem]]:
     path = Path(source).expanduser()
     try:
         content = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        fix = "give the path of a .yaml, .json or .toml file"
-        raise MissingInputError(Problem("E-CONFIG-006", f"there is no config file {path}", fix=fix)) from None
+    except OSError as error:
+        raise MissingInputError(_unreadable(path, error)) from None
     except UnicodeDecodeError as error:
         what = f"{path} is not text in UTF-8"
         raise ConfigError(Problem("E-CONFIG-007", what, got=f"byte {error.start}: {error.reason}")) from None
     reader = {".json": _read_json, ".toml": _read_toml}.get(path.suffix.lower(), _read_yaml)
     givens = list(reader(content, str(path)))
     return givens, _twice(givens)
+
+
+def _unreadable(path: Path, error: OSError) -> Problem:
+    if path.is_dir():
+        here = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES)
+        fix = f"name the file in it: {' or '.join(here[:3])}" if here else "name a .yaml, .json or .toml file"
+        return Problem("E-CONFIG-006", f"{path} is a folder, not a config file", fix=fix)
+    if path.exists():
+        return Problem("E-CONFIG-006", f"the config file {path} cannot be read", got=error.strerror)
+    near = [str(file) for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    fix = did_you_mean(str(path), near) or "give the path of a .yaml, .json or .toml file"
+    return Problem("E-CONFIG-006", f"there is no config file {path}", fix=fix)
 
 
 def read_overrides(overrides: Overrides) -> tuple[list[Given], list[Problem]]:
@@ -113,15 +137,19 @@ def _read_yaml(content: str, path: str) -> Iterator[Given]:
 
 def _construct(loader: Any, node: Any) -> Any:
     """The plain value of a node. What looks like a date or number and is none, like 2024-13-45, is text."""
-    _refuse_repeated_keys(node, set())
+    _refuse_repeated_keys(node, set(), [0])
     try:
         return loader.construct_object(node, deep=True)
     except ValueError:
         return _written(node)
 
 
-def _refuse_repeated_keys(node: Any, inside: set[int]) -> None:
-    """Inner mappings that name a key twice (the outermost is checked with all problems), or contain themselves."""
+def _refuse_repeated_keys(node: Any, inside: set[int], count: list[int]) -> None:
+    """Inner mappings that name a key twice (the outermost is checked with all problems), or contain themselves, or
+    grow beyond measure through aliases of aliases."""
+    count[0] += 1
+    if count[0] > _MOST_VALUES:
+        raise yaml.MarkedYAMLError(problem="the aliases stand for too many values", problem_mark=node.start_mark)
     if id(node) in inside:
         raise yaml.MarkedYAMLError(problem="an alias points to what it is a part of", problem_mark=node.start_mark)
     if isinstance(node, yaml.SequenceNode):
@@ -136,7 +164,7 @@ def _refuse_repeated_keys(node: Any, inside: set[int]) -> None:
     else:
         return
     for child in children:
-        _refuse_repeated_keys(child, inside | {id(node)})
+        _refuse_repeated_keys(child, inside | {id(node)}, count)
 
 
 def _written(node: Any) -> Any:
@@ -150,7 +178,8 @@ def _written(node: Any) -> Any:
 def _yaml_problem(error: yaml.YAMLError, path: str) -> Problem:
     mark = getattr(error, "problem_mark", None)
     where = f"{path}:{mark.line + 1}" if mark else path
-    what = str(getattr(error, "problem", None) or error).splitlines()[0]
+    said = str(getattr(error, "problem", None) or error).splitlines()[0]
+    what = next((plain for words, plain in _PLAIN_WORDS.items() if said.startswith(words)), said)
     return Problem(
         "E-CONFIG-007", f"the file is not valid YAML: {what}", where, fix="check indentation and quotes here"
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedDataset", "load_datasets", "raise_for_bad_rows"]
 
+_TEXT_ONLY = "use other rows, or list the columns that are to be read in dataset_info.json"
 HEAD = 20  # rows that detection looks at
 
 
@@ -135,7 +136,7 @@ def _make_format(
             raise DataError([_unmapped(spec, format_, meaning, head, stage) for meaning in missing])
         return format_, ()
     if unfit := unreadable(head):
-        raise DataError(Problem("E-DATA-018", f"the rows hold {unfit}", where=str(spec.path)))
+        raise DataError(Problem("E-DATA-018", f"the rows hold {unfit}", str(spec.path), fix=_TEXT_ONLY))
     layout = detect(head, stage)
     if layout is None:
         raise DataError(_undetected(spec, head, stage))
