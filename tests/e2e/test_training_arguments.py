@@ -86,7 +86,9 @@ def test_the_gradient_is_clipped(run: Run, tiny_model: Path, limit: float, moved
 
 
 @pytest.mark.parametrize("optim", ["adamw_bnb_8bit", "galore_adamw"])
-def test_an_optimizer_that_is_not_installed_is_an_error(run: Run, optim: str) -> None:
+def test_an_optimizer_that_is_not_installed_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch, optim: str) -> None:
+    for package in ("bitsandbytes", "galore_torch"):
+        monkeypatch.setattr(f"transformers.trainer_optimizer.is_{package}_available", lambda: False)
     with pytest.raises(MachineError) as caught:
         run(optim=optim, optim_target_modules="all-linear")
     assert caught.value.code == "E-TRAIN-010"

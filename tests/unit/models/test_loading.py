@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def test_the_attention_is_the_one_that_was_asked_for(tiny_model: Path, value: st
     assert start(tiny_model, flash_attn=value).config._attn_implementation == chosen
 
 
+@pytest.mark.skipif(find_spec("flash_attn") is not None, reason="flash-attn is installed")
 def test_flash_attention_that_is_not_installed_is_an_error(tiny_model: Path) -> None:
     with pytest.raises(MachineError) as caught:
         start(tiny_model, flash_attn="fa2")
