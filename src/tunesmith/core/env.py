@@ -27,6 +27,8 @@ TABLE: dict[str, Variable] = {
         Variable("XDG_CACHE_HOME", "", "base of the user cache folder"),
         Variable("HF_HUB_OFFLINE", "0", "never ask the Hugging Face hub"),
         Variable("HF_TOKEN", "", "access token of the Hugging Face hub"),
+        Variable("USE_MODELSCOPE_HUB", "0", "get models from ModelScope (needs the package modelscope)"),
+        Variable("USE_OPENMIND_HUB", "0", "get models from openMind (needs the package openmind)"),
         Variable("TENSORBOARD_LOGGING_DIR", "", "folder of TensorBoard's log (wins over logging_dir)"),
         Variable("WORLD_SIZE", "1", "number of processes, set by the launcher"),
         Variable("RANK", "0", "number of this process, set by the launcher"),

@@ -129,7 +129,9 @@ def find_id(repository: str) -> CatalogModel | None:
 
 
 def suggestion(name: str) -> str | None:
-    """`did you mean ...?` for a name or id that is not in the catalog, None where nothing looks alike."""
+    """`did you mean ...?` for a name or id that the catalog lacks; None where it has it, or where nothing looks alike."""
+    if find(name) or find_id(name):
+        return None
     known = [model.hf for model in all_models()] if "/" in name else [model.name for model in all_models()]
     return did_you_mean(name, known)
 

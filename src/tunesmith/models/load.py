@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.errors import MachineError, MissingInputError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.models.family import Family, family_of
-from tunesmith.models.locate import check_folder
+from tunesmith.models.locate import check_folder, located
 from tunesmith.models.machine import cpu_has_bf16
 from tunesmith.models.quiet import quiet_libraries
 from tunesmith.models.tokenizer import (
@@ -21,6 +21,7 @@ from tunesmith.models.tokenizer import (
     load_tokenizer,
     refuse_foreign_code,
     refuse_unreachable_hub,
+    with_suggestion,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def infer_dtype(config: ModelConfig, device: str) -> str:
 
     if config.infer_dtype != "auto":
         return config.infer_dtype
+    config = located(config)
     check_folder(str(config.model_name_or_path), "model_name_or_path", must_hold="config.json")
     with _explaining(config):
         settings = AutoConfig.from_pretrained(config.model_name_or_path, **hub_arguments(config))
@@ -75,6 +77,7 @@ def load(
     the config asks for is missing.
     """
     quiet_libraries()
+    config = located(config)
     tokenizer = tokenizer or load_tokenizer(config)
     model = _build(config, dtype, attention)
     _check_vocabulary(model, tokenizer, str(config.model_name_or_path))
@@ -132,7 +135,8 @@ def _explaining(config: ModelConfig) -> Iterator[None]:
 def _advice(name: str) -> str:
     if any(Path(name).glob("*.gguf")):
         return "GGUF files are for running a model, not for training it: get the repository it was made from"
-    return "check the name, the network and your access; a local folder needs config.json and safetensors"
+    fix = "check the name, the network and your access; a local folder needs config.json and safetensors"
+    return with_suggestion(name, fix)
 
 
 def _damage(error: Exception, name: str) -> Problem | None:

@@ -1,13 +1,64 @@
-"""Is a model there? Answered before anything heavy is imported, with the nearest names where it is not."""
+"""Where is a model? Answered before anything heavy is imported, with the nearest names where it is not there.
+
+model_name_or_path: out                         a folder that exists wins
+model_name_or_path: Qwen/Qwen3-4B               a repository of the hub, taken as it is
+model_name_or_path: Qwen3-4B-Instruct           a name of the catalog -> its repository on the hub
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import MissingInputError, Problem
+from tunesmith.core.log import get_logger
 from tunesmith.core.suggest import did_you_mean
+from tunesmith.models.hubs import HUB_NAMES, chosen_hub, download
 
-__all__ = ["check_folder", "looks_local"]
+if TYPE_CHECKING:
+    from tunesmith.config.model import ModelConfig
+
+__all__ = ["check_folder", "located", "looks_local", "resolve"]
+
+
+def located(config: ModelConfig) -> ModelConfig:
+    """The config with `model_name_or_path` resolved: a folder, or a repository of the Hugging Face hub."""
+    assert config.model_name_or_path, "checked by the config"
+    name = resolve(config.model_name_or_path, config.model_revision, config.cache_dir)
+    return replace(config, model_name_or_path=name)
+
+
+def resolve(name: str, revision: str = "main", cache_dir: str | None = None) -> str:
+    """What `from_pretrained` takes for a folder, a repository or a name of the catalog.
+
+    Where the environment asks for another hub than Hugging Face's, the model is downloaded from there and the result
+    is its folder. Raises MissingInputError if the catalog knows no repository on that hub, and what `download` raises.
+    """
+    return name if looks_local(name) else _on_hub(chosen_hub(), name, revision, cache_dir)
+
+
+@cache  # once per process: it says what it found, and may download
+def _on_hub(hub: str, name: str, revision: str, cache_dir: str | None) -> str:
+    repository = name if "/" in name else _by_catalog(hub, name)
+    return repository if hub == "hf" else download(hub, repository, revision, cache_dir)
+
+
+def _by_catalog(hub: str, name: str) -> str:
+    """The repository of a catalog name. Other words are left as they are: the hub knows some without an owner."""
+    from tunesmith.models.catalog import find
+
+    model = find(name)
+    if model is None:
+        return name
+    repository = model.id_on(hub)
+    if repository is None:
+        what = f"the catalog knows no repository of {model.name} on {HUB_NAMES[hub]}"
+        fix = "write the repository as owner/name, or use another hub"
+        raise MissingInputError(Problem("E-MODEL-022", what, f"model_name_or_path: {name}", fix=fix))
+    get_logger().info("model: %s is %s of %s", name, repository, HUB_NAMES[hub])
+    return repository
 
 
 def looks_local(name: str) -> bool:

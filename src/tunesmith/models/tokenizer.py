@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import MachineError, MissingInputError, Problem, UnavailableError, UsageError
-from tunesmith.models.locate import check_folder
+from tunesmith.models.locate import check_folder, located, looks_local
 from tunesmith.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = [
     "pad_id_of",
     "refuse_foreign_code",
     "refuse_unreachable_hub",
+    "with_suggestion",
 ]
 
 
@@ -37,8 +38,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
     Raises MissingInputError where model or tokenizer cannot be found, MachineError where it has no fast form.
     """
-    assert config.model_name_or_path, "checked by the config"
-    name = config.model_name_or_path
+    config = located(config)
+    name = str(config.model_name_or_path)
     check_folder(name, "model_name_or_path", must_hold="config.json")
 
     from transformers import AutoTokenizer
@@ -55,7 +56,9 @@ def load_tokenizer(config: ModelConfig) -> Any:
                 "the tokenizer cannot be loaded",
                 where=f"model_name_or_path: {name}",
                 got=first_line(error),
-                fix="the folder or repository needs a whole tokenizer.json (or what makes it) beside the weights",
+                fix=with_suggestion(
+                    name, "the folder or repository needs a whole tokenizer.json (or what makes it) beside the weights"
+                ),
             )
         ) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -95,14 +98,23 @@ def refuse_foreign_code(error: Exception, name: str) -> None:
 def refuse_unreachable_hub(error: Exception, name: str) -> None:
     """Raise UnavailableError if `error` says that nothing could be downloaded."""
     if "couldn't connect to" in str(error):
+        fix = "check the spelling and the network (HF_HUB_OFFLINE must be unset), or name a local folder"
         raise UnavailableError(
             Problem(
                 "E-MODEL-014",
                 "the model is neither a folder here nor in the cache, and the hub does not answer",
                 where=f"model_name_or_path: {name}",
-                fix="check the spelling and the network (HF_HUB_OFFLINE must be unset), or name a local folder",
+                fix=with_suggestion(name, fix),
             )
         ) from error
+
+
+def with_suggestion(name: str, fix: str) -> str:
+    """`fix`, and before it the names of the catalog that look like a name which is no folder here."""
+    from tunesmith.models.catalog import suggestion
+
+    hint = None if looks_local(name) else suggestion(name)
+    return f"{hint} Else {fix}" if hint else fix
 
 
 def first_line(error: BaseException) -> str:

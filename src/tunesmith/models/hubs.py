@@ -1,0 +1,58 @@
+"""The hubs beside Hugging Face's: a repository of ModelScope or openMind is downloaded whole, and its folder is used.
+
+Each hub has a Python package of its own, imported only when a run asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from tunesmith.core import env
+from tunesmith.core.errors import MachineError, Problem, UnavailableError
+
+__all__ = ["HUB_NAMES", "chosen_hub", "download"]
+
+HUB_NAMES = {"hf": "the Hugging Face hub", "modelscope": "ModelScope", "openmind": "openMind"}
+_VARIABLES = {"modelscope": "USE_MODELSCOPE_HUB", "openmind": "USE_OPENMIND_HUB"}
+# Hub -> (package, module that has `snapshot_download`, its name for the revision "main").
+_PACKAGES = {
+    "modelscope": ("modelscope", "modelscope", "master"),
+    "openmind": ("openmind", "openmind.utils.hub", "main"),
+}
+
+
+def chosen_hub() -> str:
+    """The hub that the environment asks for: `modelscope`, `openmind` or, without a word, `hf`."""
+    return next((hub for hub, variable in _VARIABLES.items() if env.get_bool(variable)), "hf")
+
+
+def download(hub: str, repository: str, revision: str, cache_dir: str | None) -> str:
+    """Fetch a repository of ModelScope or openMind, unless the hub's cache has it; returns its folder.
+
+    Raises MachineError if the hub's package is not installed, UnavailableError if the hub does not give the files.
+    """
+    from filelock import FileLock
+
+    package, module, main = _PACKAGES[hub]
+    fetch = _downloader(hub, package, module)
+    locks = env.cache_dir() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(locks / f"{hub}.lock"):  # of several processes, the first one downloads
+            return str(fetch(repository, revision=main if revision == "main" else revision, cache_dir=cache_dir))
+    except Exception as error:  # the packages raise errors of many kinds, their own and those of requests
+        what = f"{HUB_NAMES[hub]} does not give this model"
+        got = str(error).strip() or type(error).__name__
+        fix = f"check the name, the network and your access, or unset {_VARIABLES[hub]}"
+        raise UnavailableError(Problem("E-MODEL-021", what, f"model_name_or_path: {repository}", got, fix)) from error
+
+
+def _downloader(hub: str, package: str, module: str) -> Callable[..., object]:
+    try:
+        found: Callable[..., object] = import_module(module).snapshot_download
+    except ImportError as error:
+        what = f"downloads from {HUB_NAMES[hub]} need the package {package}"
+        fix = f"pip install {package}, or unset {_VARIABLES[hub]}"
+        raise MachineError(Problem("E-MODEL-020", what, _VARIABLES[hub], str(error), fix)) from error
+    return found
