@@ -51,18 +51,15 @@ def test_the_layers_are_those_of_the_contract() -> None:
     """The page lists what exists, in the order of the contract, which also knows folders that are still to come."""
     page = FENCE.search(section(4))
     assert page
-    told = []
-    for line in page[2].splitlines():
-        layer = line.split("  ")[0]
-        prefix = "train." if layer.startswith("train: ") else ""
-        told.append({prefix + name for name in re.findall(r"[\w.]+", layer.removeprefix("train: "))})
+    told = [set(re.findall(r"[\w.]+", line.split("  ")[0])) for line in page[2].splitlines()]
     contract = []
     for line in PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]:
         names = set(re.findall(r"tunesmith\.([\w.]+)", line))
         paths = {name: PACKAGE.joinpath(*name.split(".")) for name in names}
         there = {name for name, path in paths.items() if path.is_dir() or path.with_suffix(".py").is_file()}
         if there:
-            contract.append(there)
+            # The modules of train, but for the run, share a layer, and the page does not list them.
+            contract.append({"train" if name.startswith("train.") and name != "train.run" else name for name in there})
     assert told == contract
 
 
