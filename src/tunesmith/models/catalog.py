@@ -129,7 +129,7 @@ def find_id(repository: str) -> CatalogModel | None:
 
 
 def suggestion(name: str) -> str | None:
-    """`did you mean ...?` for a name or id that the catalog lacks; None where it has it, or where nothing looks alike."""
+    """`did you mean ...?` for a name or id that the catalog lacks; None where it has it or nothing looks alike."""
     if find(name) or find_id(name):
         return None
     known = [model.hf for model in all_models()] if "/" in name else [model.name for model in all_models()]
@@ -163,8 +163,11 @@ def _recorded_name(config: Path) -> str:
 
 
 def fallback_template(model: str | None) -> str | None:
-    """`default_template`, if the catalog of templates has it: what `make_renderer` takes for a model without one."""
-    from tunesmith.render.slot_files import template_names
+    """`default_template`, if the catalog of templates has its text: what `make_renderer` takes for a model that brings
+    no template of its own."""
+    from tunesmith.render.slot_files import raw_template, template_names
 
     template = default_template(model) if model else None
-    return template if template in template_names() else None
+    if template is None or template not in template_names() or raw_template(template).get("source") == "missing":
+        return None
+    return template

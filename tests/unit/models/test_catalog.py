@@ -295,5 +295,8 @@ def test_only_templates_that_exist_are_fallbacks(monkeypatch: pytest.MonkeyPatch
     assert fallback_template("Qwen/Qwen3-4B") == "qwen3"
     assert fallback_template(None) is None
     assert fallback_template("somebody/something") is None
+    with monkeypatch.context() as patch:
+        patch.setattr("tunesmith.render.slot_files.raw_template", lambda name: {"source": "missing"})
+        assert fallback_template("Qwen/Qwen3-4B") is None
     monkeypatch.setattr("tunesmith.render.slot_files.template_names", lambda: ("default",))
     assert fallback_template("Qwen/Qwen3-4B") is None
