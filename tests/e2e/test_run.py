@@ -7,7 +7,7 @@ import json
 import pytest
 
 import tunesmith
-from tunesmith.core.errors import ConfigError, DivergedError, MissingInputError, OutputError
+from tunesmith.core.errors import ConfigError, DataError, DivergedError, MissingInputError, OutputError
 
 
 def split(result, name="train"):
@@ -228,3 +228,30 @@ def test_pure_bf16_trains_bf16_weights(run):
 
     result = run(pure_bf16=True, finetuning_type="full")
     assert {t.dtype for t in load_file(result.output_dir / "model.safetensors").values()} == {bfloat16}
+
+
+@pytest.fixture
+def warned(caplog):
+    import logging
+
+    logging.getLogger("tunesmith").propagate = True
+    caplog.set_level("WARNING", logger="tunesmith")
+    return lambda: caplog.text
+
+
+def test_a_template_that_is_not_the_models_own_is_a_warning(run, warned):
+    run(template="smollm2", max_steps=1)
+    assert "E-TRAIN-016" in warned()
+    assert "16 of 16 rows" in warned()
+
+
+def test_a_template_that_is_not_the_models_own_is_an_error_when_strict(run):
+    with pytest.raises(DataError) as caught:
+        run(template="smollm2", max_steps=1, template_check="strict")
+    assert caught.value.code == "E-TRAIN-016"
+
+
+@pytest.mark.parametrize("keys", [{"template": "chatml"}, {"template": "smollm2", "template_check": "off"}])
+def test_an_equal_template_or_no_check_says_nothing(run, warned, keys):
+    run(**keys, max_steps=1)
+    assert "E-TRAIN-016" not in warned()

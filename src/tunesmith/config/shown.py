@@ -70,6 +70,7 @@ _SHOWN: dict[str, str] = {
     _RUN + "test_bf16_trains_float32_adapters_on_bf16_weights": "bf16",
     _RUN + "test_predictions_stand_beside_the_expected_answers": "do_train do_predict predict_with_generate",
     _RUN + "test_pre_training_packs_text_into_full_blocks": "stage",
+    _RUN + "test_a_template_that_is_not_the_models_own_is_an_error_when_strict": "template_check",
     _RUN + "test_a_tensorboard_log_holds_the_same_curve": "report_to logging_dir",
     _RUN + "test_the_best_model_is_what_is_kept": "load_best_model_at_end metric_for_best_model",
     _LOADING + "test_folder_revision_and_token_reach_every_download": "cache_dir model_revision hf_hub_token",

@@ -70,7 +70,12 @@ def read_source(source: Source) -> tuple[list[Given], list[Problem]]:
 
 def _unreadable(path: Path, error: OSError) -> Problem:
     if path.is_dir():
-        here = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES)
+        here = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES and "config" not in file.name)
+        if (path / "run.yaml").is_file():
+            here = [str(path / "run.yaml")]
+        elif (path / "config.json").is_file():
+            fix = f"a model is named by a key: --model_name_or_path {path}"
+            return Problem("E-CONFIG-006", f"{path} is the folder of a model, not a config file", fix=fix)
         fix = f"name the file in it: {' or '.join(here[:3])}" if here else "name a .yaml, .json or .toml file"
         return Problem("E-CONFIG-006", f"{path} is a folder, not a config file", fix=fix)
     if path.exists():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tunesmith.config.fields import later, section, works
 
 
@@ -21,5 +23,7 @@ class TemplateConfig:
     """System message for chats that have none; an empty text means no system message."""
     enable_thinking: bool | None = works(True)
     """true: replies without thoughts learn an empty thought; false: no thoughts; null: as the data has it."""
+    template_check: Literal["off", "warn", "strict"] = works("warn")
+    """What a named template is to do where its text differs from the model's own on the run's rows."""
     preserve_thinking: bool = works(False)
     """Keep the thoughts of earlier turns."""

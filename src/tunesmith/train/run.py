@@ -14,6 +14,7 @@ from tunesmith.train.checkpoint import check_writable
 from tunesmith.train.counting import Counting
 from tunesmith.train.plan import resolve_plan
 from tunesmith.train.results import Result, record_metrics, record_start
+from tunesmith.train.template_check import check_template
 
 if TYPE_CHECKING:
     from transformers import Seq2SeqTrainingArguments
@@ -31,6 +32,7 @@ def train(config: RunConfig) -> Result:
     """Do what the config asks for (`do_train`, `do_eval`, `do_predict`) and return where it is and how it went."""
     from transformers import set_seed
 
+    from tunesmith.models.catalog import fallback_template
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.objectives import OBJECTIVES
     from tunesmith.render import make_renderer
@@ -45,8 +47,9 @@ def train(config: RunConfig) -> Result:
     arguments = training_arguments(config, plan)
     objective = OBJECTIVES.get(plan.stage)(config.objective)
     tokenizer = load_tokenizer(config.model)
-    renderer = make_renderer(config.template, tokenizer)
+    renderer = make_renderer(config.template, tokenizer, fallback=fallback_template(config.model.model_name_or_path))
     datasets = _build_data(config, plan, renderer)
+    check_template(config, tokenizer, renderer)
     record_start(config, plan, datasets.report)
     set_seed(plan.seed)
     model = _build_model(config, plan, tokenizer)
@@ -117,7 +120,14 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
         outcome = trainer.train(resume_from_checkpoint=plan.resume)
         trainer.save_model(plan.output_dir)
         trainer.save_state()
-        metrics |= record_metrics(trainer, "train", outcome.metrics, config)
+        if plan.resume and not trainer.tokens_in_this_session:
+            get_logger().warning(
+                "nothing was left to train: %s is at step %d; write more num_train_epochs (or max_steps), or "
+                "overwrite_output_dir: true to start afresh",
+                *(plan.resume, trainer.state.global_step),
+            )
+        else:
+            metrics |= record_metrics(trainer, "train", outcome.metrics, config)
     if config.train.do_eval and datasets.eval:
         metrics |= record_metrics(trainer, "eval", trainer.last_evaluation() or trainer.evaluate(), config)
     if config.train.do_predict:
