@@ -44,12 +44,13 @@ def preview(
     config = load(context.args, "preview")
 
     from tunesmith.data.preview import preview as find
+    from tunesmith.models.catalog import fallback_template
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.render import make_renderer
 
     stage, seed = config.objective.stage, int(config.train.hf.get("seed", 42))
     tokenizer = load_tokenizer(config.model)
-    renderer = make_renderer(config.template, tokenizer)
+    renderer = make_renderer(config.template, tokenizer, fallback=fallback_template(config.model.model_name_or_path))
     found = find(config.data, renderer, tokenizer, stage=stage, rows=rows, start=start, seed=seed)
     if start >= found.total:
         what = f"there is no row {start}: the data has {found.total:,} usable rows"

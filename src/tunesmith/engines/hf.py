@@ -38,6 +38,7 @@ class HFEngine(Engine):
     def from_config(cls, config: RunConfig) -> HFEngine:
         from tunesmith.methods.base import Adapters
         from tunesmith.methods.merge import attach_adapter, merge_adapters
+        from tunesmith.models.catalog import fallback_template
         from tunesmith.models.load import ATTENTION, infer_dtype, load
         from tunesmith.models.machine import pick_device
         from tunesmith.render import make_renderer
@@ -54,7 +55,8 @@ class HFEngine(Engine):
         model = merge_adapters(loaded.model, adapters.only(names[:-1]))
         if names:  # the last one stays beside the weights: exact, also where the base is in bfloat16
             model = attach_adapter(model, names[-1], adapters).to(device)
-        renderer = make_renderer(config.template, loaded.tokenizer)
+        fallback = fallback_template(config.model.model_name_or_path)
+        renderer = make_renderer(config.template, loaded.tokenizer, fallback=fallback)
         return cls(model, loaded.tokenizer, renderer, config.generate, use_cache=config.engine.use_kv_cache)
 
     # ---- the contract ----
