@@ -118,3 +118,24 @@ def test_ctrl_c_ends_a_run_with_130_and_plain_lines(workplace: Path, tiny_model:
     assert "\x1b" not in line + rest
     assert rest.endswith("interrupted\n")
     assert "Traceback" not in rest
+
+
+def test_a_finished_run_that_is_started_again_says_so(
+    tunesmith, workplace: Path, tiny_model: Path, tiny_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = [f"model_name_or_path={tiny_model}", f"dataset={tiny_data / 'new_openai.jsonl'}", "output_dir=out"]
+    keys += ["finetuning_type=lora", "max_steps=2", "save_steps=2", "report_to=none"]
+    tunesmith("train", *keys)
+    before = (workplace / "out" / "train_results.json").read_text()
+    get_logger().propagate = True
+    tunesmith("train", *keys)
+    assert "nothing was left to train: out/checkpoint-2 is at step 2" in caplog.text
+    assert (workplace / "out" / "train_results.json").read_text() == before
+
+
+def test_chat_reads_what_is_not_utf8(workplace: Path, tiny_model: Path) -> None:
+    words = ["chat", f"model_name_or_path={tiny_model}", "max_new_tokens=3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tunesmith", *words], input=b"caf\xe9 \xff\n", capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load
 from tunesmith.cli.output import print_json
+from tunesmith.core.errors import Problem, TunesmithError
+
+if TYPE_CHECKING:
+    from tunesmith.config import RunConfig
 
 KEYS = "[CONFIG] [KEY=VALUE ...]"
 
@@ -62,20 +69,65 @@ def schema() -> None:
 def check_and_report(words: Sequence[str]) -> None:
     """Load a config and say that it is right. Raises ConfigError with all that is wrong."""
     config = load(words, "check")
+    check_template(config)
+    for line in missing_inputs(config):
+        print(f"warning: {line}", file=sys.stderr)
     place = config.source or "these keys"
     print(f"ok: {place} ({len(config.user_keys)} keys, for {config.verb})")
+
+
+def check_template(config: RunConfig) -> None:
+    """Raises UsageError if `template` names none: the config itself does not know the catalog."""
+    if config.template.template not in (None, "auto"):
+        from tunesmith.render.slot_files import raw_template
+
+        raw_template(str(config.template.template))
+
+
+def missing_inputs(config: RunConfig) -> list[str]:
+    """Model and datasets that are not there. Warnings only: they may be fetched or made before the run.
+
+    `tunesmith.data` would tell the same with a suggestion, but importing it takes as long as all of the check.
+    """
+    from tunesmith.models.locate import check_folder
+
+    found = []
+    try:
+        check_folder(str(config.model.model_name_or_path), "model_name_or_path", must_hold="config.json")
+    except TunesmithError as error:
+        found += [_in_one_line(problem) for problem in error.problems]
+    if config.verb in ("train", "preview"):
+        folder = Path(config.data.dataset_dir).expanduser()
+        names = _table_of_datasets(folder / "dataset_info.json")
+        for name in (*config.data.dataset, *config.data.eval_dataset):
+            if name not in names and not Path(name).expanduser().exists() and not (folder / name).exists():
+                found.append(f'no dataset "{name}": neither a path nor an entry of {folder / "dataset_info.json"}')
+    return found
+
+
+def _table_of_datasets(path: Path) -> set[str]:
+    try:
+        return set(json.loads(path.read_text(encoding="utf-8-sig")))
+    except (OSError, ValueError, TypeError):
+        return set()  # a run says what is wrong with it
+
+
+def _in_one_line(problem: Problem) -> str:
+    parts = (problem.what, problem.got and f": {problem.got}", problem.fix and f" ({problem.fix})")
+    return "".join(part for part in parts if part)
 
 
 def _check_json(words: Sequence[str]) -> None:
     """{"ok", "verb", "warnings", "problems"} on standard output; the exit code is the same as without --json."""
     from dataclasses import asdict
 
-    from tunesmith.core.errors import TunesmithError
-
     try:
         config = load(words, "check", show_warnings=False)
+        check_template(config)
     except TunesmithError as error:
         problems = [asdict(problem) for problem in error.problems]
         print_json({"ok": False, "verb": None, "warnings": [], "problems": problems})
         raise typer.Exit(error.exit_code) from error
-    print_json({"ok": True, "verb": config.verb, "warnings": list(config.warnings), "problems": []})
+    print_json(
+        {"ok": True, "verb": config.verb, "warnings": [*config.warnings, *missing_inputs(config)], "problems": []}
+    )

@@ -119,7 +119,10 @@ class HFEngine(Engine):
         for _ in range(room):
             with torch.inference_mode():
                 output = self.model(input_ids=fresh, past_key_values=cache, use_cache=self._use_cache, logits_to_keep=1)
-                token = _choose(processors(ids, output.logits[:, -1].float()), sampling, generator)
+                logits = output.logits[:, -1].float()  # [1, V]
+                if torch.isnan(logits).any():
+                    raise _not_finite(str(self.model.config.name_or_path))
+                token = _choose(processors(ids, logits), sampling, generator)
             ids = torch.cat([ids, token], dim=1)
             fresh = token if self._use_cache else ids
             yield int(token)
@@ -139,6 +142,12 @@ class HFEngine(Engine):
                 )
             )
         return min(left, sampling.room(prompt_tokens))
+
+
+def _not_finite(name: str) -> DataError:
+    what = "the model computes values that are not finite, so there is nothing to choose a word by"
+    fix = "its weights are broken, or too large for infer_dtype: get it again, or use an earlier checkpoint"
+    return DataError(Problem("E-ENGINE-003", what, where=name, fix=fix))
 
 
 def _processors(sampling: Sampling) -> LogitsProcessorList:

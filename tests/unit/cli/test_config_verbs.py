@@ -60,11 +60,28 @@ def test_check_reports_all_errors_with_their_lines(config: Path, capsys: pytest.
 
 def test_check_json_has_the_problems_and_the_same_exit_code(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "check", str(config), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "verb": "train", "warnings": [], "problems": []}
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["verb"], found["problems"]) == (True, "train", [])
+    assert found["warnings"] == ['no dataset "x.jsonl": neither a path nor an entry of data/dataset_info.json']
     assert main(["config", "check", str(config), "lora_rnk=4", "--json"]) == 2
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False
     assert [problem["code"] for problem in found["problems"]] == ["E-CONFIG-001"]
+
+
+def test_check_knows_the_templates_and_looks_for_the_inputs(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "check", str(config), "template=chatmll"]) == 2
+    assert 'did you mean "chatml"' in capsys.readouterr().err
+    assert main(["config", "check", str(config), "template=chatml", "model_name_or_path=./none"]) == 0
+    told = capsys.readouterr().err
+    assert "warning: no such model folder: ./none" in told
+    assert 'warning: no dataset "x.jsonl"' in told
+    (tmp_path / "x.jsonl").write_text("{}")
+    assert main(["config", "check", str(config), "model_name_or_path=a/b"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_schema_describes_every_key(capsys: pytest.CaptureFixture[str]) -> None:

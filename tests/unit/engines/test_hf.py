@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -104,3 +106,11 @@ def test_without_a_cache_the_reply_is_the_same(engine, tiny_model):
 
 def test_every_engine_of_the_registry_imports():
     assert [ENGINES.get(name).__name__ for name in ENGINES] == ["HFEngine"]
+
+
+def test_a_model_that_computes_nan_is_an_error_and_no_empty_answer(tiny_model: Path) -> None:
+    with make_engine(load_config({"model_name_or_path": str(tiny_model), "use_cpu": True}, verb="chat")) as engine:
+        engine.model.model.norm.weight.data[0] = float("nan")
+        for sampling in ({"do_sample": False}, {"do_sample": True}):
+            with pytest.raises(DataError, match="E-ENGINE-003"):
+                engine.generate([Message("user", "Hi")], **sampling)
