@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tunesmith.core.types import Chat, Message
+from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.slot_files import load_slots, template_names
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import join_text
@@ -35,6 +36,17 @@ NO_STOP = {
     "chatml_de": {"<|im_start|>"},  # opens a message; no model writes it to end a reply
     "openchat-3.6": {"<|eot_id|>"},  # ends questions; replies end with the tokenizer's end of text
     "yi_vl": {"###"},  # no token of the model; LlamaFactory adds it to the vocabulary
+}
+
+# Where tools are written otherwise than in LlamaFactory, and why: (its text, ours).
+OTHER_TOOLS = {
+    # LlamaFactory leaves out the word that ends a call, so that its own parser does not find the call.
+    "aeva": [("</arg_value><|observation|>", "</arg_value>\n</tool_call><|observation|>")],
+    # LlamaFactory writes the schema as the row has it; here it always has OpenAI's form, as LFM2's own template has it.
+    "lfm2_vl": [
+        ('<|tool_list_start|>[{"name"', '<|tool_list_start|>[{"type": "function", "function": {"name"'),
+        ("]<|tool_list_end|>", "}]<|tool_list_end|>"),
+    ],
 }
 
 
@@ -63,8 +75,15 @@ def witness(assets: Path) -> dict[str, Any]:
 
 
 def _chat(case: dict[str, Any]) -> Chat:
-    system = [Message("system", case["system"])] if case["system"] else []
-    return Chat((*system, *(Message(message["role"], message["content"]) for message in case["messages"])))
+    messages = [Message("system", case["system"])] if case["system"] else []
+    for message in case["messages"]:
+        if message["role"] == "function":
+            call = json.loads(message["content"])
+            messages.append(Message("assistant", "", tool_calls=(ToolCall(call["name"], call["arguments"]),)))
+        else:
+            messages.append(Message({"observation": "tool"}.get(message["role"], message["role"]), message["content"]))
+    tools = [{"type": "function", "function": tool} for tool in json.loads(case["tools"] or "[]")]
+    return Chat(tuple(messages), tools)
 
 
 @pytest.mark.parametrize("case", ["one_turn", "system", "two_turns", "two_turns_system"])
@@ -78,6 +97,18 @@ def test_text_equals_llamafactory(name: str, case: str, witness: dict[str, Any],
     if name in STOP_BEHIND_THE_CHAT:
         wanted += template.stops[0]
     assert got == wanted
+
+
+@pytest.mark.parametrize("name", [name for name in WITNESSED if load_slots(name).dialect])
+def test_tools_equal_llamafactory(name: str, witness: dict[str, Any], settings: Callable[..., Any]) -> None:
+    template = SlotTemplate(load_slots(name), settings(), BOS, EOS)
+    got = join_text(template.prompt(_chat(witness["cases"]["tools"]), False))
+    wanted = witness["texts"][name]["tools"]
+    for theirs, ours in OTHER_TOOLS.get(name, ()):
+        assert theirs in wanted
+        wanted = wanted.replace(theirs, ours)
+    today = re.compile(r"Today Date: .*")
+    assert today.sub("Today Date:", got) == today.sub("Today Date:", wanted)
 
 
 @pytest.mark.parametrize("name", WITNESSED)
