@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from tunesmith.core.suggest import did_you_mean
 
 _CODE = re.compile(r"(?:E-)?([A-Z]+)-?(\d+)")
 _SUFFIX = ".yaml"
+_WIDTH = 80
 
 app = make_app(no_args_is_help=False)
 
@@ -33,14 +35,12 @@ def explain(
         for code, entry in entries.items():
             print(f"{code:<14} {entry['title']}")
     else:
-        blocks = [
-            f"{code}: {it['title']} (exit code {it['exit']})\n\n{it['text'].rstrip()}" for code, it in entries.items()
-        ]
-        print("\n\n".join(blocks))
+        print("\n\n".join(_block(code, entry) for code, entry in entries.items()))
 
 
 def _block(code: str, entry: dict[str, Any]) -> str:
-    return f"{code}: {entry['title']} (exit code {entry['exit']})\n\n{entry['text'].rstrip()}"
+    head = fill(f"{code}: {entry['title']} (exit code {entry['exit']})", _WIDTH)
+    return f"{head}\n\n{fill(entry['text'], _WIDTH, break_long_words=False, break_on_hyphens=False)}"
 
 
 def areas() -> list[str]:

@@ -89,3 +89,9 @@ def test_secrets_in_words_are_hidden() -> None:
     words = ["train", "--hub-token=x", "hub_token=x", "--hub_token", "x", "add_tokens=a"]
     safe = ["train", "--hub-token=***", "hub_token=***", "--hub_token", "***", "add_tokens=a"]
     assert redact_words(words) == safe
+
+
+def test_explanations_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", *read_all()]) == 0
+    wide = [line for line in capsys.readouterr().out.splitlines() if len(line) > 80]
+    assert not wide
