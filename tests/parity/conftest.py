@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tunesmith.config.template import TemplateConfig
 from tunesmith.core.types import Chat, Message
+from tunesmith.render.cases import builtin_chats
 
-_CASES = yaml.safe_load((Path(__file__).parent / "conversations.yaml").read_text(encoding="utf-8"))
-_MESSAGES: dict[str, tuple[Message, ...]] = {
-    name: tuple(Message(row[0], row[1], reasoning=row[2] if len(row) > 2 else None) for row in rows)
-    for name, rows in _CASES.items()
-}
+_MESSAGES = {name: tuple(chat.messages) for name, chat in builtin_chats().items()}
 
 
 def _as_dicts(messages: Sequence[Message], *, inline_thoughts: bool = False) -> list[dict[str, Any]]:
@@ -25,9 +21,9 @@ def _as_dicts(messages: Sequence[Message], *, inline_thoughts: bool = False) -> 
     rows = []
     for message in messages:
         row: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.reasoning is not None and inline_thoughts:
+        if message.reasoning and inline_thoughts:
             row["content"] = f"<think>\n{message.reasoning}\n</think>\n\n{message.content}"
-        elif message.reasoning is not None:
+        elif message.reasoning is not None and not inline_thoughts:
             row["reasoning_content"] = message.reasoning
         if message.tool_calls:
             row["tool_calls"] = [
@@ -51,7 +47,7 @@ _TOOL: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def cases() -> dict[str, tuple[Message, ...]]:
-    """The hostile conversations of conversations.yaml."""
+    """The hostile conversations of the catalog."""
     return _MESSAGES
 
 

@@ -58,14 +58,19 @@ def test_text_equals_transformers_on_every_official_template(
         ours = auto_template(source, settings)
         thinking = {"enable_thinking": True} if "enable_thinking" in ours.template.variables else {}
         for case, (messages, tools) in chats.items():
-            rows = as_dicts(messages, inline_thoughts=not ours.takes_reasoning)
+            rows = as_dicts(messages, inline_thoughts=ours.thought_form == "text")
             for row in rows:
                 if "reasoning_content" in row:
                     row["thinking"] = row["reasoning_content"]
                 for call in row.get("tool_calls", ()):
                     if ours.arguments_as_text:
                         call["function"]["arguments"] = '{"city": "Tromsø"}'
-                if row["role"] == "assistant" and not ours.takes_reasoning:  # the template's own words for thoughts
+                if row.get("reasoning_content") and ours.thought_form == "blocks":
+                    row["content"] = [
+                        {"type": "thinking", "thinking": row["reasoning_content"]},
+                        {"type": "text", "text": row["content"]},
+                    ]
+                if row["role"] == "assistant" and ours.thought_form == "text":  # the template's own words for thoughts
                     opening, closing = ours.thinking
                     row["content"] = row["content"].replace("<think>", opening).replace("</think>", closing)
             try:

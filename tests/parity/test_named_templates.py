@@ -1,66 +1,128 @@
-"""The text of every template of the catalog, byte for byte, against the model's own template."""
+"""The text of the catalog's templates, byte for byte, against the models' own over hostile conversations.
+
+What differs on purpose is declared in the template's YAML, and stands in `deviations.json` as it is: run this file as
+a script to write that anew, and read what changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tunesmith.config.template import TemplateConfig
+from tunesmith.core.errors import UsageError
 from tunesmith.core.types import Chat, Message
-from tunesmith.render.jinja import compile_template
-from tunesmith.render.slot_files import load_slots
+from tunesmith.render.compare import BOS, EOS, Outcome, compare_all, deviations
+from tunesmith.render.errors import RenderError
+from tunesmith.render.slot_files import SlotFile, load_slots, raw_template, template_names
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import join_text
 
-# template, official Jinja, whether that takes system messages and replies in a row
-OFFICIAL = [
-    ("chatml", "with_generation_marks/qwen3_instruct_2507.jinja", True, True),
-    ("qwen3_nothink", "with_generation_marks/qwen3_instruct_2507.jinja", True, True),
-    ("qwen", "official/Qwen-Qwen2.5-7B-Instruct.jinja", True, True),
-    ("qwen3", "official/Qwen-Qwen3-0.6B.jinja", True, True),
-    ("llama3", "with_generation_marks/llama3.jinja", True, True),
-    ("gemma", "official/google-gemma-2-2b-it.jinja", False, False),
-    ("gemma", "with_generation_marks/gemma3.jinja", True, False),
-]
-BOS, EOS = "{BOS}", "{EOS}"
+PINS = Path(__file__).with_name("deviations.json")
+NAMES = [name for name in template_names() if raw_template(name).get("official")]
+PAIRS = [(name, file) for name in NAMES for file in load_slots(name).official]
 
 
-@pytest.mark.parametrize(
-    ("name", "official", "takes_system", "takes_rows"), OFFICIAL, ids=[f"{row[0]}:{row[1]}" for row in OFFICIAL]
-)
-def test_text_equals_the_official_template(
-    name: str,
-    official: str,
-    takes_system: bool,
-    takes_rows: bool,
-    assets: Path,
-    settings: Callable[..., Any],
-    cases: dict[str, Sequence[Message]],
-    as_dicts: Callable[..., Any],
-) -> None:
-    source = compile_template((assets / "templates" / official).read_text(encoding="utf-8"))
-    ours = SlotTemplate(load_slots(name), settings(), BOS, EOS)
-    knows_thoughts = "reasoning_content" in source.names
-    for case, messages in cases.items():
-        if (messages[0].role == "system" and not takes_system) or (case == "replies_in_a_row" and not takes_rows):
+def outcomes(slots: SlotFile, file: str, assets: Path) -> dict[str, Outcome]:
+    return compare_all(slots, (assets / "templates" / file).read_text(encoding="utf-8"))
+
+
+def declared(slots: SlotFile, file: str) -> list[list[str]]:
+    """Patterns of the cases that the template's YAML says to differ from the file, one list per entry."""
+    entries = [entry for entry in slots.deviates if isinstance(entry, dict)]
+    return [entry["cases"] for entry in entries if fnmatch(file, entry["file"])]
+
+
+@pytest.mark.parametrize(("name", "file"), PAIRS, ids=[f"{name}:{file}" for name, file in PAIRS])
+def test_text_equals_the_models_own_template(name: str, file: str, assets: Path) -> None:
+    slots = load_slots(name)
+    found = outcomes(slots, file, assets)
+    different = deviations(found)
+    entries = declared(slots, file)
+    patterns = [pattern for entry in entries for pattern in entry]
+    assert [case for case in different if not any(fnmatch(case, pattern) for pattern in patterns)] == []
+    for entry in entries:
+        assert any(fnmatch(case, pattern) for case in different for pattern in entry), f"declared and not so: {entry}"
+    pinned = json.loads(PINS.read_text(encoding="utf-8")).get(f"{name} {file}", {})
+    assert different == pinned
+    assert "equal" in {outcome.kind for outcome in found.values()}
+
+
+def test_every_deviation_has_a_reason() -> None:
+    for name in NAMES:
+        for entry in load_slots(name).deviates:
+            if isinstance(entry, dict):
+                assert set(entry) == {"file", "cases", "why"}, name
+                assert len(entry["why"]) > 20, name
+
+
+def test_few_cases_deviate(assets: Path) -> None:
+    """At most 2 of 100; a plain chat is never refused."""
+    counts: Counter[str] = Counter()
+    for name, file in PAIRS:
+        found = outcomes(load_slots(name), file, assets)
+        counts.update(outcome.kind for outcome in found.values())
+        assert found["one_turn finished"].ours is not None, name
+    cases = sum(counts.values())
+    assert cases > 3000
+    assert (cases - counts["equal"] - counts["refused"]) / cases <= 0.02, counts
+
+
+def test_the_witness_is_named(assets: Path) -> None:
+    for name in template_names():
+        raw = raw_template(name)
+        if raw.get("source") == "missing":
+            with pytest.raises(RenderError, match="E-RENDER-015"):
+                load_slots(name)
             continue
-        for open_reply in (False, True) if messages[-1].role == "user" else (False,):
-            truth = source.render(
-                messages=as_dicts(messages, inline_thoughts=not knows_thoughts),
-                bos_token=BOS,
-                eos_token=EOS,
-                add_generation_prompt=open_reply,
-            )
-            assert join_text(ours.prompt(Chat(messages), open_reply)) == truth, case
+        slots = load_slots(name)
+        assert (slots.verified == "official") == bool(slots.official), name
+        for file in slots.official:
+            assert (assets / "templates" / file).is_file(), (name, file)
 
 
-def test_an_open_reply_without_thinking_equals_the_official_template(
-    assets: Path, settings: Callable[..., Any], cases: dict[str, Sequence[Message]], as_dicts: Callable[..., Any]
-) -> None:
-    source = compile_template((assets / "templates/official/Qwen-Qwen3-0.6B.jinja").read_text(encoding="utf-8"))
-    ours = SlotTemplate(load_slots("qwen3"), settings(enable_thinking=False), None, EOS)
-    messages = cases["open_question"]
-    truth = source.render(messages=as_dicts(messages), add_generation_prompt=True, enable_thinking=False)
-    assert join_text(ours.prompt(Chat(messages), True)) == truth
+MINE = """
+user: "<q>{{content|trim}}</q>{% if last and not asked %}?{% endif %}"
+system: "<s>{{content}}</s>"
+assistant: {open: "<a>", body: "{{content}}", close: "{{eos}}"}
+default_system: "Turn {{today:%Y}}"
+"""
+
+
+def test_a_template_of_the_users_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(MINE, encoding="utf-8")
+    (tmp_path / "loud.yaml").write_text('extends: mine.yaml\nuser: "<Q>{{content}}</Q>"\n', encoding="utf-8")
+    chat = Chat((Message("system", "s"), Message("user", " q "), Message("assistant", "a")))
+    for path, user in ((file, "<q>q</q>"), (tmp_path / "loud.yaml", "<Q> q </Q>")):
+        slots = load_slots(str(path))
+        template = SlotTemplate(slots, TemplateConfig(template=str(path)), BOS, EOS)
+        (spans,) = template.samples(chat)
+        assert join_text(spans) == f"<s>s</s>{user}<a>a{EOS}"
+        assert "".join(span.text for span in spans if span.trained) == f"a{EOS}"
+    with pytest.raises(UsageError, match="E-RENDER-008"):
+        load_slots(str(tmp_path / "none.yaml"))
+
+
+def test_a_template_without_a_source_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "lost.yaml"
+    file.write_text("source: missing\n", encoding="utf-8")
+    with pytest.raises(RenderError, match="E-RENDER-015"):
+        load_slots(str(file))
+
+
+def write_pins(assets: Path) -> None:
+    pins: dict[str, Any] = {}
+    for name, file in PAIRS:
+        if different := deviations(outcomes(load_slots(name), file, assets)):
+            pins[f"{name} {file}"] = different
+    PINS.write_text(json.dumps(pins, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_pins(Path(__file__).resolve().parents[3] / "shared" / "assets")

@@ -27,7 +27,14 @@ from tunesmith.render.control import ControlTokens, Guard, StandInClash
 from tunesmith.render.errors import RenderError
 from tunesmith.render.jinja import JinjaTemplate
 from tunesmith.render.spans import Span, cut_at
-from tunesmith.render.turns import Statistics, TemplateSettings, replies, trained_replies, with_default_system
+from tunesmith.render.turns import (
+    KEEPING_WORDS,
+    Statistics,
+    TemplateSettings,
+    replies,
+    trained_replies,
+    with_default_system,
+)
 
 __all__ = ["AutoTemplate"]
 
@@ -61,8 +68,20 @@ class AutoTemplate:
         self.guard = Guard(control, literals)
         joined = "\0".join(literals)
         self.thinking = next((pair for pair in _THOUGHT_WORDS if pair[1] in joined), _THOUGHT_WORDS[0])
-        # Templates that cut thoughts out of the content themselves get them there, in the form they look for.
-        self.takes_reasoning = not template.names.isdisjoint(("reasoning_content", "thinking", "reasoning"))
+
+    @cached_property
+    def thought_form(self) -> str:
+        """How the template takes a thought: under a "key" of the message, as one of "blocks" of the content, or in the
+        "text" of the content, for templates that cut it out themselves or know no thoughts."""
+        if "reasoning_content" in self.template.names or "reasoning" in self.template.names:
+            return "key"
+        if "thinking" not in self.template.names:
+            return "text"
+        user, thought = {"role": "user", "content": _QUESTION}, "tunesmith thought"
+        if thought in self._probe([user, {"role": "assistant", "content": _ANSWER, "thinking": thought}]):
+            return "key"
+        blocks = [{"type": "thinking", "thinking": thought}, {"type": "text", "text": _ANSWER}]
+        return "blocks" if thought in self._probe([user, {"role": "assistant", "content": blocks}]) else "key"
 
     def samples(self, chat: Chat) -> list[list[Span]]:
         """Training samples of a chat: one, or one per reply where the template is not prefix-stable."""
@@ -159,9 +178,14 @@ class _Session:
             plain["tool_calls"] = [self._tool_call(call) for call in message.tool_calls]
         if message.reasoning is not None and self.settings.enable_thinking is not False:
             reasoning = guard.disarm(message.reasoning)
-            if self.owner.takes_reasoning:
+            if self.owner.thought_form == "key":
                 plain["reasoning_content"] = plain["thinking"] = reasoning
-            else:
+            elif reasoning and self.owner.thought_form == "blocks":
+                plain["content"] = [
+                    {"type": "thinking", "thinking": reasoning},
+                    {"type": "text", "text": plain["content"]},
+                ]
+            elif reasoning:
                 opening, closing = self.owner.thinking
                 plain["content"] = f"{opening}\n{reasoning}\n{closing}\n\n{plain['content']}"
         return plain
@@ -193,8 +217,8 @@ class _Session:
                 thinking = self.messages[reply].reasoning is not None
             if thinking is not None:
                 variables["enable_thinking"] = thinking
-        if self.settings.preserve_thinking and "preserve_thinking" in self.template.variables:
-            variables["preserve_thinking"] = True
+        if self.settings.preserve_thinking:
+            variables |= {word: keeps for word, keeps in KEEPING_WORDS.items() if word in self.template.variables}
         return variables
 
     def render(self, count: int, open_reply: bool = False, reply: int | None = None) -> str:

@@ -26,7 +26,7 @@ from tunesmith.render.jinja import JinjaTemplate, compile_template
 from tunesmith.render.replies import parse_reply
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import Span, join_text
-from tunesmith.render.turns import Statistics, TemplateSettings, TextTemplate
+from tunesmith.render.turns import KEEPING_WORDS, Statistics, TemplateSettings, TextTemplate
 
 __all__ = ["Renderer", "TemplateSettings", "make_renderer"]
 
@@ -179,7 +179,7 @@ def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: 
     notices = []
     if "strftime_now" in main.variables:
         notices.append("the model's chat template may write today's date: rendering differs from day to day")
-    if config.preserve_thinking and "preserve_thinking" not in main.variables:
+    if config.preserve_thinking and main.variables.isdisjoint(KEEPING_WORDS):
         notices.append("preserve_thinking has no effect: the model's chat template decides which thoughts it keeps")
     return Renderer(template, control, tokenizer, notices)
 

@@ -12,7 +12,7 @@ from tunesmith.render.turns import TemplateSettings
 __all__ = ["facts_of", "follows_later"]
 
 # Facts about a message or reply that change when the chat goes on.
-_LATER = frozenset({"last", "final", "last_reply", "last_question", "before_reply"})
+_LATER = frozenset({"last", "final", "last_reply", "last_question", "before_reply", "unanswered"})
 
 
 def follows_later(slots: SlotFile) -> bool:
@@ -36,12 +36,15 @@ def facts_of(
     """Facts of every message, then those of the chat as a whole (as of a message behind the last)."""
     questions = [index for index, message in enumerate(messages) if message.role == "user"]
     answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    plain = [index for index in answers if not messages[index].tool_calls]
     first_question, last_question = (questions[0], questions[-1]) if questions else (-1, -1)
     system = next((message for message in messages if message.role == "system"), None)
     chat = {
         "asked": asked,
         "system": system is not None,
         "system_text": system is not None and bool(system.content),
+        "system_words": system is not None and bool(system.content.strip()),
+        "unanswered": not plain,
         "tools": tools,
         "thinking": thinking is True,
         "no_thinking": thinking is False,
@@ -59,7 +62,9 @@ def facts_of(
                 "content": message is not None and bool(message.content),
                 "blank": message is None or not message.content.strip(),
                 "thought": message is not None and bool(message.reasoning),
+                "has_thought": message is not None and message.reasoning is not None,
                 "calls": message is not None and bool(message.tool_calls),
+                "answered": bool(plain) and index > plain[0],
                 "final": index > last_question,
                 "last_reply": bool(answers) and index == answers[-1],
                 "first_question": index == first_question,

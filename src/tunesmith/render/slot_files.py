@@ -14,10 +14,10 @@ assistant:
 tool: "...{{content}}..."    # a tool's result; left out: chats with tools are refused
 tools: {dialect: qwen}       # who writes {{tools}} and {{calls}}: a dialect of `render/tools`
 suffix: "..."                # once, behind everything
-trim: true                   # blanks around every message's text are removed
+trim: true                   # blanks around every message's text are removed; or a list of roles
 roles: any | alternate       # `alternate`: chats whose questions and replies do not take turns are refused
-default_system: "..."        # for chats without a system message
-thinking: {open: "<think>\\n", close: "\\n</think>\\n\\n", history: keep | strip, empty: never | last}
+default_system: "..."        # for chats without a system message; may hold places and choices
+thinking: {open: "<think>\\n", close: "\\n</think>\\n\\n", history: keep | strip | drop, empty: never | last}
 stop: ["<|im_end|>"]         # tokens that end a reply; the first must be in `close`; none: the tokenizer's own end
 stop_follows: true           # the next turn's first token is the stop token; a training sample gets the first of `stop`
 source: missing              # no text of it is at hand: refused on use
@@ -57,8 +57,8 @@ _VERIFIED = ("none", "official", "llamafactory")
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """`history`: whether thoughts of turns before the last question are written. `empty`: whether the last reply
-    of a chat gets an empty thought where it has none."""
+    """`history`: whether thoughts of turns before the last question are written (`drop`: none is).
+    `empty`: whether the last reply of a chat gets an empty thought where it has none."""
 
     open: str = "<think>\n"
     close: str = "\n</think>\n\n"
@@ -126,9 +126,8 @@ def raw_template(name: str, origin: Path | None = None) -> dict[str, Any]:
     if path and origin:
         path = origin.parent / path
     if path is None and name not in known:
-        listed = "auto, " + ", ".join(known)
         hint = did_you_mean(name, ("auto", *known))
-        fix = f"{hint} known: {listed}" if hint else f"one of: {listed}; or the path of a YAML file"
+        fix = f"{hint or 'auto takes the one of the model;'} `tunesmith template list` shows all"
         raise UsageError(Problem("E-RENDER-008", f'unknown template "{name}"', where="template", fix=fix))
     try:
         file = path or files("tunesmith").joinpath("catalog", "templates", f"{name}.yaml")
@@ -179,18 +178,20 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
     stop = check.strings(raw, "stop")
     if not raw.get("stop_follows") and not _has_stop(parts["close"], stop):
         check.wrong("assistant.close", "holds no stop token", "write the first token of `stop`, or {{eos}}")
-    for key in ("trim", "stop_follows"):
-        if not isinstance(raw.get(key, False), bool):
-            check.wrong(key, "must be true or false", None)
+    trim = check.roles(raw, "trim")
+    if not isinstance(raw.get("stop_follows", False), bool):
+        check.wrong("stop_follows", "must be true or false", None)
+    if isinstance(raw.get("default_system", ""), str):
+        check.content("default_system", check.slot("default_system", raw.get("default_system", "")), wanted=False)
     tools = check.mapping(raw, "tools", ("dialect",))
     official = check.strings(raw, "official")
     check.done()
-    if raw.get("trim"):
-        slots |= {key: _trimmed(slots[key]) for key in ("user", "tool")}
-        if raw.get("system_in") != "first_user":
-            slots["system"] = _trimmed(slots["system"])
-    if not any(node == Place("thought", node.filters) for node in walk(parts["body"]) if isinstance(node, Place)):
-        parts["body"] = _with_thought(parts["body"], thinking, bool(raw.get("trim")))
+    if raw.get("system_in") == "first_user":
+        trim -= {"system"}
+    slots |= {key: _trimmed(slot) for key, slot in slots.items() if key in trim}
+    says_itself = any(isinstance(node, Place) and node.name == "thought" for node in walk(parts["body"]))
+    if not says_itself and thinking.history != "drop":
+        parts["body"] = _with_thought(parts["body"], thinking, "assistant" in trim)
         if thinking.empty == "last":
             empty = (Literal(thinking.open + thinking.close),)
             parts["prompt"] = (*parts["prompt"], Choice(((parse_condition("no_thinking"), empty),)))
@@ -286,7 +287,7 @@ class _Check:
 
     def thinking(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         found = self.mapping(raw, "thinking", ("open", "close", "history", "empty"))
-        self.choice(found, "history", ("keep", "strip"))
+        self.choice(found, "history", ("keep", "strip", "drop"))
         self.choice(found, "empty", ("never", "last"))
         return found
 
@@ -296,6 +297,17 @@ class _Check:
             self.wrong(key, "must be a list of texts", 'for example ["<|im_end|>"]')
             return ()
         return tuple(value)
+
+    def roles(self, raw: Mapping[str, Any], key: str) -> set[str]:
+        """true, false or a list of roles, as a set of roles."""
+        known = {"system", "user", "assistant", "tool"}
+        value = raw.get(key, False)
+        if isinstance(value, bool):
+            return set(known) if value else set()
+        if not isinstance(value, list) or not known.issuperset(map(str, value)):
+            self.wrong(key, "must be true or false, or a list of roles", "roles: " + ", ".join(sorted(known)))
+            return set()
+        return set(value)
 
     def choice(self, raw: Mapping[str, Any], key: str, known: tuple[str, ...]) -> None:
         if raw.get(key, known[0]) not in known:

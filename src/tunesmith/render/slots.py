@@ -16,7 +16,7 @@ from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.errors import RenderError
 from tunesmith.render.slot_facts import facts_of, follows_later
 from tunesmith.render.slot_files import SlotFile, load_slots, template_names
-from tunesmith.render.slot_text import FILTERS, Choice, Group, Literal, Place, Slot, walk
+from tunesmith.render.slot_text import FILTERS, Choice, Group, Literal, Place, Slot, parse_slot, walk
 from tunesmith.render.spans import Span, join_text, merge
 from tunesmith.render.turns import Statistics, TemplateSettings, replies, trained_replies, with_default_system
 
@@ -115,7 +115,10 @@ class SlotTemplate:
 
     def _messages(self, chat: Chat) -> list[Message]:
         default = self.settings.default_system
-        messages = with_default_system(chat.messages, self.slots.default_system if default is None else default)
+        if default is None and self.slots.default_system:
+            facts = facts_of([], self.settings, self.settings.enable_thinking, bool(chat.tools), False)[-1]
+            default = join_text(self._fill(parse_slot(self.slots.default_system), Values(self._ends), facts))
+        messages = with_default_system(chat.messages, default)
         check_chat(self.slots, chat, messages)
         return messages
 

@@ -11,7 +11,24 @@ from tunesmith.core.types import Chat, Message
 from tunesmith.render.errors import RenderError
 from tunesmith.render.spans import Span
 
-__all__ = ["Statistics", "TemplateSettings", "TextTemplate", "replies", "trained_replies", "with_default_system"]
+__all__ = [
+    "KEEPING_WORDS",
+    "Statistics",
+    "TemplateSettings",
+    "TextTemplate",
+    "replies",
+    "trained_replies",
+    "with_default_system",
+]
+
+KEEPING_WORDS = {
+    "preserve_thinking": True,
+    "clear_thinking": False,
+    "keep_past_thinking": True,
+    "truncate_history_thinking": False,
+    "drop_thinking": False,
+}
+"""Words by which chat templates ask whether old thoughts are kept, and the value that keeps them."""
 
 
 class TemplateSettings(Protocol):
