@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "config": ("tunesmith.cli.config", "show, check: what a config means; schema: every key"),
     "data": ("tunesmith.cli.data", "preview: rows as the model will see them"),
     "template": ("tunesmith.cli.template", "list, show, render, check: chat templates"),
+    "models": ("tunesmith.cli.models", "list, show, search: names, hub ids and templates of models"),
     "explain": ("tunesmith.cli.explain", "what an error code means and how to mend it"),
     "env": ("tunesmith.cli.env", "versions, device and settings, for a bug report"),
     "version": ("tunesmith.cli.version", "the version of Tunesmith"),

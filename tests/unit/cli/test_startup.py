@@ -28,7 +28,16 @@ def modules_after(*words: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["version"], ["explain", "E-CLI-001"], ["train", "--help"]], ids=" ".join
+    "words",
+    [
+        ["--help"],
+        ["version"],
+        ["explain", "E-CLI-001"],
+        ["train", "--help"],
+        ["models", "list"],
+        ["models", "show", "gpt2"],
+    ],
+    ids=" ".join,
 )
 def test_quick_verbs_import_nothing_heavy(words: list[str]) -> None:
     assert not modules_after(*words) & (HEAVY | SLOW)
