@@ -20,12 +20,7 @@ from tunesmith.render.spans import join_text
 BOS, EOS = "{BOS}", "{EOS}"
 
 # Names whose YAML is still to come; their witness is an official template.
-TO_COME = {
-    *("cohere", "deepseek3", "deepseekr1", "gemma2", "gemma3", "gemma4", "gemma4n", "glm4_5v", "glm4_7", "glm4_moe"),
-    *("gpt_oss", "granite3", "granite4", "lfm2", "mimo_vl", "minimax1", "minimax2", "ministral", "ministral3"),
-    *("mistral_small", "phi", "qwen2_vl", "qwen3_5", "qwen3_5_nothink", "qwen3_6", "qwen3_vl", "qwen3_vl_nothink"),
-    "seed_oss",
-}
+TO_COME = {"gemma4", "gemma4n"}
 
 # LlamaFactory's text has no stop token here (efficient_eos): its training puts one behind the chat, and has the first
 # token of each next turn predict it. No text can say the latter, so here each reply is trained as the last of a chat.
