@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import runpy
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -300,3 +301,15 @@ def test_only_templates_that_exist_are_fallbacks(monkeypatch: pytest.MonkeyPatch
         assert fallback_template("Qwen/Qwen3-4B") is None
     monkeypatch.setattr("tunesmith.render.slot_files.template_names", lambda: ("default",))
     assert fallback_template("Qwen/Qwen3-4B") is None
+
+
+# ---- the page ----
+
+
+def test_the_page_is_that_of_the_catalog() -> None:
+    root = Path(__file__).resolve().parents[3]
+    page = runpy.run_path(str(root / "scripts" / "generate_models_doc.py"))["page"]()
+    found = (root / "docs" / "models.md").read_text(encoding="utf-8")
+    assert found == page, "run: python scripts/generate_models_doc.py"
+    for model in all_models():
+        assert model.name in page
