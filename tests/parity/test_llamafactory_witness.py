@@ -44,6 +44,10 @@ OTHER_TOOLS = {
         ('<|tool_list_start|>[{"name"', '<|tool_list_start|>[{"type": "function", "function": {"name"'),
         ("]<|tool_list_end|>", "}]<|tool_list_end|>"),
     ],
+    # LlamaFactory sets the tools off from a system message that there is not; Qwen's own templates do not.
+    "keye_vl": [("system\n\n\n# Tools", "system\n# Tools")],
+    "qwen3_omni": [("system\n\n\n# Tools", "system\n# Tools")],
+    "qwen3_omni_nothink": [("system\n\n\n# Tools", "system\n# Tools")],
 }
 
 

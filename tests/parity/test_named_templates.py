@@ -7,6 +7,7 @@ a script to write that anew, and read what changed.
 from __future__ import annotations
 
 import json
+import runpy
 from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,6 +24,7 @@ from tunesmith.render.slot_files import SlotFile, load_slots, raw_template, temp
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import join_text
 
+ROOT = Path(__file__).resolve().parents[2]
 PINS = Path(__file__).with_name("deviations.json")
 NAMES = [name for name in template_names() if raw_template(name).get("official")]
 PAIRS = [(name, file) for name in NAMES for file in load_slots(name).official]
@@ -84,6 +86,12 @@ def test_the_witness_is_named(assets: Path) -> None:
         assert (slots.verified == "official") == bool(slots.official), name
         for file in slots.official:
             assert (assets / "templates" / file).is_file(), (name, file)
+
+
+def test_the_page_of_templates_is_current(assets: Path) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "generate_templates_doc.py"))
+    page = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")
+    assert page == script["templates_page"](assets), "run: python scripts/generate_templates_doc.py ASSETS"
 
 
 MINE = """
