@@ -40,7 +40,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 @dataclass(frozen=True, slots=True)
 class CatalogModel:
     """One name of the catalog. `size` and `active` (parameters used per token) are as the name has them, `template`
-    is None where the source gives none: base models, and models that bring their own."""
+    is None where none is known: base models, and models that bring their own."""
 
     name: str
     family: str

@@ -15,13 +15,14 @@ import yaml
 
 from tunesmith.models import catalog
 from tunesmith.models.catalog import TAGS, all_models, default_template, fallback_template, find, find_id, suggestion
-from tunesmith.render.slot_files import template_names
+from tunesmith.render.slot_files import raw_template, template_names
 
 FOLDER = Path(catalog.__file__).parents[1] / "catalog" / "models"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
 TEXT = re.compile(r"\S(.*\S)?")
 NAME = re.compile(r"[\w.-]+")
+PLACE = re.compile(r"[\w.-]+\.\w+/[\w.-]+/\S")  # an address on the web
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 SIZE = re.compile(r"(E|\d+x)?\d+(\.\d+)?[BM]")
 REQUIRED = {"hf", "tags"}
@@ -47,7 +48,6 @@ CORRECTED = {
 }
 # Chat models whose group has a template, which the reference withholds because of the spelling of their names.
 TEMPLATES_OF_THE_GROUP = {
-    "Phi-3.5-4B-instruct": "phi",
     "Phi-3.5-MoE-42B-A6.6B-instruct": "phi",
     "Phi-4-3.8B-instruct": "phi4_mini",
     "GLM-4.7-Flash": "glm4_7",
@@ -56,6 +56,19 @@ TEMPLATES_OF_THE_GROUP = {
     "MiMo-V2-Flash": "mimo_v2",
     "MiMo-7B-RL-ZERO": "mimo",
     "VibeThinker-1.5B": "qwen3",
+}
+# Models whose own template the catalog has as another one than the reference gives them.
+OWN_TEMPLATE = {
+    "Llama-3.1-8B-Instruct": "llama3_1",
+    "Llama-3.1-70B-Instruct": "llama3_1",
+    "Llama-3.1-405B-Instruct": "llama3_1",
+    "Llama-3.3-70B-Instruct": "llama3_1",
+    "Llama-3.2-1B-Instruct": "llama3_2",
+    "Llama-3.2-3B-Instruct": "llama3_2",
+    "Phi-3.5-4B-instruct": "phi3_5",
+    "QwQ-32B-Instruct": "qwq",
+    "Devstral-Small-2507-Instruct": "devstral",
+    "LFM2.5-1.2B-Instruct": "lfm2_5",
 }
 
 
@@ -72,7 +85,7 @@ def faults(file: Any) -> list[str]:
     if not (isinstance(file["maker"], str) and TEXT.fullmatch(file["maker"])):
         found.append("maker must be text")
     sources = file["source"]
-    if not (sources and all(NAME.fullmatch(name) and "github.com/" in text for name, text in sources.items())):
+    if not (sources and all(NAME.fullmatch(name) and PLACE.match(text) for name, text in sources.items())):
         found.append("source: name -> a public place")
     for family, models in file["families"].items():
         if not (isinstance(family, str) and models):
@@ -187,7 +200,7 @@ def test_every_name_of_the_reference_is_there_with_its_ids(rows: list[dict[str, 
         for hub in ("hf", "modelscope", "openmind"):
             expected = CORRECTED.get((model.name, hub), row[f"{hub}_id"] or None)
             assert model.id_on(hub) == expected, (model.name, hub)
-        template = TEMPLATES_OF_THE_GROUP.get(model.name, row["template"] or None)
+        template = (OWN_TEMPLATE | TEMPLATES_OF_THE_GROUP).get(model.name, row["template"] or None)
         assert model.template == template, model.name
         if row["multimodal"] and model.name != "MedGemma-27B-Instruct":  # google/medgemma-27b-text-it
             assert {"vision", "audio"} & set(model.tags), model.name
@@ -201,6 +214,9 @@ def test_corrections_and_additions_are_of_the_reference(rows: list[dict[str, str
         assert by_name[name][f"{hub}_id"] not in {"", right}
     for name in TEMPLATES_OF_THE_GROUP:
         assert by_name[name]["template"] == ""
+    for name, template in OWN_TEMPLATE.items():
+        assert by_name[name]["template"] != template
+        assert raw_template(template)["verified"] == "official"
 
 
 # ---- sizes and tags ----
