@@ -1,0 +1,363 @@
+"""A declarative template as a chat template in Jinja, for other tools: the same text, from the same syntax tree.
+
+What a Jinja cannot say from a template's data (what dialects write for tools) it refuses with a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from tunesmith.render.slot_files import SlotFile
+from tunesmith.render.slot_text import ALWAYS, FACTS, Choice, Condition, Group, Literal, Place, Slot, parse_slot, walk
+from tunesmith.render.turns import TemplateSettings
+
+__all__ = ["jinja_of"]
+
+_FILTERS: Mapping[str, str] = {
+    "trim": "{} | trim",
+    "ltrim": "{}.lstrip()",
+    "rtrim": "{}.rstrip()",
+    "lines": "{}.strip('\\n')",
+    "llines": "{}.lstrip('\\n')",
+    "rlines": "{}.rstrip('\\n')",
+    "json": "{} | tojson",
+}
+_PLACES: Mapping[str, str] = {
+    "content": "content",
+    "thought": "thought",
+    "system": "system",
+    "name": "(message.name or '')",
+    "turn": "seen.questions",
+    "turn0": "(seen.questions - 1)",
+    "bos": "bos_token",
+    "eos": "eos_token",
+}
+_OUTER_PLACES = ("bos", "eos", "system", "today")
+
+# Facts as Jinja has them, per role. True and False: known when the template is written (which takes no tools).
+Facts = Mapping[str, str | bool]
+_CHAT: Facts = {
+    "asked": "add_generation_prompt",
+    "system": "has_system",
+    "system_text": "system",
+    "system_words": "system | trim",
+    "unanswered": "replies == 0",
+    "tools": False,
+    "calls": False,
+    "after_result": False,
+    "before_result": False,
+    "thinking": "thinking is true",
+    "no_thinking": "thinking is false",
+    "keep_thoughts": "keep_thoughts is true",
+}
+_MESSAGE: Facts = {
+    **_CHAT,
+    "first": "loop.first",
+    "last": "loop.last",
+    "content": "content",
+    "blank": "not content | trim",
+    "thought": False,
+    "has_thought": False,
+    "answered": "seen.replies > 0",
+    "final": "seen.questions == questions",
+    "last_reply": False,
+    "first_question": False,
+    "last_question": False,
+    "after_question": "seen.before == 'user'",
+    "after_reply": "seen.before == 'assistant'",
+    "before_reply": "loop.nextitem is defined and loop.nextitem.role == 'assistant'",
+}
+_USER: Facts = {
+    **_MESSAGE,
+    "final": False,
+    "first_question": "seen.questions == 1",
+    "last_question": "seen.questions == questions",
+}
+_REPLY: Facts = {
+    **_MESSAGE,
+    "thought": "thought",
+    "has_thought": "has_thought",
+    "answered": "seen.replies > 1",
+    "last_reply": "seen.replies == replies",
+}
+_OUTER: Facts = {  # as of a message behind the last
+    **_MESSAGE,
+    "first": False,
+    "last": False,
+    "content": False,
+    "blank": True,
+    "final": True,
+    "answered": "replies > 0",
+    "after_question": "chat[-1].role == 'user'",
+    "after_reply": "chat[-1].role == 'assistant'",
+    "before_reply": False,
+}
+_EMPTY: Facts = {  # as of a chat without messages, which a system message by default is written for
+    **_OUTER,
+    "asked": False,
+    "first": True,
+    "system": False,
+    "system_text": False,
+    "system_words": False,
+    "unanswered": True,
+    "answered": False,
+    "after_question": False,
+    "after_reply": False,
+}
+assert _MESSAGE.keys() >= FACTS.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class _Defaults:
+    """What holds where whoever renders does not say."""
+
+    system: Slot = ()
+    thinking: bool | None = None
+    keep_thoughts: bool = False
+
+
+def jinja_of(slots: SlotFile, settings: TemplateSettings | None = None) -> str:
+    """A chat template in transformers' dialect that renders what the declarative one renders. `settings`: those of a
+    run, which hold where `enable_thinking`, `preserve_thinking` or a system message are not given."""
+    system = slots.default_system or ""
+    if settings is not None and settings.default_system is not None:
+        defaults = _Defaults((Literal(settings.default_system),) if settings.default_system else ())
+    else:
+        defaults = _Defaults(parse_slot(system))
+    if settings is not None:
+        defaults = _Defaults(defaults.system, settings.enable_thinking, settings.preserve_thinking)
+    used = _Used.of(slots, defaults)
+    lines = [
+        *_prelude(slots, defaults, used),
+        *_text(slots.prefix, _OUTER),
+        *(_branch("not has_system", _text(slots.no_system, _OUTER)) if slots.no_system else ()),
+        *_messages(slots, used),
+        *_text(slots.suffix, _OUTER),
+        *_branch("add_generation_prompt", _text((*slots.open, *slots.prompt), _OUTER)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """Facts and places that the template asks for."""
+
+    facts: frozenset[str]
+    places: frozenset[str]
+
+    @classmethod
+    def of(cls, slots: SlotFile, defaults: _Defaults) -> _Used:
+        nodes = [node for slot in (*slots.slots, defaults.system) for node in walk(slot)]
+        conditions = [condition for node in nodes if isinstance(node, Choice) for condition, _ in node.branches]
+        facts = {name for condition in conditions for facts in condition for name, _ in facts}
+        return cls(frozenset(facts), frozenset(node.name for node in nodes if isinstance(node, Place)))
+
+    def any(self, *names: str) -> bool:
+        return not self.facts.isdisjoint(names) or not self.places.isdisjoint(names)
+
+
+# ---- parts ----
+
+
+def _prelude(slots: SlotFile, defaults: _Defaults, used: _Used) -> Iterator[str]:
+    """Refusals of the chat as a whole, the settings, and what has to be known of all messages before the first."""
+    known = defaults.thinking is not None
+    value = f"enable_thinking if enable_thinking is defined else {str(defaults.thinking).lower()}"
+    yield "{%- set thinking = " + (value if known else "enable_thinking") + " %}"
+    if used.any("keep_thoughts"):
+        kept = "preserve_thinking if preserve_thinking is defined else true"
+        yield "{%- set keep_thoughts = " + (kept if defaults.keep_thoughts else "preserve_thinking") + " %}"
+    yield from _branch("tools", [_refuse("this chat template writes no tools")])
+    yield "{%- set chat = messages %}"
+    if slots.system_in == "nowhere":
+        yield from _branch(_having("system"), [_refuse("this chat template has no form for a system message")])
+    elif defaults.system:
+        before = list(_captured("default_system", _text(defaults.system, _EMPTY)))
+        prepended = "{%- set chat = [{'role': 'system', 'content': default_system}] + messages %}"
+        yield from _branch(f"not ({_having('system')})", [*before, prepended])
+    if slots.system_in == "first_user":
+        wanted = f"({_having('system', 'chat')}) and not ({_having('user')})"
+        yield from _branch(wanted, [_refuse("a system message needs a user message that it is written into")])
+    if used.any("system", "system_text", "system_words") or slots.no_system:
+        yield f"{{%- set has_system = ({_having('system', 'chat')}) > 0 %}}"
+        first = "(chat | selectattr('role', 'equalto', 'system') | first).content"
+        yield f"{{%- set system = {first} if has_system else '' %}}"
+    if used.any("unanswered", "answered", "last_reply"):
+        yield "{%- set replies = " + _having("assistant") + " %}"
+    if used.any("final", "last_question"):
+        yield "{%- set questions = " + _having("user") + " %}"
+
+
+def _having(role: str, chat: str = "messages") -> str:
+    """How many messages of a role there are."""
+    return f"{chat} | selectattr('role', 'equalto', '{role}') | list | length"
+
+
+def _messages(slots: SlotFile, used: _Used) -> Iterator[str]:
+    counts = {
+        "questions": used.any("final", "first_question", "last_question", "turn", "turn0"),
+        "replies": used.any("answered", "last_reply"),
+        "turns": slots.alternate,
+        "before": used.any("after_question", "after_reply"),
+    }
+    if started := [f"{name}={''!r}" if name == "before" else f"{name}=0" for name, wanted in counts.items() if wanted]:
+        yield "{%- set seen = namespace(" + ", ".join(started) + ") %}"
+    yield "{%- for message in chat %}"
+    body = [
+        "{%- set content = message.content or '' %}",
+        "{%- set thought = '' if thinking is false else message.reasoning_content or '' %}",
+    ]
+    if used.any("has_thought"):
+        body.append("{%- set has_thought = message.reasoning_content is string and thinking is not false %}")
+    if system := _text(slots.system, _MESSAGE):
+        body += ["{%- if message.role == 'system' %}", *_indented(system)]
+    else:
+        body += ["{%- if message.role == 'system' %}", "    {#- written elsewhere #}"]
+    body.append("{%- elif message.role == 'user' %}")
+    body += _indented([*_count("questions", counts), *_turn(slots, 0), *_text(slots.user, _USER)])
+    body.append("{%- elif message.role == 'assistant' and not message.tool_calls %}")
+    reply = _text((*slots.open, *slots.body, *slots.close), _REPLY)
+    body += _indented([*_count("replies", counts), *_turn(slots, 1), *reply])
+    body.append("{%- else %}")
+    body += _indented([_refuse("this chat template writes no tool calls and no results of tools")])
+    body.append("{%- endif %}")
+    if counts["before"]:
+        body.append("{%- set seen.before = message.role %}")
+    yield from _indented(body)
+    yield "{%- endfor %}"
+
+
+def _count(name: str, counts: Mapping[str, bool]) -> list[str]:
+    return [f"{{%- set seen.{name} = seen.{name} + 1 %}}"] if counts[name] else []
+
+
+def _turn(slots: SlotFile, parity: int) -> Iterator[str]:
+    if slots.alternate:
+        refusal = _refuse("this chat template takes questions and replies in turns only")
+        yield from _branch(f"seen.turns % 2 != {parity}", [refusal])
+        yield "{%- set seen.turns = seen.turns + 1 %}"
+
+
+# ---- nodes ----
+
+
+def _text(slot: Slot, facts: Facts) -> list[str]:
+    """Statements that write a slot."""
+    lines: list[str] = []
+    pieces: list[str] = []
+
+    def flush() -> None:
+        if pieces:
+            lines.append("{{- " + " ~ ".join(pieces) + " }}")
+            pieces.clear()
+
+    for node in slot:
+        if isinstance(node, Literal):
+            pieces.append(_quoted(node.text))
+        elif isinstance(node, Place):
+            if piece := _place(node, facts):
+                pieces.append(piece)
+        else:
+            flush()
+            lines += _choice(node, facts) if isinstance(node, Choice) else _group(node, facts)
+    flush()
+    return lines
+
+
+def _place(node: Place, facts: Facts) -> str:
+    """A place as an expression; nothing where its text cannot be, as that of tools."""
+    if node.name == "today":
+        return f"strftime_now({_quoted(node.argument)})"
+    outer = facts is _OUTER or facts is _EMPTY
+    if node.name not in _PLACES or (outer and node.name not in _OUTER_PLACES):
+        return ""
+    return _filtered(_PLACES[node.name], node.filters)
+
+
+def _group(node: Group, facts: Facts) -> Iterator[str]:
+    yield from _captured("text", _text(node.nodes, facts))
+    yield "{{- " + _filtered("text", node.filters) + " }}"
+
+
+def _filtered(text: str, filters: tuple[str, ...]) -> str:
+    for index, name in enumerate(filters):
+        text = _FILTERS[name].format(f"({text})" if index else text)
+    return text
+
+
+def _captured(name: str, lines: list[str]) -> Iterator[str]:
+    if len(lines) == 1 and lines[0].startswith("{{- "):
+        yield f"{{%- set {name} = {lines[0][4:-3]} %}}"
+    else:
+        yield from (f"{{%- set {name} %}}", *_indented(lines), "{%- endset %}")
+
+
+def _choice(node: Choice, facts: Facts) -> Iterator[str]:
+    word = "if"
+    for condition, inner in node.branches:
+        told = _condition(condition, facts)
+        if told is False:
+            continue
+        if told is True:
+            if word == "if":
+                yield from _text(inner, facts)
+                return
+            yield "{%- else %}"
+        else:
+            yield f"{{%- {word} {told} %}}"
+        yield from _indented(_text(inner, facts))
+        word = "elif"
+        if told is True:
+            break
+    if word == "elif":
+        yield "{%- endif %}"
+
+
+def _condition(condition: Condition, facts: Facts) -> str | bool:
+    """The condition in Jinja, or what it is where that is known."""
+    if condition == ALWAYS:
+        return True
+    alternatives: list[str] = []
+    for alternative in condition:
+        terms: list[str] = []
+        for name, wanted in alternative:
+            fact = facts[name]
+            if isinstance(fact, bool):
+                if fact is not wanted:
+                    break
+            else:
+                terms.append(fact if wanted else _negated(fact))
+        else:
+            if not terms:
+                return True
+            alternatives.append(" and ".join(terms))
+    return " or ".join(alternatives) or False
+
+
+def _negated(fact: str) -> str:
+    if fact.startswith("not "):
+        return fact.removeprefix("not ")
+    for word, opposite in ((" == ", " != "), (" > ", " <= "), (" is ", " is not ")):
+        if fact.count(word) == 1 and " and " not in fact:
+            return fact.replace(word, opposite)
+    return f"not {fact}" if " " not in fact else f"not ({fact})"
+
+
+def _branch(condition: str, lines: Iterable[str]) -> Iterator[str]:
+    yield from (f"{{%- if {condition} %}}", *_indented(lines), "{%- endif %}")
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return ["    " + line for line in lines]
+
+
+def _refuse(sentence: str) -> str:
+    return "{{- raise_exception('" + sentence + "') }}"
+
+
+def _quoted(text: str) -> str:
+    """A text as a literal of Jinja."""
+    for plain, escaped in (("\\", "\\\\"), ("'", "\\'"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+        text = text.replace(plain, escaped)
+    return f"'{text}'"
