@@ -14,7 +14,7 @@ class ModelConfig:
     """Base weights, adapters, and how both are loaded."""
 
     model_name_or_path: str | None = works(None)
-    """Base weights: a local folder, a GGUF file or a repository of the Hugging Face hub."""
+    """Base weights: a local folder, a repository of the hub, or a name of the catalog (`tunesmith models list`)."""
     adapter_name_or_path: tuple[str, ...] = works(())
     """Comma list of adapters. All but the last are merged into the base; the last goes on training."""
     adapter_folder: str | None = works(None)
@@ -75,10 +75,10 @@ class ModelConfig:
     """Number type of the weights in chat and export."""
     hf_hub_token: str | None = works(None, secret=True)
     """Access token of the Hugging Face hub. Never printed and never saved; HF_TOKEN does the same."""
-    ms_hub_token: str | None = later(None, "downloads from ModelScope", secret=True)
-    """Access token of ModelScope."""
-    om_hub_token: str | None = later(None, "downloads from Modelers", secret=True)
-    """Access token of Modelers (openMind)."""
+    ms_hub_token: str | None = works(None, secret=True)
+    """Access token of ModelScope, for USE_MODELSCOPE_HUB=1."""
+    om_hub_token: str | None = works(None, secret=True)
+    """Access token of Modelers (openMind), for USE_OPENMIND_HUB=1."""
     print_param_status: bool = works(False)
     """Print name, type, device and trainability of every weight."""
     trust_remote_code: bool = works(False)

@@ -74,6 +74,7 @@ _SHOWN: dict[str, str] = {
     _RUN + "test_a_tensorboard_log_holds_the_same_curve": "report_to logging_dir",
     _RUN + "test_the_best_model_is_what_is_kept": "load_best_model_at_end metric_for_best_model",
     _LOADING + "test_folder_revision_and_token_reach_every_download": "cache_dir model_revision hf_hub_token",
+    "tests/unit/models/test_locate.py::test_tokens_reach_their_hub": "ms_hub_token om_hub_token",
     _LOADING + "test_an_adapter_may_lie_in_a_folder_below": "adapter_folder",
     _LOADING + "test_the_attention_is_the_one_that_was_asked_for": "flash_attn",
     _LOADING + "test_code_of_a_model_runs_only_if_it_is_trusted": "trust_remote_code",

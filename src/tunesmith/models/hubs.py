@@ -5,8 +5,8 @@ Each hub has a Python package of its own, imported only when a run asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from tunesmith.core import env
 from tunesmith.core.errors import MachineError, Problem, UnavailableError
@@ -27,7 +27,7 @@ def chosen_hub() -> str:
     return next((hub for hub, variable in _VARIABLES.items() if env.get_bool(variable)), "hf")
 
 
-def download(hub: str, repository: str, revision: str, cache_dir: str | None) -> str:
+def download(hub: str, repository: str, revision: str, cache_dir: str | None, token: str | None = None) -> str:
     """Fetch a repository of ModelScope or openMind, unless the hub's cache has it; returns its folder.
 
     Raises MachineError if the hub's package is not installed, UnavailableError if the hub does not give the files.
@@ -35,12 +35,14 @@ def download(hub: str, repository: str, revision: str, cache_dir: str | None) ->
     from filelock import FileLock
 
     package, module, main = _PACKAGES[hub]
-    fetch = _downloader(hub, package, module)
+    fetch = _member(hub, package, module, "snapshot_download")
     locks = env.cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / f"{hub}.lock"):  # of several processes, the first one downloads
-            return str(fetch(repository, revision=main if revision == "main" else revision, cache_dir=cache_dir))
+            access = _sign_in(hub, package, token) if token else {}
+            revision = main if revision == "main" else revision
+            return str(fetch(repository, revision=revision, cache_dir=cache_dir, **access))
     except Exception as error:  # the packages raise errors of many kinds, their own and those of requests
         what = f"{HUB_NAMES[hub]} does not give this model"
         got = str(error).strip() or type(error).__name__
@@ -48,11 +50,18 @@ def download(hub: str, repository: str, revision: str, cache_dir: str | None) ->
         raise UnavailableError(Problem("E-MODEL-021", what, f"model_name_or_path: {repository}", got, fix)) from error
 
 
-def _downloader(hub: str, package: str, module: str) -> Callable[..., object]:
+def _sign_in(hub: str, package: str, token: str) -> dict[str, str]:
+    """Use an access token; returns what the download has to be told of it. ModelScope signs the user in instead."""
+    if hub == "modelscope":
+        _member(hub, package, "modelscope.hub.api", "HubApi")().login(token)
+        return {}
+    return {"token": token}
+
+
+def _member(hub: str, package: str, module: str, name: str) -> Any:
     try:
-        found: Callable[..., object] = import_module(module).snapshot_download
+        return getattr(import_module(module), name)
     except ImportError as error:
         what = f"downloads from {HUB_NAMES[hub]} need the package {package}"
         fix = f"pip install {package}, or unset {_VARIABLES[hub]}"
         raise MachineError(Problem("E-MODEL-020", what, _VARIABLES[hub], str(error), fix)) from error
-    return found

@@ -26,23 +26,24 @@ __all__ = ["check_folder", "located", "looks_local", "resolve"]
 def located(config: ModelConfig) -> ModelConfig:
     """The config with `model_name_or_path` resolved: a folder, or a repository of the Hugging Face hub."""
     assert config.model_name_or_path, "checked by the config"
-    name = resolve(config.model_name_or_path, config.model_revision, config.cache_dir)
+    token = {"modelscope": config.ms_hub_token, "openmind": config.om_hub_token}.get(chosen_hub())
+    name = resolve(config.model_name_or_path, config.model_revision, config.cache_dir, token)
     return replace(config, model_name_or_path=name)
 
 
-def resolve(name: str, revision: str = "main", cache_dir: str | None = None) -> str:
+def resolve(name: str, revision: str = "main", cache_dir: str | None = None, token: str | None = None) -> str:
     """What `from_pretrained` takes for a folder, a repository or a name of the catalog.
 
     Where the environment asks for another hub than Hugging Face's, the model is downloaded from there and the result
     is its folder. Raises MissingInputError if the catalog knows no repository on that hub, and what `download` raises.
     """
-    return name if looks_local(name) else _on_hub(chosen_hub(), name, revision, cache_dir)
+    return name if looks_local(name) else _on_hub(chosen_hub(), name, revision, cache_dir, token)
 
 
 @cache  # once per process: it says what it found, and may download
-def _on_hub(hub: str, name: str, revision: str, cache_dir: str | None) -> str:
+def _on_hub(hub: str, name: str, revision: str, cache_dir: str | None, token: str | None) -> str:
     repository = name if "/" in name else _by_catalog(hub, name)
-    return repository if hub == "hf" else download(hub, repository, revision, cache_dir)
+    return repository if hub == "hf" else download(hub, repository, revision, cache_dir, token)
 
 
 def _by_catalog(hub: str, name: str) -> str:

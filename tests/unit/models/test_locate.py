@@ -125,6 +125,26 @@ def test_modelscope_downloads_its_own_repository(monkeypatch: pytest.MonkeyPatch
     assert model.config.name_or_path == folder
 
 
+def test_tokens_reach_their_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ModelConfig(model_name_or_path="owner/name", ms_hub_token="ms_secret", om_hub_token="om_secret")
+    asked: list[Any] = []
+    hub_module(monkeypatch, "openmind.utils.hub", "folder")
+    hub = sys.modules["openmind.utils.hub"]
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, **words: asked.append(words) or "folder")
+    monkeypatch.setenv("USE_OPENMIND_HUB", "1")
+    located(config)
+    assert asked == [{"revision": "main", "cache_dir": None, "token": "om_secret"}]
+
+    hub_module(monkeypatch, "modelscope", "folder")
+    monkeypatch.setitem(sys.modules, "modelscope.hub", ModuleType("hub"))
+    api = ModuleType("api")
+    api.HubApi = lambda: type("HubApi", (), {"login": lambda self, token: asked.append(token)})()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "modelscope.hub.api", api)
+    monkeypatch.setenv("USE_MODELSCOPE_HUB", "1")
+    assert located(config).model_name_or_path == "folder"
+    assert asked[1:] == ["ms_secret"]
+
+
 def test_a_repository_and_its_revision_go_to_the_hub_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = hub_module(monkeypatch, "openmind.utils.hub", "folder")
     monkeypatch.setenv("USE_OPENMIND_HUB", "1")
