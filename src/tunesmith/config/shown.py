@@ -46,7 +46,7 @@ _SHOWN: dict[str, str] = {
     _DATA + "test_pre_training_without_packing_cuts_and_counts": "packing",
     _BAD + "test_skip_drops_and_counts": "on_bad_row",
     _BAD + "test_skip_has_a_limit": "max_bad_rows",
-    "tests/parity/test_named_templates.py::test_text_equals_the_official_template": "template",
+    "tests/parity/test_named_templates.py::test_text_equals_the_models_own_template": "template",
     _METHODS + "test_full_trains_every_weight_in_float32": "finetuning_type",
     _METHODS + "test_freeze_trains_the_last_layers": "freeze_trainable_layers",
     _METHODS + "test_freeze_trains_named_parts_and_extra_modules": "freeze_trainable_modules freeze_extra_modules",
