@@ -81,9 +81,14 @@ def _text(template: SlotTemplate | AutoTemplate, chat: Chat, open_reply: bool) -
 
 
 def compare_all(slots: SlotFile, source: str) -> dict[str, Outcome]:
-    """Every conversation of the catalog, by "case way"; those with tools where the template writes tools."""
-    chats = {**builtin_chats(), **(builtin_chats(tools=True) if slots.dialect else {})}
-    compiled = compile_template(source)
+    """Every conversation of the catalog, by "case way"; those with tools where the template has a form for tools, and
+    those with calls where the model's own template writes calls."""
+    compiled = compile_template(source, lenient=True)
+    chats = dict(builtin_chats())
+    if slots.dialect:
+        chats |= builtin_chats(tools=True)
+    if "tool_calls" not in source:
+        chats = {case: chat for case, chat in chats.items() if not any(one.tool_calls for one in chat.messages)}
     return {f"{case} {found.way}": found for case, chat in chats.items() for found in compare(slots, compiled, chat)}
 
 

@@ -106,9 +106,18 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
 
-@lru_cache(maxsize=1)
-def _environment() -> _Sandbox:
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
+class _Lenient(_Sandbox):
+    """The sandbox for templates that change lists of their own, which transformers refuses."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return jinja2.sandbox.SandboxedEnvironment.is_safe_attribute(self, obj, attr, value)
+
+
+@lru_cache(maxsize=2)
+def _environment(lenient: bool = False) -> _Sandbox:
+    environment = (_Lenient if lenient else _Sandbox)(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
     environment.filters["tojson"] = _to_json
     environment.globals.update(
         raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_make_dict, namespace=_Namespace
@@ -120,8 +129,8 @@ class JinjaTemplate:
     """A compiled chat template. `literals`: the pieces of text it can write; `variables`: the names it asks for;
     `names`: its literals and the attributes it reads."""
 
-    def __init__(self, source: str) -> None:
-        environment = _environment()
+    def __init__(self, source: str, lenient: bool = False) -> None:
+        environment = _environment(lenient)
         tree = environment.parse(source)
         self.source = source
         self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
@@ -153,6 +162,7 @@ class JinjaTemplate:
 
 
 @lru_cache(maxsize=32)
-def compile_template(source: str) -> JinjaTemplate:
-    """Compile once per template text. Raises jinja2.TemplateSyntaxError."""
-    return JinjaTemplate(source)
+def compile_template(source: str, lenient: bool = False) -> JinjaTemplate:
+    """Compile once per template text. `lenient`: it may change lists; for comparing texts, as some templates do so
+    though transformers refuses. Raises jinja2.TemplateSyntaxError."""
+    return JinjaTemplate(source, lenient)

@@ -12,7 +12,7 @@ from tunesmith.render.turns import TemplateSettings
 __all__ = ["facts_of", "follows_later"]
 
 # Facts about a message or reply that change when the chat goes on.
-_LATER = frozenset({"last", "final", "last_reply", "last_question", "before_reply", "unanswered"})
+_LATER = frozenset({"last", "final", "last_reply", "last_question", "before_reply", "unanswered", "answered_later"})
 
 
 def follows_later(slots: SlotFile) -> bool:
@@ -65,6 +65,7 @@ def facts_of(
                 "has_thought": message is not None and message.reasoning is not None,
                 "calls": message is not None and bool(message.tool_calls),
                 "answered": bool(plain) and index > plain[0],
+                "answered_later": bool(plain) and index < plain[-1],
                 "final": index > last_question,
                 "last_reply": bool(answers) and index == answers[-1],
                 "first_question": index == first_question,

@@ -31,7 +31,7 @@ says itself how thoughts are written; else `thinking` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -43,7 +43,18 @@ import yaml
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.render.errors import RenderError
-from tunesmith.render.slot_text import ALWAYS, Choice, Group, Literal, Place, Slot, parse_condition, parse_slot, walk
+from tunesmith.render.slot_text import (
+    ALWAYS,
+    Choice,
+    Group,
+    Literal,
+    Node,
+    Place,
+    Slot,
+    parse_condition,
+    parse_slot,
+    walk,
+)
 
 __all__ = ["SlotFile", "Thinking", "load_slots", "parse_slots", "raw_template", "template_names"]
 
@@ -224,12 +235,12 @@ def _has_stop(close: Slot, stop: tuple[str, ...]) -> bool:
     return False
 
 
-def _replace_content(slot: Slot, new: Slot) -> Slot:
-    """The slot with `new` wherever it holds the content."""
-    nodes: list[Any] = []
+def _replace_content(slot: Slot, new: Callable[[Place], Slot]) -> Slot:
+    """The slot with other nodes wherever it holds the content."""
+    nodes: list[Node] = []
     for node in slot:
         if isinstance(node, Place) and node.name == "content":
-            nodes += new
+            nodes += new(node)
         elif isinstance(node, Choice):
             nodes.append(Choice(tuple((condition, _replace_content(inner, new)) for condition, inner in node.branches)))
         else:
@@ -238,15 +249,14 @@ def _replace_content(slot: Slot, new: Slot) -> Slot:
 
 
 def _trimmed(slot: Slot) -> Slot:
-    return _replace_content(slot, (Place("content", ("trim",)),))
+    return _replace_content(slot, lambda place: (Place("content", (*place.filters, "trim")),))
 
 
 def _with_system(user: Slot, system: Slot) -> Slot:
     """The user slot with the system's in front of the first question's text."""
     inner = tuple(Place("system", node.filters) if node == Place("content") else node for node in system)
-    content = next(node for node in walk(user) if isinstance(node, Place) and node.name == "content")
     choice = Choice(((parse_condition("first_question and system"), inner),))
-    return _replace_content(user, (choice, content))
+    return _replace_content(user, lambda place: (choice, place))
 
 
 def _with_thought(body: Slot, thinking: Thinking, trim: bool) -> Slot:
@@ -259,7 +269,9 @@ def _with_thought(body: Slot, thinking: Thinking, trim: bool) -> Slot:
         when += " or last and final"
     written = (Literal(thinking.open), thought, Literal(thinking.close), content)
     node = Choice(((parse_condition(when), written), (ALWAYS, (Place("content"),))))
-    return _replace_content(body, (Group((node,), ("trim",)),) if trim else (node,))
+    # A model that knows no thoughts has them as a part of its text.
+    last: tuple[str, ...] = ("trim",) if trim else ()
+    return _replace_content(body, lambda place: (Group((node,), (*place.filters, *last), whole=not differs),))
 
 
 class _Check:

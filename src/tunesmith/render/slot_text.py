@@ -67,6 +67,7 @@ FACTS: Mapping[str, str] = {
     "has_thought": "this reply has a thought, be it empty",
     "calls": "this reply calls tools",
     "answered": "a reply without calls came before",
+    "answered_later": "a reply without calls comes later",
     "unanswered": "no reply of the chat is without calls",
     "final": "no question follows this message",
     "last_reply": "no reply follows this reply",
@@ -110,10 +111,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Texts that are filtered as one."""
+    """Texts that are filtered as one. `whole`: together they are the reply's content, for the dialect, too."""
 
     nodes: tuple[Node, ...]
-    filters: tuple[str, ...]
+    filters: tuple[str, ...] = ()
+    whole: bool = False
 
 
 Node = Literal | Place | Choice | Group

@@ -18,6 +18,7 @@ from tunesmith.render.slot_facts import facts_of, follows_later
 from tunesmith.render.slot_files import SlotFile, load_slots, template_names
 from tunesmith.render.slot_text import FILTERS, Choice, Group, Literal, Place, Slot, parse_slot, walk
 from tunesmith.render.spans import Span, join_text, merge
+from tunesmith.render.tools import get_dialect
 from tunesmith.render.turns import Statistics, TemplateSettings, replies, trained_replies, with_default_system
 
 __all__ = ["SlotTemplate"]
@@ -32,6 +33,8 @@ class Values:
     texts: Mapping[str, Sequence[Span]]
     calls: Sequence[ToolCall] = ()
     tools: Sequence[Mapping[str, Any]] = ()
+    earlier: int = 0
+    """How many calls the chat has had before."""
 
 
 class SlotTemplate:
@@ -141,10 +144,17 @@ class SlotTemplate:
         spans = self._fill(self.slots.prefix, ends, outer)
         if system is None:
             spans += self._fill(self.slots.no_system, ends, outer)
-        turn = -1
+        turn, earlier = -1, 0
+        waiting: list[tuple[int, ToolCall]] = []  # calls whose results have not come, with their number
         for index, (message, facts) in enumerate(zip(messages, every, strict=False)):
             turn += message.role == "user"
-            values = Values({**texts, **_texts(message, turn)}, message.tool_calls, chat.tools)
+            own = _texts(message, turn)
+            if message.role == "tool":
+                own |= self._answered(message, waiting)
+            values = Values({**texts, **own}, message.tool_calls, chat.tools, earlier)
+            if message.tool_calls:
+                waiting = list(enumerate(message.tool_calls, earlier))
+                earlier += len(message.tool_calls)
             if message.role == "assistant":
                 spans += self._reply(values, facts, index in wanted)
             elif self.slots.stop_follows and index - 1 in wanted:
@@ -159,10 +169,22 @@ class SlotTemplate:
     def _slot(self, message: Message) -> Slot:
         return {"user": self.slots.user, "system": self.slots.system, "tool": self.slots.tool}[message.role]
 
+    def _answered(self, message: Message, waiting: list[tuple[int, ToolCall]]) -> dict[str, Sequence[Span]]:
+        """Id and name of the call that a result answers: the one it names, else the next that waits."""
+        named = [item for item in waiting if item[1].id is not None and item[1].id == message.tool_call_id]
+        found = (named or waiting)[:1]
+        if not found or not self.slots.dialect:
+            return {}
+        waiting.remove(found[0])
+        number, call = found[0]
+        call_id = get_dialect(self.slots.dialect).call_id(call, number)
+        texts = {"name": message.name or call.name, "id": call_id or message.tool_call_id or ""}
+        return {key: [Span(text, trusted=False)] for key, text in texts.items()}
+
     def _tools(self, chat: Chat) -> list[Span]:
         if not chat.tools or not self.slots.dialect:
             return []
-        return _spans(_dialect(self.slots.dialect).write_tools(chat.tools))
+        return _spans(get_dialect(self.slots.dialect).write_tools(chat.tools))
 
     def _reply(self, values: Values, facts: Facts, trained: bool) -> list[Span]:
         """The header, then what the model writes, up to the stop token, then what follows that. What the prompt
@@ -176,8 +198,8 @@ class SlotTemplate:
         given = join_text(self._fill(self.slots.prompt, values, facts))
         text, behind = join_text(body), join_text(close)
         start = len(given) if given and text.startswith(given) else 0
-        at = behind.find(self._stop) if self._stop else -1
-        stop = at + len(self._stop) if at >= 0 else 0
+        ends = [at + len(stop) for stop in self.stops if stop and (at := behind.find(stop)) >= 0]
+        stop = min(ends, default=0)
         return [*header, *_train(body, start, len(text)), *_train(close, 0, stop)]
 
     def _with_first_token_trained(self, spans: list[Span]) -> list[Span]:
@@ -196,17 +218,32 @@ class SlotTemplate:
                         spans += self._fill(inner, values, facts)
                         break
             elif isinstance(node, Group):
-                spans += _filtered(self._fill(node.nodes, values, facts), node.filters)
+                spans += self._group(node, values, facts)
             else:
                 spans += self._place(node, values)
         return spans
+
+    def _group(self, node: Group, values: Values, facts: Facts) -> list[Span]:
+        if not (node.whole and values.calls and self.slots.dialect):
+            return _filtered(self._fill(node.nodes, values, facts), node.filters)
+        dialect = get_dialect(self.slots.dialect)
+        own = values.texts["content"]
+        inner = self._fill(node.nodes, Values(values.texts), facts) if dialect.takes_content else own
+        content = _filtered(inner, node.filters)
+        text = join_text(content)
+        written = _spans(dialect.write_calls(values.calls, text, values.tools, values.earlier))
+        # The dialect takes the content for one text; who wrote which part of it is known here.
+        at = next((index for index, span in enumerate(written) if text and span.text == text), None)
+        return written if at is None else [*written[:at], *content, *written[at + 1 :]]
 
     def _place(self, node: Place, values: Values) -> list[Span]:
         if node.name == "today":
             return [Span(datetime.now().strftime(node.argument))]
         if values.calls and node.name in ("content", "calls") and self.slots.dialect:
             content = join_text(_filtered(values.texts["content"], node.filters)) if node.name == "content" else ""
-            return _spans(_dialect(self.slots.dialect).write_calls(values.calls, content, values.tools))
+            return _spans(
+                get_dialect(self.slots.dialect).write_calls(values.calls, content, values.tools, values.earlier)
+            )
         return _filtered(values.texts.get(node.name, ()), node.filters)
 
 
@@ -269,12 +306,6 @@ def _thoughtless(message: Message) -> Message:
     if message.reasoning is None:
         return message
     return replace(message, reasoning=None)
-
-
-def _dialect(name: str) -> Any:
-    from tunesmith.render import tools
-
-    return tools.DIALECTS.get(name)()
 
 
 def _fits(slots: SlotFile, eos: str | None, added: AbstractSet[str]) -> bool:

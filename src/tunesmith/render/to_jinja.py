@@ -60,6 +60,7 @@ _MESSAGE: Facts = {
     "thought": False,
     "has_thought": False,
     "answered": "seen.replies > 0",
+    "answered_later": "seen.replies < replies",
     "final": "seen.questions == questions",
     "last_reply": False,
     "first_question": False,
@@ -89,6 +90,7 @@ _OUTER: Facts = {  # as of a message behind the last
     "blank": True,
     "final": True,
     "answered": "replies > 0",
+    "answered_later": False,
     "after_question": "chat[-1].role == 'user'",
     "after_reply": "chat[-1].role == 'assistant'",
     "before_reply": False,
@@ -183,7 +185,7 @@ def _prelude(slots: SlotFile, defaults: _Defaults, used: _Used) -> Iterator[str]
         yield f"{{%- set has_system = ({_having('system', 'chat')}) > 0 %}}"
         first = "(chat | selectattr('role', 'equalto', 'system') | first).content"
         yield f"{{%- set system = {first} if has_system else '' %}}"
-    if used.any("unanswered", "answered", "last_reply"):
+    if used.any("unanswered", "answered", "answered_later", "last_reply"):
         yield "{%- set replies = " + _having("assistant") + " %}"
     if used.any("final", "last_question"):
         yield "{%- set questions = " + _having("user") + " %}"
@@ -197,7 +199,7 @@ def _having(role: str, chat: str = "messages") -> str:
 def _messages(slots: SlotFile, used: _Used) -> Iterator[str]:
     counts = {
         "questions": used.any("final", "first_question", "last_question", "turn", "turn0"),
-        "replies": used.any("answered", "last_reply"),
+        "replies": used.any("answered", "answered_later", "last_reply"),
         "turns": slots.alternate,
         "before": used.any("after_question", "after_reply"),
     }
