@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.errors import OutputError, Problem
+from tunesmith.core.errors import DataError, OutputError, Problem
 from tunesmith.core.log import get_logger
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tunesmith.config import RunConfig
+    from tunesmith.render import Renderer
 
 __all__ = ["export_model"]
 
@@ -27,8 +28,10 @@ def export_model(config: RunConfig) -> Path:
     """
     from tunesmith.methods.base import Adapters
     from tunesmith.methods.merge import attach_adapter, merge_adapters
+    from tunesmith.models.chat_template import carry_template
     from tunesmith.models.load import ATTENTION, infer_dtype, load, torch_dtype
     from tunesmith.models.machine import pick_device
+    from tunesmith.models.tokenizer import load_tokenizer
 
     folder = _make_folder(str(config.export.export_dir))
     device = pick_device() if config.export.export_device == "auto" else "cpu"
@@ -37,7 +40,9 @@ def export_model(config: RunConfig) -> Path:
     names = adapters.names
     # Merged in float32 and rounded once, at the end: rounding after every adapter would add up.
     working = "float32" if names else dtype
-    loaded = load(config.model, dtype=working, attention=ATTENTION[config.model.flash_attn], device=device)
+    tokenizer = load_tokenizer(config.model)
+    renderer = _renderer(config, tokenizer)
+    loaded = load(config.model, tokenizer, dtype=working, attention=ATTENTION[config.model.flash_attn], device=device)
     model = merge_adapters(loaded.model, adapters.only(names[:-1]))
     if names:
         attached = attach_adapter(model, names[-1], adapters).eval()
@@ -47,9 +52,26 @@ def export_model(config: RunConfig) -> Path:
         model = model.to(torch_dtype(dtype))
         _say_rounding(before, _probe(model), dtype)
     get_logger().info("writing %s weights to %s", dtype, folder)
+    if renderer:
+        carry_template(renderer, config.template, loaded.tokenizer, model)
     model.save_pretrained(folder, max_shard_size=f"{config.export.export_size}GB")
     loaded.tokenizer.save_pretrained(folder)
     return folder
+
+
+def _renderer(config: RunConfig, tokenizer: Any) -> Renderer | None:
+    """Of the template that the config names, else of the model's own; None for a model that has none to use."""
+    from tunesmith.render import make_renderer
+
+    named = config.template.template not in (None, "auto")
+    if not named and not tokenizer.chat_template:
+        return None
+    try:
+        return make_renderer(config.template, tokenizer)
+    except DataError:
+        if named:
+            raise
+        return None  # it is saved as it came
 
 
 def _make_folder(name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import MachineError, MissingInputError, Problem, UnavailableError, UsageError
+from tunesmith.models.chat_template import template_beside
 from tunesmith.models.locate import check_folder, located, looks_local
 from tunesmith.models.quiet import quiet_libraries
 
@@ -34,7 +35,7 @@ def hub_arguments(config: ModelConfig) -> dict[str, Any]:
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
-    """The model's fast tokenizer.
+    """The model's fast tokenizer, with the chat template that was saved beside the last adapter, if one was.
 
     Raises MissingInputError where model or tokenizer cannot be found, MachineError where it has no fast form.
     """
@@ -71,6 +72,9 @@ def load_tokenizer(config: ModelConfig) -> Any:
                 fix="convert it once with transformers and save the folder with its tokenizer.json",
             )
         )
+    for adapter in config.adapter_name_or_path[-1:]:
+        if template := template_beside(adapter, config.adapter_folder):
+            tokenizer.chat_template = template
     return tokenizer
 
 

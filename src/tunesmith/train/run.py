@@ -33,6 +33,7 @@ def train(config: RunConfig) -> Result:
     from transformers import set_seed
 
     from tunesmith.models.catalog import fallback_template
+    from tunesmith.models.chat_template import carry_template
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.objectives import OBJECTIVES
     from tunesmith.render import make_renderer
@@ -53,6 +54,8 @@ def train(config: RunConfig) -> Result:
     record_start(config, plan, datasets.report)
     set_seed(plan.seed)
     model = _build_model(config, plan, tokenizer)
+    if not objective.needs.is_text:
+        carry_template(renderer, config.template, tokenizer, model)
     trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets)
     return _finish(config, plan, trainer, renderer, datasets)
 

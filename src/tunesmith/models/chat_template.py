@@ -1,0 +1,65 @@
+"""What a saved model says about chatting with it: its chat template and the tokens that end a reply.
+
+Other tools read both from the saved files, so they have to be what was trained.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.log import get_logger
+from tunesmith.render import RenderError, make_renderer
+from tunesmith.render.checking import builtin_chats, check_texts
+from tunesmith.render.slots import SlotTemplate
+from tunesmith.render.to_jinja import jinja_of
+
+if TYPE_CHECKING:
+    from tunesmith.config.template import TemplateConfig
+    from tunesmith.render import Renderer
+
+__all__ = ["carry_template", "template_beside"]
+
+
+def carry_template(renderer: Renderer, settings: TemplateConfig, tokenizer: Any, model: Any) -> None:
+    """Let tokenizer and model be saved with the renderer's chat template and stop tokens. The model's own template
+    is kept where it is the renderer's, or writes the same."""
+    template = renderer.template
+    if isinstance(template, SlotTemplate) and not _own_is_same(renderer, settings, tokenizer):
+        tokenizer.chat_template = jinja_of(template.slots, settings)
+        get_logger().info('the saved tokenizer carries the chat template "%s"', renderer.name)
+    generation = getattr(model, "generation_config", None)
+    if generation is not None:
+        known = generation.eos_token_id
+        known = [] if known is None else [known] if isinstance(known, int) else list(known)
+        if not set(renderer.stop_ids) <= set(known):
+            generation.eos_token_id = list(dict.fromkeys([*renderer.stop_ids, *known]))
+
+
+def _own_is_same(renderer: Renderer, settings: TemplateConfig, tokenizer: Any) -> bool:
+    """Whether the tokenizer's own chat template, told nothing else, writes what the renderer writes."""
+    if not tokenizer.chat_template:
+        return False
+    told = replace(settings, template=None, default_system=None, enable_thinking=None, preserve_thinking=False)
+    try:
+        own = make_renderer(told, tokenizer)
+    except RenderError:
+        return False
+    chats = dict(builtin_chats())
+    if isinstance(renderer.template, SlotTemplate) and renderer.template.slots.dialect:
+        chats |= builtin_chats(tools=True)
+    return check_texts(renderer, own, chats).ok
+
+
+def template_beside(adapter: str, folder: str | None = None) -> str | None:
+    """The chat template that was saved beside an adapter, if the adapter is a folder here."""
+    place = Path(adapter).expanduser() / (folder or "")
+    try:
+        if (place / "chat_template.jinja").is_file():
+            return (place / "chat_template.jinja").read_text(encoding="utf-8")
+        saved = json.loads((place / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return saved if isinstance(saved, str) else None
