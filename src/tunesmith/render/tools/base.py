@@ -130,7 +130,7 @@ class Dialect(ABC):
                 continue
             try:
                 found = self._read(text, start, schemas)
-            except _UNREADABLE:
+            except (ValueError, SyntaxError):
                 found = None
             if not found or not found[0]:
                 continue

@@ -167,18 +167,18 @@ class ArgumentPairs(Dialect):
         head = _PAIRS_HEAD.match(text, start)
         if not head:
             return None
-        name, position = head.group(1).strip(), head.end()
+        name, position = head.group(1), head.end()
         arguments: dict[str, Any] = {}
         while pair := _PAIR.match(text, position):
             arguments[pair.group(1)] = decode(pair.group(2), schemas.kinds(name, pair.group(1)))
             position = pair.end()
         end = _PAIRS_END.match(text, position)
-        if not end or not name:
+        if not end or not (arguments or end.group().strip()):
             return None
         return [ToolCall(name, arguments)], end.end() + len(self.behind) * text.startswith(self.behind, end.end())
 
 
-_PAIRS_HEAD = re.compile(r"<tool_call>\s*([^\n<>{]+)")
+_PAIRS_HEAD = re.compile(r"<tool_call>\s*([^\s<>{]+)")
 _PAIR = re.compile(
     r"\s*<arg_key>([^<>]+)</arg_key>\s*<arg_value>(.*?)</arg_value>(?=\s*(?:<arg_key>|</tool_call>|$))", re.DOTALL
 )

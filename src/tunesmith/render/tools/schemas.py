@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ class Schemas:
         """JSON types that the argument may have; empty if the schema does not say."""
         root = self._parameters.get(function, {})
         properties = root.get("properties")
+        if properties is None and not isinstance(root.get("type"), str):
+            properties = root  # some public data leave the object around the arguments out
         schema = properties.get(argument) if isinstance(properties, Mapping) else None
         if schema is None and isinstance(root.get("additionalProperties"), Mapping):
             schema = root["additionalProperties"]
@@ -66,7 +69,8 @@ def _kinds(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> se
         return _kinds(target, root, depth - 1) if isinstance(target, Mapping) else set()
     named = schema.get("type")
     names = [named] if isinstance(named, str) else named if isinstance(named, Sequence) else []
-    kinds = {_KINDS[name.lower()] for name in names if isinstance(name, str) and name.lower() in _KINDS}
+    first_words = [re.split(r"\W", name.lower())[0] for name in names if isinstance(name, str)]  # `str, optional`
+    kinds = {_KINDS[word] for word in first_words if word in _KINDS}
     if not kinds and "enum" in schema and isinstance(schema["enum"], Sequence):
         kinds = {_kind(value) for value in schema["enum"]}
     if not kinds and "const" in schema:
