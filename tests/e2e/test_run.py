@@ -255,3 +255,13 @@ def test_a_template_that_is_not_the_models_own_is_an_error_when_strict(run):
 def test_an_equal_template_or_no_check_says_nothing(run, warned, keys):
     run(**keys, max_steps=1)
     assert "E-TRAIN-016" not in warned()
+
+
+def test_rows_beyond_the_models_context_are_said(run, warned, tmp_path):
+    """The tiny model was made for 512 tokens."""
+    rows = tmp_path / "long.jsonl"
+    rows.write_text(json.dumps({"instruction": "Tell me.", "output": "A bee is yellow. " * 150}) + "\n")
+    run(dataset=str(rows), max_steps=1)
+    assert "the model's context is 512" in warned()
+    run(dataset=str(rows), max_steps=1, overwrite_output_dir=True, cutoff_len=512)
+    assert warned().count("the model's context is 512") == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import typer
 
 from tunesmith.cli.app import WORDS, Verb, make_app
@@ -33,7 +36,19 @@ def train(context: typer.Context) -> None:
     from tunesmith.train.run import train as run
 
     log.setup()
-    result = run(config)
+    try:
+        result = run(config)
+    except KeyboardInterrupt:
+        _say_what_is_kept(str(config.train.output_dir))
+        raise
     if log.is_main_process():
         for line in result.summary_lines():
             print(line)
+
+
+def _say_what_is_kept(output_dir: str) -> None:
+    from tunesmith.train.checkpoint import checkpoints
+
+    found = checkpoints(Path(output_dir))
+    kept = f"{found[-1]} is kept: the same command goes on from it" if found else "no checkpoint was saved yet"
+    print(kept, file=sys.stderr)

@@ -37,6 +37,12 @@ class Datasets:
     eval: dict[str, TokenDataset] = field(default_factory=dict)
     report: DataReport = field(default_factory=DataReport)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        parts = [part for part in (self.train, *self.eval.values()) if part is not None and len(part)]
+        return max((int(part.lengths.max()) for part in parts), default=0)
+
 
 def read_examples(data: DataConfig, *, stage: str, which: str = "train", seed: int = 42) -> list[Example]:
     """The examples of `dataset` (`which="eval"`: of `eval_dataset`), one dataset after the other, not mixed."""

@@ -10,7 +10,7 @@ from tunesmith.core.log import get_logger
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
 
-__all__ = ["enable_checkpointing", "print_parameters", "upcast_norms"]
+__all__ = ["enable_checkpointing", "print_parameters", "upcast_norms", "warn_if_longer"]
 
 
 def enable_checkpointing(model: Any, *, reentrant: bool) -> None:
@@ -52,4 +52,16 @@ def print_parameters(model: Any, config: ModelConfig) -> None:
             str(parameter.dtype).removeprefix("torch."),
             parameter.device,
             state,
+        )
+
+
+def warn_if_longer(model: Any, longest: int) -> None:
+    """Say it where rows are longer than what the model was made for: such positions it has never seen."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context and longest > context:
+        get_logger().warning(
+            "the longest row has %s tokens, the model's context is %s: write cutoff_len: %d",
+            f"{longest:,}",
+            f"{context:,}",
+            context,
         )
