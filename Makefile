@@ -38,7 +38,7 @@ test: lint ## the quick suite
 	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
 
 test-slow: $(STAMP) ## the slow suite: demo, learning tests, the wheel
-	@$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadgroup
+	@$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
 
 ci: ## both suites, each timed; fails if one does
 	@$(PYTHON) scripts/ci.py

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-# One worker for the file: the demo runs once.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400), pytest.mark.xdist_group("demo")]
+# make test-slow gives a file to one worker, so that the demo runs once.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
