@@ -80,9 +80,10 @@ def _read(text: str) -> Iterator[CatalogModel]:
     first = next(iter(sources.values()))
     for family, models in found["families"].items():
         for name, entry in models.items():
-            source = sources[entry.pop("source")] if "source" in entry else first
-            lists = {key: tuple(entry.pop(key, ())) for key in ("tags", "aliases")}
-            yield CatalogModel(name, family, found["maker"], **entry, **lists, source=source)
+            source = sources[entry["source"]] if "source" in entry else first
+            tags, aliases = tuple(entry["tags"]), tuple(entry.get("aliases", ()))
+            known = {"name": name, "family": family, "maker": found["maker"]}
+            yield CatalogModel(**(known | entry | {"tags": tags, "aliases": aliases, "source": source}))
 
 
 def _parse(text: str) -> dict[str, Any]:
