@@ -19,7 +19,9 @@ app = make_app(no_args_is_help=False)
 
 @app.command(cls=Verb, context_settings=WORDS, epilog=EPILOG, options_metavar="[CONFIG] [KEY=VALUE ...]")
 def export(context: typer.Context) -> None:
-    """Merge the adapter into its base and save safetensors and tokenizer in export_dir.
+    """Merge the adapter into its base; save safetensors, tokenizer and a Modelfile.
+
+    They go to export_dir; `ollama create NAME -f Modelfile` there serves them.
 
     A training config stands for the adapter that its training saved in output_dir.
     export_size is the largest size of one file in GB.

@@ -1,4 +1,4 @@
-"""Merge adapters into their base model and save the result as an ordinary model folder."""
+"""Merge adapters into their base model and save the result as an ordinary model folder, with a Modelfile for Ollama."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, OutputError, Problem
 from tunesmith.core.log import get_logger
+from tunesmith.export.modelfile import modelfile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +57,9 @@ def export_model(config: RunConfig) -> Path:
         carry_template(renderer, config.template, loaded.tokenizer, model)
     model.save_pretrained(folder, max_shard_size=f"{config.export.export_size}GB")
     loaded.tokenizer.save_pretrained(folder)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    text = modelfile(renderer, config.template, loaded.tokenizer, context)
+    (folder / "Modelfile").write_text(text, encoding="utf-8")
     return folder
 
 
