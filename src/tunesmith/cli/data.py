@@ -13,6 +13,7 @@ from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load
 from tunesmith.cli.output import has_colour, print_json
 from tunesmith.cli.preview import MARKS, as_dict, coloured, head, legend, marked, summary
+from tunesmith.core import log
 from tunesmith.core.errors import Problem, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def preview(
 ) -> None:
     """Show rows as the model will see them, and which tokens it is trained to write."""
     config = load(context.args, "preview")
+    log.setup()
 
     from tunesmith.data.preview import preview as find
     from tunesmith.models.catalog import fallback_template

@@ -133,8 +133,9 @@ def suggestion(name: str) -> str | None:
     """`did you mean ...?` for a name or id that the catalog lacks; None where it has it or nothing looks alike."""
     if find(name) or find_id(name):
         return None
-    known = [model.hf for model in all_models()] if "/" in name else [model.name for model in all_models()]
-    return did_you_mean(name, known)
+    ids = [model.hf for model in all_models()]
+    names = [word for model in all_models() for word in (model.name, *model.aliases)]
+    return did_you_mean(name, ids if "/" in name else names)
 
 
 def default_template(model: str) -> str | None:

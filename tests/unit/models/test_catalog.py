@@ -278,7 +278,9 @@ def test_an_id_leads_back_on_every_hub() -> None:
 def test_a_near_miss_is_answered_with_what_looks_alike() -> None:
     assert "Qwen2.5-7B-Instruct" in str(suggestion("Qwen2.5-7B-Instuct"))
     assert "Qwen/Qwen2.5-7B-Instruct" in str(suggestion("Qwn/Qwen2.5-7B-Instruct"))
+    assert str(suggestion("Qwen3-4B-Instuct")).startswith('did you mean "Qwen3-4B-Instruct"'), "an alias"
     assert suggestion("x") is None
+    assert suggestion("gpt2") is None, "it is there"
 
 
 # ---- default template ----
