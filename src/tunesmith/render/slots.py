@@ -103,7 +103,7 @@ class SlotTemplate:
 
     def _stopped(self, spans: list[Span], messages: Sequence[Message], wanted: AbstractSet[int]) -> list[Span]:
         """Where the next turn's beginning ends a reply, the last reply gets the stop token that would follow."""
-        if self.slots.stop_follows and len(messages) - 1 in wanted:
+        if self.slots.stop_follows and len(messages) - 1 in wanted and not _ends_with(spans, self.stops):
             return merge([*spans, Span(self._stop, trained=True)])
         return spans
 
@@ -197,7 +197,7 @@ class SlotTemplate:
         # Whether a message is the last is not known where a reply is asked for.
         given = join_text(self._fill(self.slots.prompt, values, facts))
         text, behind = join_text(body), join_text(close)
-        start = len(given) if given and text.startswith(given) else 0
+        start = next((size for size in range(len(given), 0, -1) if text.startswith(given[-size:])), 0)
         ends = [at + len(stop) for stop in self.stops if stop and (at := behind.find(stop)) >= 0]
         stop = min(ends, default=0)
         return [*header, *_train(body, start, len(text)), *_train(close, 0, stop)]
@@ -325,6 +325,12 @@ def _fitting(eos: str | None, added: AbstractSet[str]) -> list[str]:
         if _fits(slots, eos, added):
             found.append(name)
     return found
+
+
+def _ends_with(spans: Sequence[Span], stops: Sequence[str]) -> bool:
+    """Whether the last trained stretch ends with one of the stop tokens."""
+    last = next((span.text for span in reversed(spans) if span.trained), "")
+    return last.endswith(tuple(stop for stop in stops if stop))
 
 
 def _until_trained_end(spans: Sequence[Span]) -> str:
