@@ -69,6 +69,7 @@ OWN_TEMPLATE = {
     "QwQ-32B-Instruct": "qwq",
     "Devstral-Small-2507-Instruct": "devstral",
     "LFM2.5-1.2B-Instruct": "lfm2_5",
+    "MiniCPM5-1B-Chat": "minicpm5",
 }
 
 
