@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from tunesmith.config.template import TemplateConfig
-from tunesmith.core.types import Chat, Message
+from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.checking import builtin_chats
 from tunesmith.render.compare import BOS, EOS, compare
 from tunesmith.render.errors import RenderError
 from tunesmith.render.jinja import compile_template
+from tunesmith.render.jinja_tools import JinjaTools
 from tunesmith.render.slot_files import SlotFile, load_slots, template_names
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import join_text
@@ -33,22 +35,64 @@ def loadable() -> list[SlotFile]:
 def test_the_text_is_that_of_the_template(slots: SlotFile) -> None:
     source = compile_template(jinja_of(slots))
     kinds: Counter[str] = Counter()
-    for case, chat in builtin_chats().items():
+    tools = builtin_chats(tools=True) if JinjaTools.of(slots) else {}
+    for case, chat in {**builtin_chats(), **tools}.items():
         for outcome in compare(slots, source, chat):
             assert outcome.kind in ("equal", "refused"), (case, outcome.way, outcome.ours, outcome.theirs)
             kinds[outcome.kind] += 1
     assert kinds["equal"] > kinds["refused"]
 
 
-def by_transformers(source: str, chat: Chat, **variables: Any) -> str:
+WRITTEN = {"granite4", "ling", "mistral", "mistral_v7", "qwen"}
+"""Dialects that a Jinja can write: tools and calls as JSON on one line. The others have markup of their own, number
+their calls or name the function in a result, which needs more than the template's data; they are refused."""
+
+
+def test_tools_are_written_or_refused() -> None:
+    counts: Counter[bool] = Counter()
+    for slots in loadable():
+        if not slots.dialect:
+            continue
+        written = slots.dialect in WRITTEN
+        assert (JinjaTools.of(slots) is not None) == written, (slots.name, slots.dialect)
+        counts[written] += 1
+        if not written:
+            source = compile_template(jinja_of(slots))
+            outcomes = [found for chat in builtin_chats(tools=True).values() for found in compare(slots, source, chat)]
+            assert {outcome.theirs for outcome in outcomes} == {None}, slots.name
+    assert counts[True] / counts.total() > 0.3, counts
+
+
+@pytest.mark.parametrize("name", ["qwen", "mistral", "granite4"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_transformers_writes_the_same_calls(name: str, as_text: bool) -> None:
+    slots = load_slots(name)
+    settings = TemplateConfig(template=name)
+    template = SlotTemplate(slots, settings, BOS, EOS)
+    for case, chat in builtin_chats(tools=True).items():
+        expected = join_text(template.prompt(chat, False))
+        tools = [dict(tool) for tool in chat.tools]
+        assert by_transformers(jinja_of(slots, settings), chat, as_text, tools=tools) == expected, case
+
+
+def by_transformers(source: str, chat: Chat, as_text: bool = False, **variables: Any) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    rows = [{"role": message.role, "content": message.content} for message in chat.messages]
+    rows: list[dict[str, Any]] = [{"role": message.role, "content": message.content} for message in chat.messages]
     for row, message in zip(rows, chat.messages, strict=True):
         if message.reasoning is not None:
             row["reasoning_content"] = message.reasoning
+        if message.tool_calls:
+            row["tool_calls"] = [
+                {"type": "function", "function": {"name": call.name, "arguments": _arguments(call, as_text)}}
+                for call in message.tool_calls
+            ]
     (text,), _ = render_jinja_template([rows], chat_template=source, bos_token=BOS, eos_token=EOS, **variables)
     return str(text)
+
+
+def _arguments(call: ToolCall, as_text: bool) -> Any:
+    return json.dumps(call.arguments, ensure_ascii=False) if as_text else dict(call.arguments)
 
 
 @pytest.mark.parametrize("name", ["alpaca", "gemma", "llama3", "mistral", "qwen3", "smollm2"])

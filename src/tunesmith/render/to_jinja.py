@@ -1,13 +1,15 @@
 """A declarative template as a chat template in Jinja, for other tools: the same text, from the same syntax tree.
 
-What a Jinja cannot say from a template's data (what dialects write for tools) it refuses with a sentence.
+What it cannot say from a template's data (tools, for dialects that write more than JSON) it refuses with a sentence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from tunesmith.render.jinja_tools import JinjaTools, quoted
 from tunesmith.render.slot_files import SlotFile
 from tunesmith.render.slot_text import ALWAYS, FACTS, Choice, Condition, Group, Literal, Place, Slot, parse_slot, walk
 from tunesmith.render.turns import TemplateSettings
@@ -32,10 +34,12 @@ _PLACES: Mapping[str, str] = {
     "turn0": "(seen.questions - 1)",
     "bos": "bos_token",
     "eos": "eos_token",
+    "tools": "tools_text",
+    "calls": "calls",
 }
-_OUTER_PLACES = ("bos", "eos", "system", "today")
+_OUTER_PLACES = ("bos", "eos", "system", "today", "tools")
 
-# Facts as Jinja has them, per role. True and False: known when the template is written (which takes no tools).
+# Facts as Jinja has them, per role. True and False: known when the template is written.
 Facts = Mapping[str, str | bool]
 _CHAT: Facts = {
     "asked": "add_generation_prompt",
@@ -80,7 +84,7 @@ _REPLY: Facts = {
     "thought": "thought",
     "has_thought": "has_thought",
     "answered": "seen.replies > 1",
-    "last_reply": "seen.replies == replies",
+    "last_reply": "seen.answers == answers",
 }
 _OUTER: Facts = {  # as of a message behind the last
     **_MESSAGE,
@@ -107,6 +111,14 @@ _EMPTY: Facts = {  # as of a chat without messages, which a system message by de
     "after_question": False,
     "after_reply": False,
 }
+_TOOLS: Facts = {
+    "tools": "tools",
+    "calls": "message.tool_calls",
+    "after_result": "seen.before == 'tool'",
+    "before_result": "loop.nextitem is defined and loop.nextitem.role == 'tool'",
+}
+_OUTER_TOOLS: Facts = {"tools": "tools", "after_result": "chat[-1].role == 'tool'"}
+_CALLING = "seen.replies > (0 if message.tool_calls else 1)"
 assert _MESSAGE.keys() >= FACTS.keys()
 
 
@@ -130,13 +142,15 @@ def jinja_of(slots: SlotFile, settings: TemplateSettings | None = None) -> str:
     if settings is not None:
         defaults = _Defaults(defaults.system, settings.enable_thinking, settings.preserve_thinking)
     used = _Used.of(slots, defaults)
+    tools = JinjaTools.of(slots)
+    outer = {**_OUTER, **_OUTER_TOOLS} if tools else _OUTER
     lines = [
-        *_prelude(slots, defaults, used),
-        *_text(slots.prefix, _OUTER),
-        *(_branch("not has_system", _text(slots.no_system, _OUTER)) if slots.no_system else ()),
-        *_messages(slots, used),
-        *_text(slots.suffix, _OUTER),
-        *_branch("add_generation_prompt", _text((*slots.open, *slots.prompt), _OUTER)),
+        *_prelude(slots, defaults, used, tools),
+        *_text(slots.prefix, outer),
+        *(_branch("not has_system", _text(slots.no_system, outer)) if slots.no_system else ()),
+        *_messages(slots, used, tools),
+        *_text(slots.suffix, outer),
+        *_branch("add_generation_prompt", _text((*slots.open, *slots.prompt), outer)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -162,7 +176,7 @@ class _Used:
 # ---- parts ----
 
 
-def _prelude(slots: SlotFile, defaults: _Defaults, used: _Used) -> Iterator[str]:
+def _prelude(slots: SlotFile, defaults: _Defaults, used: _Used, tools: JinjaTools | None) -> Iterator[str]:
     """Refusals of the chat as a whole, the settings, and what has to be known of all messages before the first."""
     known = defaults.thinking is not None
     value = f"enable_thinking if enable_thinking is defined else {str(defaults.thinking).lower()}"
@@ -170,12 +184,17 @@ def _prelude(slots: SlotFile, defaults: _Defaults, used: _Used) -> Iterator[str]
     if used.any("keep_thoughts"):
         kept = "preserve_thinking if preserve_thinking is defined else true"
         yield "{%- set keep_thoughts = " + (kept if defaults.keep_thoughts else "preserve_thinking") + " %}"
-    yield from _branch("tools", [_refuse("this chat template writes no tools")])
+    if tools:
+        yield from tools.tools()
+    else:
+        yield from _branch("tools", [_refuse("this chat template writes no tools")])
     yield "{%- set chat = messages %}"
     if slots.system_in == "nowhere":
         yield from _branch(_having("system"), [_refuse("this chat template has no form for a system message")])
     elif defaults.system:
-        before = list(_captured("default_system", _text(defaults.system, _EMPTY)))
+        before = list(
+            _captured("default_system", _text(defaults.system, {**_EMPTY, "tools": "tools"} if tools else _EMPTY))
+        )
         prepended = "{%- set chat = [{'role': 'system', 'content': default_system}] + messages %}"
         yield from _branch(f"not ({_having('system')})", [*before, prepended])
     if slots.system_in == "first_user":
@@ -185,8 +204,11 @@ def _prelude(slots: SlotFile, defaults: _Defaults, used: _Used) -> Iterator[str]
         yield f"{{%- set has_system = ({_having('system', 'chat')}) > 0 %}}"
         first = "(chat | selectattr('role', 'equalto', 'system') | first).content"
         yield f"{{%- set system = {first} if has_system else '' %}}"
-    if used.any("unanswered", "answered", "answered_later", "last_reply"):
-        yield "{%- set replies = " + _having("assistant") + " %}"
+    if used.any("unanswered", "answered", "answered_later"):
+        plain = _having("assistant").replace(" | list", " | rejectattr('tool_calls') | list")
+        yield "{%- set replies = " + plain + " %}"
+    if used.any("last_reply"):
+        yield "{%- set answers = " + _having("assistant") + " %}"
     if used.any("final", "last_question"):
         yield "{%- set questions = " + _having("user") + " %}"
 
@@ -196,13 +218,15 @@ def _having(role: str, chat: str = "messages") -> str:
     return f"{chat} | selectattr('role', 'equalto', '{role}') | list | length"
 
 
-def _messages(slots: SlotFile, used: _Used) -> Iterator[str]:
+def _messages(slots: SlotFile, used: _Used, tools: JinjaTools | None) -> Iterator[str]:
     counts = {
         "questions": used.any("final", "first_question", "last_question", "turn", "turn0"),
-        "replies": used.any("answered", "answered_later", "last_reply"),
+        "replies": used.any("answered", "answered_later"),
+        "answers": used.any("last_reply"),
         "turns": slots.alternate,
-        "before": used.any("after_question", "after_reply"),
+        "before": used.any("after_question", "after_reply", "after_result"),
     }
+    more: Facts = _TOOLS if tools else {}
     if started := [f"{name}={''!r}" if name == "before" else f"{name}=0" for name, wanted in counts.items() if wanted]:
         yield "{%- set seen = namespace(" + ", ".join(started) + ") %}"
     yield "{%- for message in chat %}"
@@ -212,17 +236,27 @@ def _messages(slots: SlotFile, used: _Used) -> Iterator[str]:
     ]
     if used.any("has_thought"):
         body.append("{%- set has_thought = message.reasoning_content is string and thinking is not false %}")
-    if system := _text(slots.system, _MESSAGE):
+    if system := _text(slots.system, {**_MESSAGE, **more}):
         body += ["{%- if message.role == 'system' %}", *_indented(system)]
     else:
         body += ["{%- if message.role == 'system' %}", "    {#- written elsewhere #}"]
     body.append("{%- elif message.role == 'user' %}")
-    body += _indented([*_count("questions", counts), *_turn(slots, 0), *_text(slots.user, _USER)])
-    body.append("{%- elif message.role == 'assistant' and not message.tool_calls %}")
-    reply = _text((*slots.open, *slots.body, *slots.close), _REPLY)
-    body += _indented([*_count("replies", counts), *_turn(slots, 1), *reply])
-    body.append("{%- else %}")
-    body += _indented([_refuse("this chat template writes no tool calls and no results of tools")])
+    body += _indented([*_count("questions", counts), *_turn(slots, 0), *_text(slots.user, {**_USER, **more})])
+    if tools:
+        body.append("{%- elif message.role == 'assistant' %}")
+        plain = [*_count("replies", counts), *_turn(slots, 1)]
+        counted = [*_count("answers", counts), *(_branch("not message.tool_calls", plain) if plain else ())]
+        reply = (*slots.open, *_with_calls(slots.body, tools), *slots.close)
+        body += _indented([*counted, *tools.calls(), *_text(reply, {**_REPLY, **more, "answered": _CALLING})])
+        body.append("{%- elif message.role == 'tool' %}")
+        body += _indented(_text(slots.tool, {**_MESSAGE, **more}))
+        refusal = "this chat template knows the roles system, user, assistant and tool"
+    else:
+        body.append("{%- elif message.role == 'assistant' and not message.tool_calls %}")
+        counted = [*_count("replies", counts), *_count("answers", counts), *_turn(slots, 1)]
+        body += _indented([*counted, *_text((*slots.open, *slots.body, *slots.close), _REPLY)])
+        refusal = "this chat template writes no tool calls and no results of tools"
+    body += ["{%- else %}", *_indented([_refuse(refusal)])]
     body.append("{%- endif %}")
     if counts["before"]:
         body.append("{%- set seen.before = message.role %}")
@@ -244,7 +278,34 @@ def _turn(slots: SlotFile, parity: int) -> Iterator[str]:
 # ---- nodes ----
 
 
-def _text(slot: Slot, facts: Facts) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Calling:
+    """What a reply says, with its calls behind."""
+
+    nodes: tuple[Any, ...]
+    filters: tuple[str, ...]
+    tools: JinjaTools
+
+
+def _with_calls(slot: Slot, tools: JinjaTools) -> tuple[Any, ...]:
+    """A reply's body with its calls where the dialect writes them: behind the content."""
+    nodes: list[Any] = []
+    for node in slot:
+        if isinstance(node, Choice):
+            branches = tuple((condition, _with_calls(inner, tools)) for condition, inner in node.branches)
+            nodes.append(Choice(branches))
+        elif isinstance(node, Group) and node.whole:
+            nodes.append(_Calling(node.nodes, node.filters, tools))
+        elif isinstance(node, Group):
+            nodes.append(Group(_with_calls(node.nodes, tools), node.filters))
+        elif isinstance(node, Place) and node.name == "content":
+            nodes.append(_Calling((node,), (), tools))
+        else:
+            nodes.append(node)
+    return tuple(nodes)
+
+
+def _text(slot: Sequence[Any], facts: Facts) -> list[str]:
     """Statements that write a slot."""
     lines: list[str] = []
     pieces: list[str] = []
@@ -256,7 +317,7 @@ def _text(slot: Slot, facts: Facts) -> list[str]:
 
     for node in slot:
         if isinstance(node, Literal):
-            pieces.append(_quoted(node.text))
+            pieces.append(quoted(node.text))
         elif isinstance(node, Place):
             if piece := _place(node, facts):
                 pieces.append(piece)
@@ -270,16 +331,27 @@ def _text(slot: Slot, facts: Facts) -> list[str]:
 def _place(node: Place, facts: Facts) -> str:
     """A place as an expression; nothing where its text cannot be, as that of tools."""
     if node.name == "today":
-        return f"strftime_now({_quoted(node.argument)})"
-    outer = facts is _OUTER or facts is _EMPTY
+        return f"strftime_now({quoted(node.argument)})"
+    outer = facts["content"] is False
     if node.name not in _PLACES or (outer and node.name not in _OUTER_PLACES):
+        return ""
+    if node.name in ("tools", "calls") and facts["tools"] is False:
         return ""
     return _filtered(_PLACES[node.name], node.filters)
 
 
-def _group(node: Group, facts: Facts) -> Iterator[str]:
-    yield from _captured("text", _text(node.nodes, facts))
-    yield "{{- " + _filtered("text", node.filters) + " }}"
+def _group(node: Group | _Calling, facts: Facts) -> Iterator[str]:
+    lines = _text(node.nodes, facts)
+    if isinstance(node, Group) and not node.filters:
+        yield from lines
+        return
+    yield from _captured("text", lines)
+    if isinstance(node, _Calling):
+        if node.filters:
+            yield "{%- set text = " + _filtered("text", node.filters) + " %}"
+        yield from node.tools.content_and_calls()
+    else:
+        yield "{{- " + _filtered("text", node.filters) + " }}"
 
 
 def _filtered(text: str, filters: tuple[str, ...]) -> str:
@@ -356,10 +428,3 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 def _refuse(sentence: str) -> str:
     return "{{- raise_exception('" + sentence + "') }}"
-
-
-def _quoted(text: str) -> str:
-    """A text as a literal of Jinja."""
-    for plain, escaped in (("\\", "\\\\"), ("'", "\\'"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
-        text = text.replace(plain, escaped)
-    return f"'{text}'"
