@@ -23,6 +23,7 @@ import jinja2
 
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Chat, Message
+from tunesmith.render.borders import Region, quick_regions, with_stops
 from tunesmith.render.control import ControlTokens, Guard, StandInClash
 from tunesmith.render.errors import RenderError
 from tunesmith.render.jinja import JinjaTemplate
@@ -41,8 +42,6 @@ __all__ = ["AutoTemplate"]
 # What a template raises when it is given something it does not know.
 _TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 _QUESTION, _ANSWER = "tunesmith question", "tunesmith answer"
-
-Region = tuple[int, int]
 
 
 class AutoTemplate:
@@ -126,6 +125,19 @@ class AutoTemplate:
                 found.setdefault(tokens[-1][2].content)
         return tuple(found)
 
+    @cached_property
+    def closing(self) -> str:
+        """What follows a reply when a question comes after it, up to the stop token; for replies that the template
+        ends with none. The tokenizer's own end where there is no such token."""
+        user, answer = {"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}
+        text = self._probe([user, answer, user, answer])
+        start = text.find(_ANSWER) + len(_ANSWER)
+        token = next(self.control.find(text, start), None) if start >= len(_ANSWER) else None
+        if token and not text[start : token[0]].strip():
+            return text[start : token[1]]
+        eos = self.special_tokens.get("eos_token")
+        return eos if isinstance(eos, str) and eos in self.control else ""
+
     def _probe(self, messages: list[dict[str, Any]]) -> str:
         try:
             return self.tools_template.render(**self.special_tokens, messages=messages, add_generation_prompt=False)
@@ -152,7 +164,7 @@ class _Session:
     def __init__(self, owner: AutoTemplate, chat: Chat, guard: Guard) -> None:
         self.owner, self.chat, self.guard = owner, chat, guard
         self.settings = owner.settings
-        self.messages = with_default_system(chat.messages, owner.settings.default_system)
+        self.messages: Sequence[Message] = with_default_system(chat.messages, owner.settings.default_system)
         self.template = owner.tools_template if chat.tools else owner.template
         self.tools = [guard.disarm_data(tool) for tool in chat.tools] or None
         if self.tools and "tools" not in self.template.variables:
@@ -255,14 +267,32 @@ class _Session:
         if self.template.has_marks:
             return [self._marked(turns, wanted)]
         whole = self.render(count, reply=turns[-1] if turns else None)
+        if len(wanted) > 1 and (found := self._quick(whole, turns)):
+            return [self._trained(whole, [found[turn] for turn in sorted(wanted)])]
         regions: dict[int, tuple[str, Region]] = {}
         for turn in sorted(wanted):
             full = whole if turn == count - 1 else self.render(turn + 1, reply=turn)
-            regions[turn] = full, self._region(full, turn)
+            regions[turn] = full, self.region(full, turn)
         if all(full is whole or whole.startswith(full[: region[1]]) for full, region in regions.values()):
-            return [self._spans(whole, [region for _, region in regions.values()])]
+            return [self._trained(whole, [region for _, region in regions.values()])]
         self.owner.statistics.count_split(len(regions))
-        return [self._spans(full, [region]) for full, region in regions.values()]
+        return [self._trained(full, [region]) for full, region in regions.values()]
+
+    @property
+    def control(self) -> ControlTokens:
+        return self.owner.control
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return self.owner.stops
+
+    def _quick(self, whole: str, turns: Sequence[int]) -> dict[int, Region] | None:
+        if self.settings.enable_thinking is None and "enable_thinking" in self.template.variables:
+            return None  # each reply has a setting of its own
+        before = replace(self.owner.statistics)
+        found = quick_regions(self, whole, turns)
+        self.owner.statistics = before  # what a single reply told is not counted twice
+        return found
 
     def _all_but(self, untrained: Sequence[int]) -> list[Span]:
         """train_on_prompt: everything, except replies that say they are not to be trained."""
@@ -271,9 +301,9 @@ class _Session:
         trained: list[Region] = []
         for turn in untrained:
             full = self.render(turn + 1, reply=turn)
-            first, last = self._region(full, turn)
+            first, last = self.region(full, turn)
             if not whole.startswith(full[:last]):
-                raise self._unclear(turn)
+                raise self._unclear(turn, whole, first)
             trained.append((start, first))
             start = last
         return self._spans(whole, [*trained, (start, len(whole))])
@@ -288,11 +318,11 @@ class _Session:
             raise self._refused(error) from error
         if wanted != set(turns):
             if len(regions) != len(turns):
-                raise self._unclear(turns[0])
+                raise self._unclear(turns[0], text, 0)
             regions = [region for turn, region in zip(turns, regions, strict=True) if turn in wanted]
-        return self._spans(text, regions)
+        return self._trained(text, regions)
 
-    def _region(self, full: str, turn: int) -> Region:
+    def region(self, full: str, turn: int) -> Region:
         """Where the reply `turn`, the last message of the rendered text `full`, begins and ends."""
         prompt = self._prompt(full, turn)
         start = len(prompt)
@@ -329,7 +359,7 @@ class _Session:
         opening = opened[len(closed) :] if opened.startswith(closed) else ""
         at = full.rfind(opening) if opening else -1
         if at < 0 or next(self.owner.control.find(opening), None) is None:
-            raise self._unclear(turn)
+            raise self._unclear(turn, full, _common_prefix(full, opened))
         return at + len(opening)
 
     def _other_opening(self, full: str, prompt: str, turn: int) -> int:
@@ -354,22 +384,30 @@ class _Session:
             last = first
         stop = next((index for index, (_, _, is_stop) in enumerate(trailing) if is_stop), None)
         if stop is None:
-            self.owner.statistics.unstopped += 1
             return len(full)
         end = trailing[stop][1]
         for first, following, _ in trailing[stop + 1 :]:
             end = following if first == end else end
         return end
 
-    def _unclear(self, turn: int) -> RenderError:
+    def _unclear(self, turn: int, text: str, at: int) -> RenderError:
+        near = text[max(0, at - 60) : at + 60]
         return RenderError(
             Problem(
                 "E-RENDER-002",
-                f"cannot tell where reply {turn + 1} begins in the text of the model's chat template",
+                f"cannot tell where message {turn + 1}, a reply, begins in the text of the model's chat template",
                 where=str(self.chat.origin),
+                got=self.guard.arm(near),
                 fix="name a template of the catalog that fits the model, or use a chat template with generation marks",
             )
         )
+
+    def _trained(self, text: str, regions: Sequence[Region]) -> list[Span]:
+        """Spans with these replies trained, each with its stop token."""
+        owner = self.owner
+        text, widened, without = with_stops(text, regions, owner.control, owner.stops, owner.closing)
+        owner.statistics.unstopped += without
+        return self._spans(text, widened)
 
     def _spans(self, text: str, trained: Sequence[Region]) -> list[Span]:
         """Spans of rendered text, with its own characters again; stand-ins show what was not the template's."""

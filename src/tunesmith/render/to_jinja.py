@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.render.jinja_facts import CALLING, EMPTY, MESSAGE, OUTER, OUTER_TOOLS, REPLY, TOOLS, USER, Facts
 from tunesmith.render.jinja_tools import JinjaTools, quoted
 from tunesmith.render.slot_files import SlotFile
-from tunesmith.render.slot_text import ALWAYS, FACTS, Choice, Condition, Group, Literal, Place, Slot, parse_slot, walk
+from tunesmith.render.slot_text import ALWAYS, Choice, Condition, Group, Literal, Place, Slot, parse_slot, walk
 from tunesmith.render.turns import TemplateSettings
 
 __all__ = ["jinja_of"]
@@ -39,88 +40,6 @@ _PLACES: Mapping[str, str] = {
 }
 _OUTER_PLACES = ("bos", "eos", "system", "today", "tools")
 
-# Facts as Jinja has them, per role. True and False: known when the template is written.
-Facts = Mapping[str, str | bool]
-_CHAT: Facts = {
-    "asked": "add_generation_prompt",
-    "system": "has_system",
-    "system_text": "system",
-    "system_words": "system | trim",
-    "unanswered": "replies == 0",
-    "tools": False,
-    "calls": False,
-    "after_result": False,
-    "before_result": False,
-    "thinking": "thinking is true",
-    "no_thinking": "thinking is false",
-    "keep_thoughts": "keep_thoughts is true",
-}
-_MESSAGE: Facts = {
-    **_CHAT,
-    "first": "loop.first",
-    "last": "loop.last",
-    "content": "content",
-    "blank": "not content | trim",
-    "thought": False,
-    "has_thought": False,
-    "answered": "seen.replies > 0",
-    "answered_later": "seen.replies < replies",
-    "final": "seen.questions == questions",
-    "last_reply": False,
-    "first_question": False,
-    "last_question": False,
-    "after_question": "seen.before == 'user'",
-    "after_reply": "seen.before == 'assistant'",
-    "before_reply": "loop.nextitem is defined and loop.nextitem.role == 'assistant'",
-}
-_USER: Facts = {
-    **_MESSAGE,
-    "final": False,
-    "first_question": "seen.questions == 1",
-    "last_question": "seen.questions == questions",
-}
-_REPLY: Facts = {
-    **_MESSAGE,
-    "thought": "thought",
-    "has_thought": "has_thought",
-    "answered": "seen.replies > 1",
-    "last_reply": "seen.answers == answers",
-}
-_OUTER: Facts = {  # as of a message behind the last
-    **_MESSAGE,
-    "first": False,
-    "last": False,
-    "content": False,
-    "blank": True,
-    "final": True,
-    "answered": "replies > 0",
-    "answered_later": False,
-    "after_question": "chat[-1].role == 'user'",
-    "after_reply": "chat[-1].role == 'assistant'",
-    "before_reply": False,
-}
-_EMPTY: Facts = {  # as of a chat without messages, which a system message by default is written for
-    **_OUTER,
-    "asked": False,
-    "first": True,
-    "system": False,
-    "system_text": False,
-    "system_words": False,
-    "unanswered": True,
-    "answered": False,
-    "after_question": False,
-    "after_reply": False,
-}
-_TOOLS: Facts = {
-    "tools": "tools",
-    "calls": "message.tool_calls",
-    "after_result": "seen.before == 'tool'",
-    "before_result": "loop.nextitem is defined and loop.nextitem.role == 'tool'",
-}
-_OUTER_TOOLS: Facts = {"tools": "tools", "after_result": "chat[-1].role == 'tool'"}
-_CALLING = "seen.replies > (0 if message.tool_calls else 1)"
-assert _MESSAGE.keys() >= FACTS.keys()
-
 
 @dataclass(frozen=True, slots=True)
 class _Defaults:
@@ -143,7 +62,7 @@ def jinja_of(slots: SlotFile, settings: TemplateSettings | None = None) -> str:
         defaults = _Defaults(defaults.system, settings.enable_thinking, settings.preserve_thinking)
     used = _Used.of(slots, defaults)
     tools = JinjaTools.of(slots)
-    outer = {**_OUTER, **_OUTER_TOOLS} if tools else _OUTER
+    outer = {**OUTER, **OUTER_TOOLS} if tools else OUTER
     lines = [
         *_prelude(slots, defaults, used, tools),
         *_text(slots.prefix, outer),
@@ -193,7 +112,7 @@ def _prelude(slots: SlotFile, defaults: _Defaults, used: _Used, tools: JinjaTool
         yield from _branch(_having("system"), [_refuse("this chat template has no form for a system message")])
     elif defaults.system:
         before = list(
-            _captured("default_system", _text(defaults.system, {**_EMPTY, "tools": "tools"} if tools else _EMPTY))
+            _captured("default_system", _text(defaults.system, {**EMPTY, "tools": "tools"} if tools else EMPTY))
         )
         prepended = "{%- set chat = [{'role': 'system', 'content': default_system}] + messages %}"
         yield from _branch(f"not ({_having('system')})", [*before, prepended])
@@ -226,7 +145,7 @@ def _messages(slots: SlotFile, used: _Used, tools: JinjaTools | None) -> Iterato
         "turns": slots.alternate,
         "before": used.any("after_question", "after_reply", "after_result"),
     }
-    more: Facts = _TOOLS if tools else {}
+    more: Facts = TOOLS if tools else {}
     if started := [f"{name}={''!r}" if name == "before" else f"{name}=0" for name, wanted in counts.items() if wanted]:
         yield "{%- set seen = namespace(" + ", ".join(started) + ") %}"
     yield "{%- for message in chat %}"
@@ -236,25 +155,25 @@ def _messages(slots: SlotFile, used: _Used, tools: JinjaTools | None) -> Iterato
     ]
     if used.any("has_thought"):
         body.append("{%- set has_thought = message.reasoning_content is string and thinking is not false %}")
-    if system := _text(slots.system, {**_MESSAGE, **more}):
+    if system := _text(slots.system, {**MESSAGE, **more}):
         body += ["{%- if message.role == 'system' %}", *_indented(system)]
     else:
         body += ["{%- if message.role == 'system' %}", "    {#- written elsewhere #}"]
     body.append("{%- elif message.role == 'user' %}")
-    body += _indented([*_count("questions", counts), *_turn(slots, 0), *_text(slots.user, {**_USER, **more})])
+    body += _indented([*_count("questions", counts), *_turn(slots, 0), *_text(slots.user, {**USER, **more})])
     if tools:
         body.append("{%- elif message.role == 'assistant' %}")
         plain = [*_count("replies", counts), *_turn(slots, 1)]
         counted = [*_count("answers", counts), *(_branch("not message.tool_calls", plain) if plain else ())]
         reply = (*slots.open, *_with_calls(slots.body, tools), *slots.close)
-        body += _indented([*counted, *tools.calls(), *_text(reply, {**_REPLY, **more, "answered": _CALLING})])
+        body += _indented([*counted, *tools.calls(), *_text(reply, {**REPLY, **more, "answered": CALLING})])
         body.append("{%- elif message.role == 'tool' %}")
-        body += _indented(_text(slots.tool, {**_MESSAGE, **more}))
+        body += _indented(_text(slots.tool, {**MESSAGE, **more}))
         refusal = "this chat template knows the roles system, user, assistant and tool"
     else:
         body.append("{%- elif message.role == 'assistant' and not message.tool_calls %}")
         counted = [*_count("replies", counts), *_count("answers", counts), *_turn(slots, 1)]
-        body += _indented([*counted, *_text((*slots.open, *slots.body, *slots.close), _REPLY)])
+        body += _indented([*counted, *_text((*slots.open, *slots.body, *slots.close), REPLY)])
         refusal = "this chat template writes no tool calls and no results of tools"
     body += ["{%- else %}", *_indented([_refuse(refusal)])]
     body.append("{%- endif %}")

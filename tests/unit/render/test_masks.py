@@ -206,15 +206,28 @@ def test_an_opening_that_is_not_kept_is_not_trained_and_counted() -> None:
     assert any("opens a reply" in line for line in template.statistics.lines())
 
 
-def test_a_template_without_stop_token_says_so() -> None:
-    """GLM 4: a reply ends where the next turn begins."""
+def test_the_next_turns_beginning_is_the_stop_token_where_there_is_no_other() -> None:
+    """GLM 4: a reply ends where the next turn begins. The last reply gets the token that would follow."""
     source = (
         "{% for m in messages %}{{ ('<|user|>' if m.role == 'user' else '<|bot|>') + m.content }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|bot|>' }}{% endif %}"
     )
     template = auto(source, eos="</s>")
-    assert trained(template.samples(TWO_TURNS)) == [["a1", "a2"]]
+    (spans,) = template.samples(TWO_TURNS)
+    assert trained([spans]) == [["a1<|user|>", "a2<|user|>"]]
+    assert join_text(spans) == "<|user|>q1<|bot|>a1<|user|>q2<|bot|>a2<|user|>"
+    assert join_text(template.prompt(TWO_TURNS, False)) == "<|user|>q1<|bot|>a1<|user|>q2<|bot|>a2"
     assert template.stops == ("</s>", "<|user|>")
+
+
+def test_a_template_without_stop_token_says_so() -> None:
+    """Plain text: only the last reply can be ended, with the tokenizer's own end."""
+    source = (
+        "{% for m in messages %}{{ ('Q: ' if m.role == 'user' else 'A: ') + m.content + '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'A: ' }}{% endif %}"
+    )
+    template = auto(source, eos="</s>")
+    assert trained(template.samples(TWO_TURNS)) == [["a1\n", "a2\n</s>"]]
     assert any("no stop token" in line for line in template.statistics.lines())
 
 
