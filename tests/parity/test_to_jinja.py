@@ -14,8 +14,10 @@ from tunesmith.render.checking import builtin_chats
 from tunesmith.render.compare import BOS, EOS, compare
 from tunesmith.render.errors import RenderError
 from tunesmith.render.jinja import compile_template
+from tunesmith.render.jinja_facts import EMPTY, MESSAGE, OUTER, REPLY, USER
 from tunesmith.render.jinja_tools import JinjaTools
 from tunesmith.render.slot_files import SlotFile, load_slots, template_names
+from tunesmith.render.slot_text import FACTS
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import join_text
 from tunesmith.render.to_jinja import jinja_of
@@ -41,6 +43,11 @@ def test_the_text_is_that_of_the_template(slots: SlotFile) -> None:
             assert outcome.kind in ("equal", "refused"), (case, outcome.way, outcome.ours, outcome.theirs)
             kinds[outcome.kind] += 1
     assert kinds["equal"] > kinds["refused"]
+
+
+def test_every_fact_is_known() -> None:
+    for facts in (MESSAGE, USER, REPLY, OUTER, EMPTY):
+        assert facts.keys() == FACTS.keys()
 
 
 WRITTEN = {"granite4", "ling", "mistral", "mistral_v7", "qwen"}

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunesmith.render.slot_text import FACTS
-
 __all__ = ["CALLING", "EMPTY", "MESSAGE", "OUTER", "OUTER_TOOLS", "REPLY", "TOOLS", "USER", "Facts"]
 
 Facts = Mapping[str, str | bool]
@@ -93,4 +91,3 @@ TOOLS: Facts = {
 }
 OUTER_TOOLS: Facts = {"tools": "tools", "after_result": "chat[-1].role == 'tool'"}
 CALLING = "seen.replies > (0 if message.tool_calls else 1)"
-assert MESSAGE.keys() >= FACTS.keys()
