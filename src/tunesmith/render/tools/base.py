@@ -65,6 +65,9 @@ class Dialect(ABC):
     takes_content: ClassVar[bool] = True
     """A reply with calls can have text as well."""
     max_calls: ClassVar[int | None] = None
+    patience: ClassVar[int] = 100
+    """So many beginnings that are no call, and no more are looked for: a model that repeats itself must cost no more
+    than time in proportion to its text."""
     in_content: ClassVar[bool] = True
     """Its calls are told apart from prose without doubt, so that they may be looked for in any text."""
 
@@ -124,7 +127,7 @@ class Dialect(ABC):
 
     def _parse(self, text: str, schemas: Schemas) -> Parsed:
         calls: list[ToolCall] = []
-        before, behind, end = text, "", 0
+        before, behind, end, failed = text, "", 0, 0
         for start in self._starts(text):
             if start < end:
                 continue
@@ -133,6 +136,9 @@ class Dialect(ABC):
             except (ValueError, SyntaxError):
                 found = None
             if not found or not found[0]:
+                failed += 1
+                if failed > self.patience:
+                    break
                 continue
             between = text[end:start]
             if not calls:

@@ -27,6 +27,7 @@ class Llama3(JsonList):
     arguments_key = "parameters"
     gap = "\n"
     in_content = False
+    patience = 10_000  # any JSON or code in front has such beginnings
 
     def write_tools(self, tools: Sequence[Tool]) -> list[Piece]:
         return [(_HEAD, True), ("".join(to_json(wrapped(tool), indent=4) + "\n\n" for tool in tools), False)]

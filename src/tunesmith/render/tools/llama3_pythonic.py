@@ -32,6 +32,7 @@ class Llama3Pythonic(Dialect):
     opens = ("<|python_tag|>[", "[")
     takes_content = False
     in_content = False
+    patience = 10_000  # any list in front begins so
 
     def write_tools(self, tools: Sequence[Tool]) -> list[Piece]:
         return [(_HEAD, True), ("".join(to_json(wrapped(tool), indent=4) + "\n\n" for tool in tools), False)]

@@ -100,6 +100,8 @@ class NamedParameters(Dialect):
         return self.parameter[0].replace("@", "true" if isinstance(value, str) else "false")
 
     def _read(self, text: str, start: int, schemas: Schemas) -> Found | None:
+        if text.find(self.function[1].strip(), start) < 0:
+            return None
         first = self.block[0].strip()
         position = start + len(first) if first and text.startswith(first, start) else start
         calls: list[ToolCall] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import pytest
 
 from tunesmith.core.errors import UsageError
@@ -176,3 +178,12 @@ def test_prose_is_no_call() -> None:
         "",
     ):
         assert parse_content(text) == (Parsed(text), None)
+
+
+def test_a_model_that_repeats_itself_costs_little() -> None:
+    for name in DIALECTS:
+        whole = join_pieces(get_dialect(name).write_calls([WEATHER], tools=TOOLS))
+        for part in (whole[: len(whole) // 2], whole[: len(whole) * 3 // 4], whole[:-8]):
+            start = perf_counter()
+            get_dialect(name).parse(part * (60_000 // len(part)), TOOLS)
+            assert perf_counter() - start < 3, (name, part)  # a tenth of it alone on a machine
