@@ -59,7 +59,8 @@ _ASKING: Facts = {  # of the reply that is asked for
     "after_reply": False,
 }
 _PLACES = {"content": ".Content", "thought": ".Thinking", "system": "$.System"}
-_BLANKS = ("trim", "ltrim", "rtrim", "lines", "llines", "rlines")
+_TRIMS = {"trim", "ltrim", "rtrim"}
+_BLANKS = {*_TRIMS, "lines", "llines", "rlines"}
 
 
 def ollama_template(slots: SlotFile, settings: TemplateConfig, bos: str, eos: str, adds_bos: bool) -> str:
@@ -205,8 +206,10 @@ def _template_lines(slots: SlotFile, settings: TemplateConfig, tokenizer: Any) -
         ]
     lines = []
     nodes = [node for slot in (slots.system, slots.user, slots.body) for node in walk(slot)]
-    if any(isinstance(node, Place | Group) and node.filters for node in nodes):
+    if any(isinstance(node, Place | Group) and _TRIMS.intersection(node.filters) for node in nodes):
         lines.append("# In training blanks around messages were removed, which Ollama's templates cannot do.")
+    if slots.dialect:
+        lines.append("# Tools and their calls are not written here.")
     if slots.system_in == "nowhere":
         lines.append("# This template has no form for a system message: it is left out.")
     return [*lines, f'TEMPLATE """{text}"""']
