@@ -34,6 +34,7 @@ def train(config: RunConfig) -> Result:
 
     from tunesmith.models.catalog import fallback_template
     from tunesmith.models.chat_template import carry_template
+    from tunesmith.models.prepare import warn_if_longer
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.objectives import OBJECTIVES
     from tunesmith.render import make_renderer
@@ -54,6 +55,7 @@ def train(config: RunConfig) -> Result:
     record_start(config, plan, datasets.report)
     set_seed(plan.seed)
     model = _build_model(config, plan, tokenizer)
+    warn_if_longer(model, datasets.longest)
     if not objective.needs.is_text:
         carry_template(renderer, config.template, tokenizer, model)
     trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets)
