@@ -268,15 +268,15 @@ class _Session:
             return [self._marked(turns, wanted)]
         whole = self.render(count, reply=turns[-1] if turns else None)
         if len(wanted) > 1 and (found := self._quick(whole, turns)):
-            return [self._trained(whole, [found[turn] for turn in sorted(wanted)])]
+            return [self._trained(whole, {turn: found[turn] for turn in sorted(wanted)})]
         regions: dict[int, tuple[str, Region]] = {}
         for turn in sorted(wanted):
             full = whole if turn == count - 1 else self.render(turn + 1, reply=turn)
             regions[turn] = full, self.region(full, turn)
         if all(full is whole or whole.startswith(full[: region[1]]) for full, region in regions.values()):
-            return [self._trained(whole, [region for _, region in regions.values()])]
+            return [self._trained(whole, {turn: region for turn, (_, region) in regions.items()})]
         self.owner.statistics.count_split(len(regions))
-        return [self._trained(full, [region]) for full, region in regions.values()]
+        return [self._trained(full, {turn: region}) for turn, (full, region) in regions.items()]
 
     @property
     def control(self) -> ControlTokens:
@@ -316,11 +316,11 @@ class _Session:
             text, regions = self.template.render_marked(marks, **variables)
         except _TEMPLATE_ERRORS as error:
             raise self._refused(error) from error
+        if len(regions) == len(turns):
+            return self._trained(text, {turn: regions[at] for at, turn in enumerate(turns) if turn in wanted})
         if wanted != set(turns):
-            if len(regions) != len(turns):
-                raise self._unclear(turns[0], text, 0)
-            regions = [region for turn, region in zip(turns, regions, strict=True) if turn in wanted]
-        return self._trained(text, regions)
+            raise self._unclear(turns[0], text, 0)
+        return self._spans(text, regions)
 
     def region(self, full: str, turn: int) -> Region:
         """Where the reply `turn`, the last message of the rendered text `full`, begins and ends."""
@@ -367,14 +367,19 @@ class _Session:
         the opening that both share, else where the messages before it end."""
         closed = self.render(turn, reply=turn)
         common, before = _common_prefix(full, prompt), _common_prefix(prompt, closed)
-        if common < before:  # the reply changed the text of a message before it, if only by a blank
+        # Two control tokens may begin alike: what is shared ends with a whole one.
+        common = min([first for first, end, _ in self.control.find(full) if first < common < end], default=common)
+        changed = common < before  # the reply changed the text of a message before it, if only by a blank
+        if changed or (common == before and prompt[before:] and prompt[before:] in full[before:]):
             return self._behind_opening(full, closed, prompt, turn)
+        if common == before and any(first == before for first, _, _ in self.control.find(full, before)):
+            raise self._unclear(turn, full, before)
         ends = [end for _, end, _ in self.owner.control.find(prompt, 0, common)]
         return max([*ends, prompt.rfind("\n", 0, common) + 1, before])
 
     def _end(self, full: str, start: int) -> int:
         """One past the stop token, and past others that follow it at once; blanks and what is behind them belong to
-        the template. Without a stop token all the rest ends the reply."""
+        the template, and so does the opening of another reply. Without a stop token all the rest ends the reply."""
         trailing: list[tuple[int, int, bool]] = []
         last = len(full)
         for first, end, token in reversed(list(self.owner.control.find(full, start))):
@@ -387,7 +392,9 @@ class _Session:
             return len(full)
         end = trailing[stop][1]
         for first, following, _ in trailing[stop + 1 :]:
-            end = following if first == end else end
+            if first != end or full[:start].endswith(full[first:].strip()):
+                break
+            end = following
         return end
 
     def _unclear(self, turn: int, text: str, at: int) -> RenderError:
@@ -402,9 +409,22 @@ class _Session:
             )
         )
 
-    def _trained(self, text: str, regions: Sequence[Region]) -> list[Span]:
+    def _trained(self, text: str, found: Mapping[int, Region]) -> list[Span]:
         """Spans with these replies trained, each with its stop token."""
         owner = self.owner
+        for turn, (start, end) in found.items():
+            words = self.guard.disarm(self.messages[turn].content).split()
+            if words and not any(word in text[start:end] for word in words):
+                raise RenderError(
+                    Problem(
+                        "E-RENDER-016",
+                        f"the model's chat template does not write the text of message {turn + 1}, a reply",
+                        where=str(self.chat.origin),
+                        got=self.guard.arm(text[max(0, start - 60) : end + 60]),
+                        fix="name a template of the catalog that fits the model",
+                    )
+                )
+        regions = list(found.values())
         text, widened, without = with_stops(text, regions, owner.control, owner.stops, owner.closing)
         owner.statistics.unstopped += without
         return self._spans(text, widened)
