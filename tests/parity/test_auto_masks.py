@@ -89,7 +89,7 @@ def test_masks_are_right_on_every_official_template_that_takes_a_plain_chat(
             except RenderError:
                 assert case not in ("one_turn", "two_turns"), f"{file.stem} refuses a plain chat"
                 continue
-            wrong = fault(template, chat, samples)
+            wrong = fault(template, chat, samples, has_stop=file.stem not in NO_STOP_TOKEN)
             assert wrong is None, f"{file.stem}, {case}: {wrong}"
         right += 1
     # 50 files, 4 of which need more than a chat.
