@@ -129,7 +129,7 @@ def check_writable(output_dir: Path) -> None:
     """Raises OutputError where the folder could not be made, before hours go into the data. Makes nothing."""
     there = next(folder for folder in (output_dir.absolute(), *output_dir.absolute().parents) if folder.exists())
     if not there.is_dir():
-        raise _not_writable(output_dir, f"{there} is a file")
+        raise _not_writable(output_dir, f"{there.name} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise _not_writable(output_dir, f"no permission to write to {there}")
 
