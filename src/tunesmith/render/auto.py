@@ -48,6 +48,7 @@ class AutoTemplate:
     """A Jinja chat template (`tools_template`: the one for chats with tools, where a model has two)."""
 
     name = "auto"
+    dialect: str | None = None
 
     def __init__(
         self,

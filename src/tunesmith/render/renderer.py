@@ -139,7 +139,7 @@ class Renderer:
 
     def parse(self, text: str) -> Message:
         """What the model wrote, as a message: thoughts and tool calls split off, stop tokens removed."""
-        return parse_reply(text, self.template.thinking, self._stop_texts)
+        return parse_reply(text, self.template.thinking, self._stop_texts, self.template.dialect)
 
 
 def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | None = None) -> Renderer:

@@ -6,19 +6,23 @@ import json
 import re
 
 from tunesmith.core.types import Message, ToolCall
+from tunesmith.render.tools import get_dialect
 
 __all__ = ["parse_reply"]
 
 _TOOL_CALL = re.compile(r"\s*<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 
 
-def parse_reply(text: str, thinking: tuple[str, str], stops: tuple[str, ...]) -> Message:
+def parse_reply(text: str, thinking: tuple[str, str], stops: tuple[str, ...], dialect: str | None = None) -> Message:
     """An assistant message from what a model wrote. A thought may lack its opening word, where the template's
-    prompt has written it already; an unfinished thought is all thought. A tool call that is not valid JSON stays
-    text."""
+    prompt has written it already; an unfinished thought is all thought. `dialect`: the form of its tool calls; the
+    most common one if it is not known. What is no well-formed call stays text."""
     for stop in stops:
         text = text.split(stop, 1)[0]
     reasoning, content = _split_thought(text, *thinking)
+    if dialect is not None:
+        parsed = get_dialect(dialect).parse(content)
+        return Message("assistant", parsed.content, reasoning=reasoning, tool_calls=parsed.calls)
     calls: list[ToolCall] = []
 
     def take(match: re.Match[str]) -> str:

@@ -43,6 +43,7 @@ class SlotTemplate:
     def __init__(self, slots: SlotFile, settings: TemplateSettings, bos: str | None, eos: str | None) -> None:
         self.slots = slots
         self.name = slots.name
+        self.dialect = slots.dialect
         self.settings = settings
         self.statistics = Statistics()
         self.thinking = (slots.thinking.open.strip(), slots.thinking.close.strip())
@@ -88,9 +89,11 @@ class SlotTemplate:
         wanted = trained_replies(chat, messages, self.settings.mask_history)
         if self.settings.train_on_prompt:
             return [self._all_but(chat, messages)]
+        before = self.statistics.dropped_thoughts
         whole = self._render(chat, messages, wanted)
         if not self._history_differs:
             return [self._stopped(whole, messages, wanted)]
+        self.statistics.dropped_thoughts = before  # a thought that is dropped from history only is no loss
         single = [self._render(chat, messages[: turn + 1], {turn}) for turn in sorted(wanted)]
         text = join_text(whole)
         if all(text.startswith(_until_trained_end(spans)) for spans in single):
@@ -194,6 +197,8 @@ class SlotTemplate:
         close = self._fill(self.slots.close, values, facts)
         if not trained:
             return [*header, *body, *close]
+        if (thought := join_text(values.texts["thought"]).strip()) and thought not in join_text(body):
+            self.statistics.dropped_thoughts += 1
         # Whether a message is the last is not known where a reply is asked for.
         given = join_text(self._fill(self.slots.prompt, values, facts))
         text, behind = join_text(body), join_text(close)

@@ -98,6 +98,8 @@ class TextTemplate(Protocol):
     statistics: Statistics
     thinking: tuple[str, str]
     """Words around a thought."""
+    dialect: str | None
+    """The form of its tool calls, where that is known."""
 
     def samples(self, chat: Chat) -> list[list[Span]]: ...
 

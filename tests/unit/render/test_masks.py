@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tunesmith.config.template import TemplateConfig
-from tunesmith.core.types import Chat, Message, Origin
+from tunesmith.core.types import Chat, Message, Origin, ToolCall
 from tunesmith.render.auto import AutoTemplate
 from tunesmith.render.control import ControlTokens
 from tunesmith.render.errors import RenderError
@@ -175,6 +175,30 @@ def test_a_thought_goes_into_the_text_where_the_template_knows_none() -> None:
     chat = Chat((Message("user", "q"), Message("assistant", "a", reasoning="t")))
     for template in (auto(CHATML), named("chatml")):
         assert trained(template.samples(chat)) == [["<think>\nt\n</think>\n\na<|im_end|>"]]
+
+
+def test_thoughts_that_a_named_template_does_not_write_are_counted() -> None:
+    chat = Chat((Message("user", "q"), Message("assistant", "a", reasoning="t"), *TWO_TURNS.messages))
+    for name, lost in (("deepseek3", 1), ("qwen3", 0), ("chatml", 0)):
+        template = named(name)
+        template.samples(chat)
+        assert template.statistics.dropped_thoughts == lost, name
+
+
+def test_calls_and_their_stop_token_are_trained_and_results_are_not() -> None:
+    call = ToolCall("f", {"a": 1})
+    chat = Chat((Message("user", "q"), Message("assistant", "", tool_calls=(call,)), Message("tool", "r")))
+    chat = Chat((*chat.messages, Message("assistant", "a")), ({"type": "function", "function": {"name": "f"}},))
+    written = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>'
+    assert trained(named("qwen").samples(chat)) == [[written, "a<|im_end|>"]]
+    (harmony,) = trained(named("gpt_oss").samples(chat))
+    assert [stretch.endswith(stop) for stretch, stop in zip(harmony, ("<|call|>", "<|return|>"), strict=True)] == [
+        True
+    ] * 2
+    (glm,) = trained(named("glm4_moe", enable_thinking=False).samples(chat))
+    assert [stretch.endswith(stop) for stretch, stop in zip(glm, ("<|observation|>", "<|user|>"), strict=True)] == [
+        True
+    ] * 2
 
 
 def test_text_behind_the_stop_token_is_the_templates() -> None:

@@ -12,6 +12,7 @@ from tunesmith.config.template import TemplateConfig
 from tunesmith.core.errors import DataError, UsageError
 from tunesmith.core.types import Chat, Message, Origin, Text, ToolCall
 from tunesmith.render import Renderer, RenderError, Span, make_renderer
+from tunesmith.render.replies import parse_reply
 from tunesmith.render.slot_files import load_slots, parse_slots, template_names
 
 CHAT = Chat((Message("user", "q"), Message("assistant", "a")))
@@ -166,6 +167,13 @@ def test_pretraining_text_begins_as_the_tokenizer_begins_it(stories: Path) -> No
 )
 def test_model_text_becomes_a_message(renderer: Renderer, text: str, message: Message) -> None:
     assert renderer.parse(text) == message
+
+
+def test_calls_are_read_in_the_form_of_the_named_template() -> None:
+    text = "<think>\nlook\n</think>\n\n<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n"
+    text += "</tool_call>"
+    found = parse_reply(text + "<|im_end|>", ("<think>", "</think>"), ("<|im_end|>",), "qwen3_5")
+    assert found == Message("assistant", "", reasoning="look", tool_calls=(ToolCall("f", {"a": "x"}),))
 
 
 def test_every_template_of_the_catalog_is_well_formed() -> None:
