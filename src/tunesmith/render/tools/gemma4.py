@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.core.types import ToolCall
 from tunesmith.render.tools.base import Dialect, Found, Piece, Tool
-from tunesmith.render.tools.json_forms import skip
+from tunesmith.render.tools.json_forms import comma, skip
 from tunesmith.render.tools.schemas import Schemas, function_of
 
 __all__ = ["Gemma4"]
@@ -104,7 +104,7 @@ def _read_value(text: str, position: int) -> tuple[Any, int]:
             if not key:
                 raise ValueError("no key")
             values[key.group(1)], position = _read_value(text, key.end())
-            position = _comma(text, position, "}")
+            position = comma(text, position, "}")
         return values, position + 1
     if text.startswith("[", position):
         items: list[Any] = []
@@ -112,7 +112,7 @@ def _read_value(text: str, position: int) -> tuple[Any, int]:
         while not text.startswith("]", position):
             item, position = _read_value(text, position)
             items.append(item)
-            position = _comma(text, position, "]")
+            position = comma(text, position, "]")
         return items, position + 1
     bare = _BARE.match(text, position)
     if not bare:
@@ -121,15 +121,6 @@ def _read_value(text: str, position: int) -> tuple[Any, int]:
     if word in _WORDS:
         return _WORDS[word], bare.end()
     return (float(word) if re.search(r"[.eEn]", word) else int(word)), bare.end()
-
-
-def _comma(text: str, position: int, closing: str) -> int:
-    position = skip(text, position)
-    if text.startswith(",", position):
-        return skip(text, position + 1)
-    if not text.startswith(closing, position):
-        raise ValueError("no comma")
-    return position
 
 
 def _list(values: Sequence[object]) -> list[Piece]:

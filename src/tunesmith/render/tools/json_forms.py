@@ -10,7 +10,7 @@ from tunesmith.core.types import ToolCall
 from tunesmith.render.tools.base import Dialect, Found, Piece
 from tunesmith.render.tools.schemas import Schemas
 
-__all__ = ["JsonList", "TaggedJson", "as_call", "quoted", "read_json", "skip", "to_json"]
+__all__ = ["JsonList", "TaggedJson", "as_call", "comma", "quoted", "read_json", "skip", "to_json"]
 
 _DECODER = json.JSONDecoder(strict=False)  # models forget to escape line ends within strings
 _BLANKS = " \t\r\n"
@@ -30,6 +30,16 @@ def skip(text: str, position: int, words: str = _BLANKS) -> int:
     """The first position from here that holds none of these characters."""
     while position < len(text) and text[position] in words:
         position += 1
+    return position
+
+
+def comma(text: str, position: int, closing: str) -> int:
+    """The position behind a comma, or at `closing`. Raises ValueError where neither is."""
+    position = skip(text, position)
+    if text.startswith(",", position):
+        return skip(text, position + 1)
+    if not text.startswith(closing, position):
+        raise ValueError("no comma")
     return position
 
 

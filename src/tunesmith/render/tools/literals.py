@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from tunesmith.core.types import ToolCall
-from tunesmith.render.tools.json_forms import skip
+from tunesmith.render.tools.json_forms import comma, skip
 
 __all__ = ["Reader", "python_literal", "read_calls", "read_literal"]
 
@@ -97,7 +97,7 @@ def _sequence(text: str, position: int, closing: str) -> tuple[list[Any], int]:
     while not text.startswith(closing, position):
         value, position = read_literal(text, position)
         values.append(value)
-        position = _comma(text, position, closing)
+        position = comma(text, position, closing)
     return values, position + 1
 
 
@@ -109,17 +109,8 @@ def _mapping(text: str, position: int) -> tuple[dict[str, Any], int]:
         if not isinstance(key, str):
             raise ValueError("a key that is no string")
         values[key], position = read_literal(text, _expect(text, position, ":"))
-        position = _comma(text, position, "}")
+        position = comma(text, position, "}")
     return values, position + 1
-
-
-def _comma(text: str, position: int, closing: str) -> int:
-    position = skip(text, position)
-    if text.startswith(",", position):
-        return skip(text, position + 1)
-    if not text.startswith(closing, position):
-        raise ValueError("no comma")
-    return position
 
 
 def _expect(text: str, position: int, word: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunesmith.render.tools.base import Piece, Tool
 from tunesmith.render.tools.json_forms import to_json
-from tunesmith.render.tools.markup_forms import NamedParameters
+from tunesmith.render.tools.qwen_tags import REMINDERS, QwenTags
 from tunesmith.render.tools.schemas import wrapped
 
 __all__ = ["QWEN_RULES", "Qwen35"]
@@ -18,22 +18,11 @@ QWEN_RULES = (
     "</parameter>\n</function>\n</tool_call>\n\n<IMPORTANT>\nReminder:\n"
     "- Function calls MUST follow the specified format: an inner <function=...></function> block must be nested "
     "within <tool_call></tool_call> XML tags\n"
-    "- Required parameters MUST be specified\n"
-    "- You may provide optional reasoning for your function call in natural language BEFORE the function call, but "
-    "NOT after\n"
-    "- If there is no function call available, answer the question like normal with your current knowledge and do "
-    "not tell the user about function calls\n</IMPORTANT>"
-)
+) + REMINDERS
 
 
-class Qwen35(NamedParameters):
+class Qwen35(QwenTags):
     name = "qwen3_5"
-    opens = ("<tool_call>", "<function=")
-    block = ("<tool_call>\n", "\n</tool_call>")
-    function = ("<function=%>\n", "</function>")
-    parameter = ("<parameter=%>", "</parameter>\n")
-    pad = "\n"
-    gap = "\n\n"
 
     def write_tools(self, tools: Sequence[Tool]) -> list[Piece]:
         head = "# Tools\n\nYou have access to the following functions:\n\n<tools>"
