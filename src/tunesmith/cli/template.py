@@ -24,6 +24,8 @@ app = make_app(help="Chat templates: list, show, render, check.", subcommand_met
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Model = Annotated[str, typer.Option(metavar="PATH_OR_ID", help="A model's folder or hub id.")]
+Data = Annotated[Path | None, typer.Option(metavar="FILE", help="Your own chats, beside or in place of built-in ones.")]
+Rows = Annotated[int, typer.Option(metavar="N", min=1, help="How many chats, or rows of --data.")]
 Name = Annotated[str, typer.Option("--template", metavar="NAME", help="A name of the catalog, a YAML file, or auto.")]
 
 
@@ -87,16 +89,16 @@ def _texts(name: str, beside: Path | None = None) -> Iterator[str]:
 def render(
     model: Model,
     template: Name = "auto",
-    data: Annotated[Path | None, typer.Option(metavar="FILE", help="Chats to render instead of built-in ones.")] = None,
-    rows: Annotated[int, typer.Option(metavar="N", min=1, help="How many chats.")] = 3,
+    data: Data = None,
+    rows: Rows = 3,
     as_json: AsJson = False,
 ) -> None:
     """Print chats as the template writes them; what is trained stands between marks."""
-    from tunesmith.render.checking import builtin_chats
+    from tunesmith.render.checking import builtin_chats, marked_text
 
     renderer = _renderer(model, template)
     chats = _rows_of(data, rows) if data else dict(list(builtin_chats().items())[:rows])
-    shown = {case: [_marked(sample) for sample in renderer.samples(chat)] for case, chat in chats.items()}
+    shown = {case: [marked_text(sample) for sample in renderer.samples(chat)] for case, chat in chats.items()}
     if as_json:
         print_json(shown)
         return
@@ -109,8 +111,8 @@ def render(
 def check(
     model: Model,
     template: Name = "auto",
-    data: Annotated[Path | None, typer.Option(metavar="FILE", help="Check your own rows too.")] = None,
-    rows: Annotated[int, typer.Option(metavar="N", min=1, help="How many rows of --data.")] = 100,
+    data: Data = None,
+    rows: Rows = 100,
     as_json: AsJson = False,
 ) -> None:
     """Compare a template with the model's own, text by text; for auto, verify which parts are trained.
@@ -128,7 +130,7 @@ def check(
     if template == "auto":
         results = {name: check_masks(ours, chats) for name, chats in suites.items()}
     else:
-        theirs = _own_renderer(model)
+        theirs = _renderer(model, "auto")
         results = {name: check_texts(ours, theirs, chats) for name, chats in suites.items()}
     ok = all(checked.ok for checked in results.values())
     if as_json:
@@ -162,10 +164,6 @@ def _renderer(model: str, template: str) -> Renderer:
     return make_renderer(TemplateConfig(template=wanted, enable_thinking=None), tokenizer)
 
 
-def _own_renderer(model: str) -> Renderer:
-    return _renderer(model, "auto")
-
-
 def _rows_of(data: Path, rows: int) -> dict[str, Any]:
     """The first chats of a file, by their places."""
     from tunesmith.config import load_config
@@ -173,10 +171,6 @@ def _rows_of(data: Path, rows: int) -> dict[str, Any]:
 
     config = load_config({"dataset": str(data), "max_samples": rows, "model_name_or_path": "unused"}, verb="preview")
     return {str(example.origin): example for example in read_examples(config.data, stage="sft")}  # type: ignore[misc]
-
-
-def _marked(sample: Sequence[Any]) -> str:
-    return "".join(f"⟦{span.text}⟧" if span.trained else span.text for span in sample)
 
 
 def _as_dict(checked: Checked) -> dict[str, Any]:

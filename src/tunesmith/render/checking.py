@@ -15,7 +15,7 @@ from tunesmith.render.errors import RenderError
 from tunesmith.render.renderer import Renderer
 from tunesmith.render.spans import Span, join_text
 
-__all__ = ["Checked", "Finding", "builtin_chats", "check_masks", "check_texts", "difference"]
+__all__ = ["Checked", "Finding", "builtin_chats", "check_masks", "check_texts", "difference", "marked_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,7 @@ def check_masks(renderer: Renderer, chats: Mapping[str, Chat]) -> Checked:
             continue
         wrong = _mask_fault(samples, chat, replies)
         if wrong:
-            shown = "".join(f"⟦{span.text}⟧" if span.trained else span.text for sample in samples for span in sample)
-            checked.findings.append(Finding(case, wrong, shown))
+            checked.findings.append(Finding(case, wrong, "".join(map(marked_text, samples))))
         else:
             checked.equal += 1
     return checked
@@ -128,6 +127,11 @@ def _mask_fault(samples: Sequence[Sequence[Span]], chat: Chat, replies: Sequence
         if message.role != "assistant" and len(text) > 3 and not own and text in trained:
             return f"text of the {message.role} is trained"
     return None
+
+
+def marked_text(sample: Iterable[Span]) -> str:
+    """A sample's text with what is trained between marks."""
+    return "".join(f"⟦{span.text}⟧" if span.trained else span.text for span in sample)
 
 
 def _trained_runs(sample: Iterable[Span]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ TAG_ROLES = {
 """What the tags of a dataset_info.json stand for; `function` is an assistant's message that is a tool call."""
 
 
-class Conversation(Format):
+class Conversation(Format, ABC):
     """A list of messages per row. Without tags the roles of both vocabularies of the field are known."""
 
     roles: Mapping[str, str] = MappingProxyType({})
@@ -71,9 +72,9 @@ class Conversation(Format):
             raise RowError("E-DATA-015", f"unknown role {tag!r} (known: {known})", column, place)
         return self.message(turn, role, column)
 
+    @abstractmethod
     def message(self, turn: Mapping[str, Any], role: str, column: str) -> Message:
         """One message of a known role (`function`: a tool call written as the content)."""
-        raise NotImplementedError
 
     def content(self, turn: Mapping[str, Any], column: str) -> Any:
         """The content of a message as it is; RowError where there is none."""
