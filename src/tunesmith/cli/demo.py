@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -109,8 +110,18 @@ def knows(answer: str, words: Sequence[str]) -> bool:
 
 def next_commands(output: Path) -> list[str]:
     """The saved config stands for what its training saved."""
-    config, merged = shlex.quote(str(output / "run.yaml")), shlex.quote(str(output / "merged"))
-    return [f"tunesmith chat {config}", f"tunesmith export {config} --export_dir {merged}"]
+    program, config = shlex.quote(_program()), shlex.quote(str(output / "run.yaml"))
+    merged = shlex.quote(str(output / "merged"))
+    return [f"{program} chat {config}", f"{program} export {config} --export_dir {merged}"]
+
+
+def _program() -> str:
+    """What to type to start this very program: its name if the shell finds it there, else its path."""
+    own = Path(sys.executable).with_name("tunesmith")
+    found = shutil.which("tunesmith")
+    if not own.exists() or (found and Path(found).resolve() == own.resolve()):
+        return "tunesmith"
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,10 +50,28 @@ def test_the_lines_have_loss_speed_memory_paths_and_commands(tmp_path: Path) -> 
         assert piece in text
 
 
-def test_commands_are_quoted() -> None:
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    """A `tunesmith` beside this interpreter, in a folder below the current one."""
+    path = tmp_path / ".venv" / "bin" / "tunesmith"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    monkeypatch.setattr(sys, "executable", str(path.with_name("python")))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_the_commands_to_go_on_with_can_be_pasted(program, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: str(program))
     chat, export = next_commands(Path("my demo"))
     assert chat == "tunesmith chat 'my demo/run.yaml'"
     assert export == "tunesmith export 'my demo/run.yaml' --export_dir 'my demo/merged'"
+
+
+def test_they_name_the_program_by_its_path_where_the_shell_does_not_find_it(program, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    chat, _ = next_commands(Path("out"))
+    assert chat == ".venv/bin/tunesmith chat out/run.yaml"
 
 
 def test_a_folder_of_somebody_else_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
