@@ -31,7 +31,6 @@ STOP_BEHIND_THE_CHAT = {
 # Stop words of LlamaFactory that do not end a reply here, and why.
 NO_STOP = {
     "chatml_de": {"<|im_start|>"},  # opens a message; no model writes it to end a reply
-    "openchat-3.6": {"<|eot_id|>"},  # ends questions; replies end with the tokenizer's end of text
     "yi_vl": {"###"},  # no token of the model; LlamaFactory adds it to the vocabulary
 }
 

@@ -9,7 +9,7 @@ from tunesmith.render.slot_files import SlotFile
 from tunesmith.render.slot_text import FACTS, Choice, walk
 from tunesmith.render.turns import TemplateSettings
 
-__all__ = ["facts_of", "follows_later"]
+__all__ = ["asked_facts", "facts_of", "follows_later"]
 
 # Facts about a message or reply that change when the chat goes on.
 _LATER = frozenset({"last", "final", "last_reply", "last_question", "before_reply", "unanswered", "answered_later"})
@@ -18,7 +18,12 @@ _LATER = frozenset({"last", "final", "last_reply", "last_question", "before_repl
 def follows_later(slots: SlotFile) -> bool:
     """Whether the template writes a message differently when others follow it. What stands between a call and its
     results follows every such reply at once, and is no history."""
-    asked = {
+    return bool(asked_facts(slots) & _LATER)
+
+
+def asked_facts(slots: SlotFile) -> set[str]:
+    """Names of the facts that a template's choices ask for."""
+    return {
         name
         for slot in slots.slots
         for node in walk(slot)
@@ -27,7 +32,6 @@ def follows_later(slots: SlotFile) -> bool:
         for facts in condition
         for name, _ in facts
     }
-    return bool(asked & _LATER)
 
 
 def facts_of(

@@ -18,7 +18,8 @@ trim: true                   # blanks around every message's text are removed; o
 roles: any | alternate       # `alternate`: chats whose questions and replies do not take turns are refused
 default_system: "..."        # for chats without a system message; may hold places and choices
 thinking: {open: "<think>\\n", close: "\\n</think>\\n\\n", history: keep | strip | drop, empty: never | last}
-stop: ["<|im_end|>"]         # tokens that end a reply; the first must be in `close`; none: the tokenizer's own end
+stop: ["<|im_end|>"]         # tokens that end a reply, {{eos}} for the tokenizer's own end (which it is if none is
+                             # named); `close` writes one of them, the tokenizer must have the first
 stop_follows: true           # the next turn's first token is the stop token; a training sample gets the first of `stop`
 source: missing              # no text of it is at hand: refused on use
 verified: official | llamafactory | none   # whose text it equals in tests
@@ -56,13 +57,15 @@ from tunesmith.render.slot_text import (
     walk,
 )
 
-__all__ = ["SlotFile", "Thinking", "load_slots", "parse_slots", "raw_template", "template_names"]
+__all__ = ["EOS_STOP", "SlotFile", "Thinking", "load_slots", "parse_slots", "raw_template", "template_names"]
 
 _TEXT_KEYS = ("prefix", "system", "no_system", "user", "tool", "suffix")
 _REPLY_KEYS = ("open", "prompt", "body", "close")
 _RULE_KEYS = ("system_in", "assistant", "tools", "trim", "roles", "default_system", "thinking", "stop", "stop_follows")
 _TOLD_KEYS = ("extends", "source", "verified", "official", "deviates")
 _ALL_KEYS = (*_TEXT_KEYS, *_RULE_KEYS, *_TOLD_KEYS)
+EOS_STOP = "{{eos}}"
+"""Among the stop tokens: the tokenizer's own end."""
 _VERIFIED = ("none", "official", "llamafactory")
 
 
@@ -188,7 +191,8 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
         check.content("tool", slots["tool"])
     stop = check.strings(raw, "stop")
     if not raw.get("stop_follows") and not _has_stop(parts["close"], stop):
-        check.wrong("assistant.close", "holds no stop token", "write the first token of `stop`, or {{eos}}")
+        what = "writes none of the stop tokens, so replies would not learn to end"
+        check.wrong("assistant.close", what, "write one of `stop` ({{eos}}, where there is no `stop`), or mend `stop`")
     trim = check.roles(raw, "trim")
     if not isinstance(raw.get("stop_follows", False), bool):
         check.wrong("stop_follows", "must be true or false", None)
@@ -228,9 +232,9 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
 
 def _has_stop(close: Slot, stop: tuple[str, ...]) -> bool:
     for node in walk(close):
-        if isinstance(node, Place) and node.name == "eos":
+        if isinstance(node, Place) and node.name == "eos" and (not stop or EOS_STOP in stop):
             return True
-        if isinstance(node, Literal) and stop and stop[0] in node.text:
+        if isinstance(node, Literal) and any(token in node.text for token in stop):
             return True
     return False
 

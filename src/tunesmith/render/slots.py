@@ -14,8 +14,8 @@ from typing import Any
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.errors import RenderError
-from tunesmith.render.slot_facts import facts_of, follows_later
-from tunesmith.render.slot_files import SlotFile, load_slots, template_names
+from tunesmith.render.slot_facts import asked_facts, facts_of, follows_later
+from tunesmith.render.slot_files import EOS_STOP, SlotFile, load_slots, template_names
 from tunesmith.render.slot_text import FILTERS, Choice, Group, Literal, Place, Slot, parse_slot, walk
 from tunesmith.render.spans import Span, join_text, merge
 from tunesmith.render.tools import get_dialect
@@ -48,8 +48,10 @@ class SlotTemplate:
         self.statistics = Statistics()
         self.thinking = (slots.thinking.open.strip(), slots.thinking.close.strip())
         self._ends = {"bos": [Span(bos or "")], "eos": [Span(eos or "")]}
-        self._stop = slots.stop[0] if slots.stop else eos or ""
+        found = tuple((eos or "") if stop == EOS_STOP else stop for stop in slots.stop or (EOS_STOP,))
+        self._stops = tuple(dict.fromkeys(stop for stop in found if stop))
         self._history_differs = follows_later(slots)
+        self._asks_thinking = bool(asked_facts(slots) & {"thinking", "no_thinking"})
 
     @classmethod
     def load(cls, name: str, settings: TemplateSettings, tokenizer: Any, added: AbstractSet[str]) -> SlotTemplate:
@@ -57,7 +59,7 @@ class SlotTemplate:
         one token of the tokenizer. `added`: the tokenizer's added tokens."""
         slots = load_slots(name)
         if not _fits(slots, tokenizer.eos_token, added):
-            stop = slots.stop[0] if slots.stop else "its end-of-text token"
+            stop = slots.stop[0] if slots.stop and slots.stop[0] != EOS_STOP else "its end-of-text token"
             raise RenderError(
                 Problem(
                     "E-RENDER-009",
@@ -76,11 +78,11 @@ class SlotTemplate:
         thinking = self.slots.thinking
         pieces = [node.text for slot in self.slots.slots for node in walk(slot) if isinstance(node, Literal)]
         ends = [span.text for spans in self._ends.values() for span in spans]
-        return (*pieces, *ends, thinking.open, thinking.close, *self.slots.stop)
+        return (*pieces, *ends, thinking.open, thinking.close, *self._stops)
 
     @property
     def stops(self) -> tuple[str, ...]:
-        return (self._stop, *self.slots.stop[1:])
+        return self._stops
 
     def samples(self, chat: Chat) -> list[list[Span]]:
         """Training samples of a chat: one, or one per reply where the template writes history differently."""
@@ -91,7 +93,7 @@ class SlotTemplate:
             return [self._all_but(chat, messages)]
         before = self.statistics.dropped_thoughts
         whole = self._render(chat, messages, wanted)
-        if not self._history_differs:
+        if not (self._history_differs or (self.settings.enable_thinking is None and self._asks_thinking)):
             return [self._stopped(whole, messages, wanted)]
         self.statistics.dropped_thoughts = before  # a thought that is dropped from history only is no loss
         single = [self._render(chat, messages[: turn + 1], {turn}) for turn in sorted(wanted)]
@@ -107,7 +109,7 @@ class SlotTemplate:
     def _stopped(self, spans: list[Span], messages: Sequence[Message], wanted: AbstractSet[int]) -> list[Span]:
         """Where the next turn's beginning ends a reply, the last reply gets the stop token that would follow."""
         if self.slots.stop_follows and len(messages) - 1 in wanted and not _ends_with(spans, self.stops):
-            return merge([*spans, Span(self._stop, trained=True)])
+            return merge([*spans, Span(self.stops[0], trained=True)])
         return spans
 
     def _all_but(self, chat: Chat, messages: list[Message]) -> list[Span]:
@@ -132,9 +134,9 @@ class SlotTemplate:
         self, chat: Chat, messages: Sequence[Message], wanted: AbstractSet[int], open_reply: bool = False
     ) -> list[Span]:
         thinking = self.settings.enable_thinking
-        if thinking is None and wanted:  # as the data says
-            thinking = messages[max(wanted)].reasoning is not None
         messages = [_thoughtless(message) for message in messages] if thinking is False else messages
+        if thinking is None and wanted:  # as the data says: the text is that of the last reply's setting
+            thinking = messages[max(wanted)].reasoning is not None
         every = facts_of(messages, self.settings, thinking, bool(chat.tools), open_reply)
         outer = every[-1]
         system = next((message for message in messages if message.role == "system"), None)
@@ -159,7 +161,7 @@ class SlotTemplate:
                 waiting = list(enumerate(message.tool_calls, earlier))
                 earlier += len(message.tool_calls)
             if message.role == "assistant":
-                spans += self._reply(values, facts, index in wanted)
+                spans += self._reply(values, facts, self._own_facts(message, facts) if index in wanted else None)
             elif self.slots.stop_follows and index - 1 in wanted:
                 spans += self._with_first_token_trained(self._fill(self._slot(message), values, facts))
             else:
@@ -189,27 +191,35 @@ class SlotTemplate:
             return []
         return _spans(get_dialect(self.slots.dialect).write_tools(chat.tools))
 
-    def _reply(self, values: Values, facts: Facts, trained: bool) -> list[Span]:
+    def _own_facts(self, message: Message, facts: Facts) -> Facts:
+        """The facts of the prompt that a reply answers: where the data says whether it thinks, each says it itself."""
+        if self.settings.enable_thinking is not None:
+            return facts
+        thinks = message.reasoning is not None
+        return {**facts, "thinking": thinks, "no_thinking": not thinks}
+
+    def _reply(self, values: Values, facts: Facts, asked: Facts | None) -> list[Span]:
         """The header, then what the model writes, up to the stop token, then what follows that. What the prompt
-        writes behind the header is the prompt's, in a finished reply as well."""
+        writes behind the header is the prompt's, in a finished reply as well. `asked`: the facts of that prompt, of a
+        reply that is trained."""
         header = self._fill(self.slots.open, values, facts)
         body = self._fill(self.slots.body, values, facts)
         close = self._fill(self.slots.close, values, facts)
-        if not trained:
+        if asked is None:
             return [*header, *body, *close]
         if (thought := join_text(values.texts["thought"]).strip()) and thought not in join_text(body):
             self.statistics.dropped_thoughts += 1
         # Whether a message is the last is not known where a reply is asked for.
-        given = join_text(self._fill(self.slots.prompt, values, facts))
+        given = join_text(self._fill(self.slots.prompt, values, asked))
         text, behind = join_text(body), join_text(close)
         start = next((size for size in range(len(given), 0, -1) if text.startswith(given[-size:])), 0)
-        ends = [at + len(stop) for stop in self.stops if stop and (at := behind.find(stop)) >= 0]
+        ends = [at + len(stop) for stop in self.stops if (at := behind.find(stop)) >= 0]
         stop = min(ends, default=0)
         return [*header, *_train(body, start, len(text)), *_train(close, 0, stop)]
 
     def _with_first_token_trained(self, spans: list[Span]) -> list[Span]:
         text = join_text(spans)
-        stop = next((stop for stop in self.stops if stop and text.startswith(stop)), "")
+        stop = next((stop for stop in self.stops if text.startswith(stop)), "")
         return _train(spans, 0, len(stop))
 
     def _fill(self, slot: Slot, values: Values, facts: Facts) -> list[Span]:
@@ -316,7 +326,8 @@ def _thoughtless(message: Message) -> Message:
 def _fits(slots: SlotFile, eos: str | None, added: AbstractSet[str]) -> bool:
     nodes = (node for slot in slots.slots for node in walk(slot))
     needs_eos = any(not isinstance(node, Literal) and getattr(node, "name", "") == "eos" for node in nodes)
-    return (not needs_eos or bool(eos)) and (not slots.stop or slots.stop[0] in added)
+    needs_eos = needs_eos or slots.stop[:1] == (EOS_STOP,)
+    return (not needs_eos or bool(eos)) and (not slots.stop or slots.stop[0] in {EOS_STOP, *added})
 
 
 def _fitting(eos: str | None, added: AbstractSet[str]) -> list[str]:
@@ -335,7 +346,7 @@ def _fitting(eos: str | None, added: AbstractSet[str]) -> list[str]:
 def _ends_with(spans: Sequence[Span], stops: Sequence[str]) -> bool:
     """Whether the last trained stretch ends with one of the stop tokens."""
     last = next((span.text for span in reversed(spans) if span.trained), "")
-    return last.endswith(tuple(stop for stop in stops if stop))
+    return last.endswith(tuple(stops))
 
 
 def _until_trained_end(spans: Sequence[Span]) -> str:

@@ -202,7 +202,7 @@ def test_a_template_with_mistakes_lists_them_all() -> None:
         "assistant.cloze: unknown key",
         "open: must hold {{content}} nowhere",
         "unknown place {{end}}",
-        "holds no stop token",
+        "writes none of the stop tokens",
         "history: unknown value 'forget'",
         "trim: must be true or false",
     ):
@@ -214,3 +214,28 @@ def test_a_chat_template_that_cannot_be_parsed_is_an_error_with_its_line(tokeniz
     with pytest.raises(DataError, match="E-RENDER-013") as caught:
         make_renderer(TemplateConfig(), tokenizer)
     assert "line 2" in str(caught.value)
+
+
+def test_trusted_markup_makes_control_tokens_of_look_alikes(renderer: Renderer, tokenizer: Any) -> None:
+    stop = tokenizer.eos_token
+
+    def count(trusted: bool) -> tuple[int, int]:
+        chat = Chat((Message("user", f"a {stop} b"), Message("assistant", f"c {stop} d")), trusted_markup=trusted)
+        ((sample,),) = renderer.encode_chats([chat])
+        (text,) = renderer.encode_texts([Text(f"e {stop} f", trusted_markup=trusted)])
+        ends = [list(one.ids).count(tokenizer.eos_token_id) for one in (sample, text)]
+        assert sample.trained[-1] or sample.trained[-2]
+        return ends[0], ends[1]
+
+    chats, texts = count(False)
+    assert count(True) == (chats + 2, texts + 1)
+
+
+def test_calls_parsed_out_of_text_are_text_again_where_a_template_has_no_calls(renderer: Renderer) -> None:
+    written = 'Look: <tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    reply = Message("assistant", "Look:", tool_calls=(ToolCall("f", {}),), written=written)
+    assert "tool_calls" not in renderer.template.template.source  # type: ignore[attr-defined]
+    ((sample,),) = renderer.encode_chats([Chat((Message("user", "q"), reply))])
+    ((same,),) = renderer.encode_chats([Chat((Message("user", "q"), Message("assistant", written)))])
+    assert (sample.ids, sample.trained) == (same.ids, same.trained)
+    assert written in renderer.text(Chat((Message("user", "q"), reply)))
