@@ -54,7 +54,8 @@ class ToolCall:
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message of a chat. `content` of an assistant holds neither thoughts nor tool calls: they are parsed out
-    into `reasoning` and `tool_calls`. `trained` overrules the mask for this message (None: by the run's rules)."""
+    into `reasoning` and `tool_calls`; `written` is then the text as it was, for templates that have no form for calls.
+    `trained` overrules the mask for this message (None: by the run's rules)."""
 
     role: Role
     content: str
@@ -63,23 +64,27 @@ class Message:
     tool_call_id: str | None = None
     name: str | None = None
     trained: bool | None = None
+    written: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Plain text, for pre-training."""
+    """Plain text, for pre-training. `trusted_markup`: control tokens in it are meant as such."""
 
     text: str
     origin: Origin = NOWHERE
+    trusted_markup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation; a system message, if any, comes first. `tools` are JSON schemas in OpenAI's form."""
+    """A conversation; a system message, if any, comes first. `tools` are JSON schemas in OpenAI's form.
+    `trusted_markup`: control tokens in its texts are meant as such; otherwise they stay text."""
 
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
     origin: Origin = NOWHERE
+    trusted_markup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class Preference:
     rejected: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
     origin: Origin = NOWHERE
+    trusted_markup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,7 @@ class Feedback:
     liked: bool
     tools: Sequence[Mapping[str, Any]] = ()
     origin: Origin = NOWHERE
+    trusted_markup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,7 @@ class Prompt:
     tools: Sequence[Mapping[str, Any]] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin = NOWHERE
+    trusted_markup: bool = False
 
 
 Example: TypeAlias = Text | Chat | Preference | Feedback | Prompt

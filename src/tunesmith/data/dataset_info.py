@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ NEEDED_TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag")
 REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 KEYS = (
     *("file_name", "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags"),
+    "trusted_markup",
     *REMOTE,
 )
 
@@ -38,6 +39,8 @@ class DatasetSpec:
     columns: Mapping[str, str] | None = None
     tags: Mapping[str, str] | None = None
     num_samples: int | None = None
+    trusted_markup: bool = False
+    """Control tokens in its texts are meant as such."""
     notices: tuple[str, ...] = ()
 
     @property
@@ -101,9 +104,7 @@ def _resolve_one(name: str, folder: Path, table: Mapping[str, Any]) -> DatasetSp
 
 
 def _with_notice(spec: DatasetSpec, note: str) -> DatasetSpec:
-    return DatasetSpec(
-        spec.name, spec.path, spec.format, spec.columns, spec.tags, spec.num_samples, (*spec.notices, note)
-    )
+    return replace(spec, notices=(*spec.notices, note))
 
 
 def _unknown(name: str, folder: Path, table: Mapping[str, Any]) -> Problem:
@@ -143,6 +144,7 @@ def _entry(name: str, entry: Any, folder: Path) -> DatasetSpec | list[Problem]:
         _named(entry.get("columns")),
         _named(entry.get("tags")),
         entry.get("num_samples"),
+        bool(entry.get("trusted_markup")),
         tuple(notices),
     )
 
@@ -205,3 +207,5 @@ def _number_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
     number = entry.get("num_samples")
     if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
         yield f"num_samples is {number!r}", "a number of 1 or more, or leave it out"
+    if entry.get("trusted_markup") not in (None, True, False):
+        yield f"trusted_markup is {entry['trusted_markup']!r}", "true or false"

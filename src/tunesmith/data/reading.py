@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,8 @@ def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) 
     report = DatasetReport(spec.name, use)
     bad = BadRows()
     examples, columns = _convert(islice(rows, data.max_samples), format_, bad, report)
+    if spec.trusted_markup:
+        examples = [replace(example, trusted_markup=True) for example in examples]
     if columns and (absent := _absent_columns(spec, format_, columns, stage)):
         raise DataError(absent)
     return LoadedDataset(spec, examples, report, bad, [*spec.notices, *notices])

@@ -36,8 +36,16 @@ _CHUNK = 512  # chats that are rendered while as many are encoded
 class Renderer:
     """Chat -> spans -> ids and mask, and model text -> message. Immutable but for its statistics."""
 
-    def __init__(self, template: TextTemplate, control: ControlTokens, tokenizer: Any, notices: Sequence[str]) -> None:
+    def __init__(
+        self,
+        template: TextTemplate,
+        control: ControlTokens,
+        tokenizer: Any,
+        notices: Sequence[str],
+        writes_calls: bool,
+    ) -> None:
         self.template = template
+        self._writes_calls = writes_calls
         self.name = template.name
         self.notices: list[str] = list(notices)
         backend = tokenizer.backend_tokenizer
@@ -56,11 +64,14 @@ class Renderer:
     def samples(self, chat: Chat) -> list[list[Span]]:
         """Training samples of a chat, each a list of spans; several where the template is not prefix-stable.
         Raises RenderError if the template cannot take the chat."""
-        return self.template.samples(chat)
+        found = self.template.samples(chat if self._writes_calls else _as_written(chat))
+        if chat.trusted_markup:
+            return [[Span(span.text, span.trained, trusted=True) for span in spans] for spans in found]
+        return found
 
     def text(self, chat: Chat, *, open_reply: bool = False) -> str:
         """The chat as text; `open_reply`: with the opening of the next reply."""
-        return join_text(self.template.prompt(chat, open_reply))
+        return join_text(self.template.prompt(chat if self._writes_calls else _as_written(chat), open_reply))
 
     def encode_chats(self, chats: Sequence[Chat]) -> list[list[Encoded]]:
         """Ids and mask of every training sample of every chat. One RenderError tells all chats that do not fit;
@@ -90,7 +101,7 @@ class Renderer:
         rendered = {}
         for index in indices:
             try:
-                rendered[index] = self.template.samples(chats[index])
+                rendered[index] = self.samples(chats[index])
             except RenderError as error:
                 wrong[index] = error.problems[0]
         return rendered
@@ -118,8 +129,8 @@ class Renderer:
 
     def encode_texts(self, texts: Sequence[Text]) -> list[Encoded]:
         """Pre-training texts: everything trained, the end-of-text token appended, a beginning-of-text token where
-        the tokenizer adds one by itself. Look-alikes of control tokens in the text stay text."""
-        samples = [[Span(text.text, trained=True, trusted=False)] for text in texts]
+        the tokenizer adds one by itself. Look-alikes of control tokens in the text stay text, unless it is trusted."""
+        samples = [[Span(text.text, trained=True, trusted=text.trusted_markup)] for text in texts]
         try:
             encoded = self._encoder.encode(samples, [text.origin for text in texts])
         except RenderError:
@@ -169,7 +180,8 @@ def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | N
         notices.append(f'the model has no chat template of its own: using "{wanted}" of the catalog')
     added = added_tokens_of(backend)
     template = SlotTemplate.load(wanted, config, tokenizer, {token["content"] for token in added})
-    return Renderer(template, ControlTokens(added, "\0".join(template.literals)), tokenizer, notices)
+    control = ControlTokens(added, "\0".join(template.literals))
+    return Renderer(template, control, tokenizer, notices, writes_calls=template.dialect is not None)
 
 
 def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: JinjaTemplate | None) -> Renderer:
@@ -181,7 +193,19 @@ def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: 
         notices.append("the model's chat template may write today's date: rendering differs from day to day")
     if config.preserve_thinking and main.variables.isdisjoint(KEEPING_WORDS):
         notices.append("preserve_thinking has no effect: the model's chat template decides which thoughts it keeps")
-    return Renderer(template, control, tokenizer, notices)
+    return Renderer(template, control, tokenizer, notices, writes_calls="tool_calls" in (tools or main).source)
+
+
+def _as_written(chat: Chat) -> Chat:
+    """For a template that has no form for calls: calls that were parsed out of texts are text again. A chat that
+    offers tools, or holds calls that were never text, is left for the template to refuse."""
+    if chat.tools or not any(message.written is not None for message in chat.messages):
+        return chat
+    messages = [
+        message if message.written is None else replace(message, content=message.written, tool_calls=(), written=None)
+        for message in chat.messages
+    ]
+    return replace(chat, messages=messages)
 
 
 def _own_templates(found: str | Mapping[str, str] | None) -> tuple[JinjaTemplate, JinjaTemplate | None] | None:

@@ -213,3 +213,14 @@ def test_read_examples_gives_all_datasets_in_order(write):
     answers = [example.messages[-1].content for example in read_examples(config, stage="sft")]
     assert answers == ["a", "b", "c"]
     assert len(read_examples(config, stage="sft", which="eval")) == 1
+
+
+def test_trusted_markup_of_an_entry_reaches_its_examples(tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps(rows("a")))
+    found = []
+    for trusted in (False, True):
+        entry = {"file_name": "rows.json", "trusted_markup": trusted}
+        (tmp_path / "dataset_info.json").write_text(json.dumps({"d": entry}))
+        config = DataConfig(dataset=("d",), dataset_dir=str(tmp_path))
+        found += [example.trusted_markup for example in read_examples(config, stage="sft")]
+    assert found == [False, True]

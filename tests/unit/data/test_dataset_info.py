@@ -74,6 +74,7 @@ FAULTS = {
     "images": ({"file_name": "x.jsonl", "columns": {"prompt": "a", "images": "i"}}, '"images" is not supported'),
     "split": ({"file_name": "x.jsonl", "split": "test"}, 'split "test"'),
     "samples": ({"file_name": "x.jsonl", "num_samples": 0}, "num_samples is 0"),
+    "trust": ({"file_name": "x.jsonl", "trusted_markup": "yes"}, "trusted_markup is 'yes'"),
     "tags that lack": (
         {"file_name": "x.jsonl", "formatting": "sharegpt", "tags": {"role_tag": "r", "user_tag": "u"}},
         "tags lacks content_tag, assistant_tag",

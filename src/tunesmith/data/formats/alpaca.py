@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from tunesmith.core.types import Chat, Message, Origin, Text
 from tunesmith.data.formats.base import Format, Row, check_text, is_blank, text_field
+from tunesmith.data.formats.markup import structured
 from tunesmith.data.formats.turns import assistant, parse_tools
 from tunesmith.data.rows import RowError
 
@@ -40,7 +41,7 @@ class Alpaca(Format):
             raise RowError("E-DATA-012", "an empty answer", columns["response"], answer)
         messages.append(reply)
         tools = parse_tools(self.get(row, "tools"), columns.get("tools"))
-        return Chat(messages, tools, origin)
+        return Chat(structured(messages, tools), tools, origin)
 
     def pt(self, row: Row, origin: Origin) -> Text:
         return Text(self._prompt(row), origin)

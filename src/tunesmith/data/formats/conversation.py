@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from tunesmith.core.types import Chat, Message, Origin
 from tunesmith.data.formats.base import Format, Row, check_text, is_blank, text_field
+from tunesmith.data.formats.markup import structured
 from tunesmith.data.formats.turns import check_turns, parse_tools
 from tunesmith.data.rows import RowError
 
@@ -56,8 +57,10 @@ class Conversation(Format, ABC):
             messages.insert(0, Message("system", system))
         if messages and messages[0].role == "system" and is_blank(messages[0].content):
             del messages[0]
+        tools = parse_tools(self.get(row, "tools"), self.columns.get("tools"))
+        messages = structured(messages, tools)
         check_turns(messages, column)
-        return Chat(messages, parse_tools(self.get(row, "tools"), self.columns.get("tools")), origin)
+        return Chat(messages, tools, origin)
 
     def _message(self, turn: Any, place: str, column: str) -> Message:
         if not isinstance(turn, dict):

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from tunesmith.core.types import Message
 from tunesmith.data.formats.base import check_text
 from tunesmith.data.formats.conversation import Conversation
-from tunesmith.data.formats.turns import parse_tool_calls, split_thought
+from tunesmith.data.formats.markup import split_thought
+from tunesmith.data.formats.turns import parse_tool_calls
 from tunesmith.data.rows import RowError
 
 __all__ = ["OpenAI"]

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from tunesmith.core.types import Message
 from tunesmith.data.formats.conversation import Conversation
-from tunesmith.data.formats.turns import assistant, parse_tool_calls, split_thought
+from tunesmith.data.formats.markup import split_thought
+from tunesmith.data.formats.turns import assistant, parse_tool_calls
 
 __all__ = ["ShareGPT"]
 

@@ -1,27 +1,18 @@
-"""The rules of a conversation, and the parts that all chat formats parse: thoughts, tool calls, tool schemas."""
+"""The rules of a conversation, and the parts that all chat formats parse: tool calls and tool schemas."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.core.types import Message, ToolCall
 from tunesmith.data.formats.base import check_text, is_blank
+from tunesmith.data.formats.markup import split_thought
 from tunesmith.data.rows import RowError
+from tunesmith.render.tools.content import parse_content
 
-__all__ = ["assistant", "check_turns", "parse_tool_calls", "parse_tools", "split_thought"]
-
-_THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
-
-
-def split_thought(text: str) -> tuple[str | None, str]:
-    """(thought, rest) of a text that opens with `<think>...</think>`; (None, text) of any other."""
-    found = _THOUGHT.match(text)
-    if found is None:
-        return None, text
-    return found[1].strip("\n"), text[found.end() :].lstrip("\n")
+__all__ = ["assistant", "check_turns", "parse_tool_calls", "parse_tools"]
 
 
 def assistant(text: str, tool_calls: Sequence[ToolCall] = (), trained: bool | None = None) -> Message:
@@ -69,7 +60,12 @@ def _fault(message: Message, previous: Message | None, index: int) -> str | None
 
 
 def parse_tool_calls(value: Any, field: str) -> tuple[ToolCall, ...]:
-    """Calls from JSON text or parsed JSON: one object or several, bare or wrapped as `{"function": {...}}`."""
+    """Calls from JSON text or parsed JSON: one object or several, bare or wrapped as `{"function": {...}}`; or from
+    the markup of a dialect."""
+    if isinstance(value, str) and not value.lstrip().startswith(("{", "[{")):
+        marked, _form = parse_content(value)
+        if marked.calls and not marked.content.strip():
+            return marked.calls
     value = _json(value, field, "a tool call is not valid JSON")
     calls = value if isinstance(value, list) else [value]
     if not calls:
