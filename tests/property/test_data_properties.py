@@ -16,7 +16,7 @@ from tunesmith.core.errors import TunesmithError
 from tunesmith.core.types import Encoded, Origin
 from tunesmith.data import TokenDataset, read_examples
 from tunesmith.data.mix import MIX_STRATEGIES, hold_out, mix, sample
-from tunesmith.data.pack import pack
+from tunesmith.data.pack import cut_into_blocks
 from tunesmith.data.sources.local import read_path
 from tunesmith.data.truncate import cut_point
 
@@ -109,14 +109,18 @@ def test_packing(documents, block):
     tokens = TokenDataset.from_encoded(
         Encoded(ids, [True] * len(ids), Origin("x", row)) for row, ids in enumerate(documents)
     )
-    packed = pack(tokens, block)
-    assert np.array_equal(packed.ids, tokens.ids)
+    packed = cut_into_blocks(tokens, block)
+    assert [token for sample in packed for token in sample["input_ids"]] == [id for ids in documents for id in ids]
     assert (packed.lengths[:-1] == block).all()
     assert 0 < packed.lengths[-1] <= block
+    offsets = np.concatenate([[0], np.cumsum(tokens.lengths)])
+    ends = set()
     for index in range(len(packed)):
-        begin = packed.offsets[index]
         row = packed.origin(index).row
-        assert tokens.offsets[row] <= begin < tokens.offsets[row + 1]
+        assert offsets[row] <= index * block < offsets[row + 1]
+        assert packed[index]["lengths"].sum() == packed.lengths[index]
+        ends |= set((index * block + np.cumsum(packed[index]["lengths"])).tolist())
+    assert set(offsets[1:].tolist()) <= ends  # a document never shares a piece with the next one
 
 
 @given(st.lists(st.lists(st.integers(0, 99), min_size=0, max_size=9), min_size=1, max_size=9), st.data())

@@ -127,11 +127,13 @@ Example: TypeAlias = Text | Chat | Preference | Feedback | Prompt
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One training sequence: token ids, and for each whether the model is trained to write it. Equal lengths."""
+    """One training sequence: token ids, for each whether the model is trained to write it, and its weight in the loss
+    (None: all 1). Equal lengths."""
 
     ids: Sequence[int]
     trained: Sequence[bool]
     origin: Origin = NOWHERE
+    weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.trained), f"{len(self.ids)} ids, {len(self.trained)} mask entries"

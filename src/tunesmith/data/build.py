@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from tunesmith.core.errors import DataError, Problem, UsageError
 from tunesmith.core.types import Example
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.mix import hold_out, mix
-from tunesmith.data.pack import pack
+from tunesmith.data.pack import PackedDataset, cut_into_blocks
 from tunesmith.data.reading import LoadedDataset, load_datasets, raise_for_bad_rows
 from tunesmith.data.rendering import PROMPT_TOO_LONG, Encoder, Progress
 from tunesmith.data.report import DataReport, SplitReport
@@ -28,13 +28,16 @@ __all__ = ["Datasets", "build_datasets", "read_examples"]
 Indices = npt.NDArray[np.int64]
 HELD_OUT = "validation"
 
+Samples: TypeAlias = TokenDataset | PackedDataset
+"""What is trained on: sequences by number, with their `lengths`."""
+
 
 @dataclass(slots=True)
 class Datasets:
     """What a run trains on, what it is evaluated on (by name), and what became of the rows."""
 
-    train: TokenDataset | None
-    eval: dict[str, TokenDataset] = field(default_factory=dict)
+    train: Samples | None
+    eval: dict[str, Samples] = field(default_factory=dict)
     report: DataReport = field(default_factory=DataReport)
 
     @property
@@ -72,7 +75,7 @@ def build_datasets(
     total = len(np.unique(order)) + sum(len(one.examples) for one in evaluation)
     cutoff_len = None if packed else data.cutoff_len
     encode = Encoder(renderer, data.preprocessing_batch_size, cutoff_len, total, on_progress)
-    splits: dict[str, TokenDataset] = {}
+    splits: dict[str, Samples] = {}
     if train:
         pool = encode(train, np.unique(order))
         splits["train"] = pool.take(train_order)
@@ -84,7 +87,7 @@ def build_datasets(
     if empty := [name for name, tokens in splits.items() if not len(tokens)]:
         raise DataError([_nothing_left(name, loaded) for name in empty])
     if packed:
-        splits = {name: pack(tokens, data.cutoff_len) for name, tokens in splits.items()}
+        splits = {name: cut_into_blocks(tokens, data.cutoff_len) for name, tokens in splits.items()}
     report = _report(loaded, splits, renderer)
     return Datasets(splits.pop("train", None), splits, report)
 
@@ -118,7 +121,7 @@ def _nothing_left(name: str, loaded: Sequence[LoadedDataset]) -> Problem:
     return Problem("E-DATA-019", f"no sample is left for {name}", got="; ".join(reasons) or None, fix=fix)
 
 
-def _report(loaded: Sequence[LoadedDataset], splits: Mapping[str, TokenDataset], renderer: Renderer) -> DataReport:
+def _report(loaded: Sequence[LoadedDataset], splits: Mapping[str, Samples], renderer: Renderer) -> DataReport:
     report = DataReport([one.report for one in loaded])
     report.notices = [notice for one in loaded for notice in one.notices] + renderer.statistics.lines()
     for one in report.datasets:

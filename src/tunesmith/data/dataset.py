@@ -1,95 +1,230 @@
-"""Token sequences as three flat arrays: nothing per sample but two offsets and a place."""
+"""Token sequences as views of flat arrays: nothing per sample but a few numbers.
+
+The arrays may be mapped from files, so that a dataset may be larger than memory; choosing, ordering, cutting and
+joining datasets moves numbers, never tokens.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.types import Encoded, Origin
 
-__all__ = ["TokenDataset"]
+__all__ = ["Origins", "TokenDataset", "Tokens"]
+
+Ints = npt.NDArray[np.int64]
+NO_LINE = -1
 
 
-class TokenDataset:
-    """N sequences with T tokens in all.
+class Tokens:
+    """T tokens: ids [T] int32, trained [T] bool (is the model trained to write this token?), and weights [T] float32
+    of the loss where they are not all 1.
 
-    ids [T] int32, trained [T] bool (is the model trained to write this token?), offsets [N + 1] int64,
-    origins N places. A map-style dataset: what the Trainer's sampler needs is `__len__`, `__getitem__` and `lengths`.
+    `folder`: where the arrays are mapped from; such tokens are sent to other processes by name, not by content.
     """
 
     def __init__(
         self,
         ids: npt.NDArray[np.int32],
         trained: npt.NDArray[np.bool_],
-        offsets: npt.NDArray[np.int64],
-        origins: Sequence[Origin],
+        weights: npt.NDArray[np.float32] | None = None,
+        folder: Path | None = None,
     ) -> None:
-        assert len(ids) == len(trained) == offsets[-1], "the offsets do not cover the tokens"
-        assert len(offsets) == len(origins) + 1, "one place per sequence"
-        self.ids, self.trained, self.offsets, self.origins = ids, trained, offsets, origins
+        assert len(ids) == len(trained), f"{len(ids)} ids, {len(trained)} mask entries"
+        assert weights is None or len(weights) == len(ids), "one weight per token"
+        self.ids, self.trained, self.weights, self.folder = ids, trained, weights, folder
+
+    @classmethod
+    def open(cls, folder: Path) -> Tokens:
+        """Map the arrays that `save` wrote."""
+        weights = folder / "weights.f32"
+        return cls(
+            _map(folder / "ids.i32", np.int32),
+            _map(folder / "trained.b1", np.bool_),
+            _map(weights, np.float32) if weights.exists() else None,
+            folder,
+        )
+
+    def __reduce__(self) -> object:
+        if self.folder is not None:
+            return Tokens.open, (self.folder,)
+        return Tokens, (self.ids, self.trained, self.weights)
+
+
+def _map(path: Path, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    if path.stat().st_size == 0:  # an empty file cannot be mapped
+        return np.zeros(0, dtype)
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Places of N samples: which of `files`, which row, which line (NO_LINE: the format has none); all [N] int64."""
+
+    files: tuple[str, ...]
+    file: Ints
+    row: Ints
+    line: Ints
+
+    @classmethod
+    def of(cls, origins: Iterable[Origin]) -> Origins:
+        files: dict[str, int] = {}
+        places = [
+            (files.setdefault(origin.file, len(files)), origin.row, NO_LINE if origin.line is None else origin.line)
+            for origin in origins
+        ]
+        table = np.array(places, dtype=np.int64).reshape(-1, 3)
+        return cls(tuple(files), table[:, 0], table[:, 1], table[:, 2])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Origins]) -> Origins:
+        files = tuple(dict.fromkeys(name for part in parts for name in part.files))
+        number = {name: index for index, name in enumerate(files)}
+        own = [np.array([number[name] for name in part.files], dtype=np.int64)[part.file] for part in parts]
+        empty = [np.zeros(0, np.int64)]
+        return cls(
+            files,
+            np.concatenate(empty + own),
+            np.concatenate(empty + [part.row for part in parts]),
+            np.concatenate(empty + [part.line for part in parts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, index: int) -> Origin:
+        line = int(self.line[index])
+        return Origin(self.files[self.file[index]], int(self.row[index]), None if line == NO_LINE else line)
+
+    def __iter__(self) -> Iterator[Origin]:
+        return (self[index] for index in range(len(self)))
+
+    def take(self, indices: Ints) -> Origins:
+        return Origins(self.files, self.file[indices], self.row[indices], self.line[indices])
+
+
+class TokenDataset:
+    """N sequences, each a stretch of one of the `stores`.
+
+    store, starts, lengths and trained_counts are [N] int64: which store, where in it, how many tokens, how many of
+    them are trained. A map-style dataset: what the Trainer's sampler needs is `__len__`, `__getitem__`, `lengths`.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Tokens],
+        store: Ints,
+        starts: Ints,
+        lengths: Ints,
+        origins: Origins,
+        trained_counts: Ints | None = None,
+    ) -> None:
+        assert len(store) == len(starts) == len(lengths) == len(origins), "one number per sequence"
+        self.stores, self.store, self.starts, self.lengths = tuple(stores), store, starts, lengths
+        self.origins = origins
+        self.trained_counts = self._count() if trained_counts is None else trained_counts
 
     @classmethod
     def from_encoded(cls, sequences: Iterable[Encoded]) -> TokenDataset:
-        pieces, masks, origins = [], [], []
-        for sequence in sequences:
-            pieces.append(np.asarray(sequence.ids, dtype=np.int32))
-            masks.append(np.asarray(sequence.trained, dtype=np.bool_))
-            origins.append(sequence.origin)
-        offsets = np.zeros(len(pieces) + 1, dtype=np.int64)
-        np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
-        ids = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
-        trained = np.concatenate(masks) if masks else np.zeros(0, np.bool_)
-        return cls(ids, trained, offsets, origins)
+        sequences = list(sequences)
+        ids = [np.asarray(sequence.ids, dtype=np.int32) for sequence in sequences]
+        masks = [np.asarray(sequence.trained, dtype=np.bool_) for sequence in sequences]
+        weights = None
+        if any(sequence.weights is not None for sequence in sequences):
+            weights = np.concatenate(
+                [
+                    np.ones(len(sequence.ids), np.float32)
+                    if sequence.weights is None
+                    else np.asarray(sequence.weights, np.float32)
+                    for sequence in sequences
+                ]
+            )
+        tokens = Tokens(
+            np.concatenate([np.zeros(0, np.int32), *ids]), np.concatenate([np.zeros(0, np.bool_), *masks]), weights
+        )
+        lengths = np.array([len(piece) for piece in ids], dtype=np.int64)
+        origins = Origins.of(sequence.origin for sequence in sequences)
+        return cls([tokens], np.zeros(len(ids), np.int64), np.cumsum(lengths) - lengths, lengths, origins)
 
     @classmethod
     def concatenate(cls, parts: Sequence[TokenDataset]) -> TokenDataset:
         if len(parts) == 1:
             return parts[0]
-        lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
-        ids = np.concatenate([np.zeros(0, np.int32), *(part.ids for part in parts)])
-        trained = np.concatenate([np.zeros(0, np.bool_), *(part.trained for part in parts)])
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        return cls(ids, trained, offsets, [origin for part in parts for origin in part.origins])
+        stores: dict[int, Tokens] = {id(store): store for part in parts for store in part.stores}
+        number = {key: index for index, key in enumerate(stores)}
+        own = [np.array([number[id(store)] for store in part.stores], dtype=np.int64)[part.store] for part in parts]
+        empty = [np.zeros(0, np.int64)]
+        return cls(
+            list(stores.values()),
+            np.concatenate(empty + own),
+            np.concatenate(empty + [part.starts for part in parts]),
+            np.concatenate(empty + [part.lengths for part in parts]),
+            Origins.concatenate([part.origins for part in parts]),
+            np.concatenate(empty + [part.trained_counts for part in parts]),
+        )
 
     def __len__(self) -> int:
-        return len(self.origins)
+        return len(self.starts)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """`input_ids` [T] int32, `trained` [T] bool and, where the loss is weighted, `weights` [T] float32."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        index %= len(self)
-        part = slice(self.offsets[index], self.offsets[index + 1])
-        return {"input_ids": self.ids[part], "trained": self.trained[part]}
+        tokens = self.stores[self.store[index]]
+        part = slice(self.starts[index], self.starts[index] + self.lengths[index])
+        sample: dict[str, np.ndarray] = {"input_ids": tokens.ids[part], "trained": tokens.trained[part]}
+        if self.weighted:
+            length = int(self.lengths[index])
+            sample["weights"] = np.ones(length, np.float32) if tokens.weights is None else tokens.weights[part]
+        return sample
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return (self[index] for index in range(len(self)))
 
     @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """[N] tokens of each sequence."""
-        return np.diff(self.offsets)
+    def weighted(self) -> bool:
+        return any(tokens.weights is not None for tokens in self.stores)
 
     @property
     def num_tokens(self) -> int:
-        return int(self.offsets[-1])
+        return int(self.lengths.sum())
 
     @property
     def num_trained(self) -> int:
-        return int(np.count_nonzero(self.trained))
+        return int(self.trained_counts.sum())
 
     def origin(self, index: int) -> Origin:
-        """Where the sequence came from; of a block of several documents, where its first one did."""
         return self.origins[index]
 
-    def take(self, indices: npt.NDArray[np.int64]) -> TokenDataset:
-        """The sequences at `indices`, in that order, repeats included. Copies, unless all are taken in their order."""
-        if len(indices) == len(self) and np.array_equal(indices, np.arange(len(self))):
-            return self
-        lengths = self.lengths[indices]
-        offsets = np.zeros(len(indices) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        # token i of the result is token (start of its sequence here) + (its place in the sequence)
-        source = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], lengths)
-        return TokenDataset(self.ids[source], self.trained[source], offsets, [self.origins[index] for index in indices])
+    def take(self, indices: Ints) -> TokenDataset:
+        """The sequences at `indices`, in that order, repeats included."""
+        return TokenDataset(
+            self.stores,
+            self.store[indices],
+            self.starts[indices],
+            self.lengths[indices],
+            self.origins.take(indices),
+            self.trained_counts[indices],
+        )
+
+    def _count(self) -> Ints:
+        """Trained tokens of each sequence."""
+        counts = np.zeros(len(self.starts), dtype=np.int64)
+        for number, tokens in enumerate(self.stores):
+            mine = np.flatnonzero((self.store == number) & (self.lengths > 0))
+            order = mine[np.argsort(self.starts[mine], kind="stable")]
+            for begin in range(0, len(order), _COUNT_AT_ONCE):
+                chunk = order[begin : begin + _COUNT_AT_ONCE]
+                first, last = int(self.starts[chunk[0]]), int((self.starts[chunk] + self.lengths[chunk]).max())
+                before = np.concatenate([[0], np.cumsum(tokens.trained[first:last], dtype=np.int64)])
+                starts = self.starts[chunk] - first
+                counts[chunk] = before[starts + self.lengths[chunk]] - before[starts]
+        return counts
+
+
+_COUNT_AT_ONCE = 4096  # sequences

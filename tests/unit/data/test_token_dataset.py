@@ -19,9 +19,11 @@ def tokens() -> TokenDataset:
 
 
 def test_arrays_are_flat(tokens):
-    assert tokens.ids.tolist() == [1, 2, 3, 4, 5, 6]
-    assert (tokens.ids.dtype, tokens.trained.dtype, tokens.offsets.dtype) == (np.int32, np.bool_, np.int64)
+    (store,) = tokens.stores
+    assert store.ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert (store.ids.dtype, store.trained.dtype, store.weights) == (np.int32, np.bool_, None)
     assert tokens.lengths.tolist() == [3, 1, 2]
+    assert tokens.trained_counts.tolist() == [2, 0, 1]
     assert (tokens.num_tokens, tokens.num_trained, len(tokens)) == (6, 3, 3)
 
 
@@ -39,14 +41,18 @@ def test_take_repeats_and_reorders(tokens):
     taken = tokens.take(np.array([2, 0, 2]))
     assert [sample["input_ids"].tolist() for sample in taken] == [[5, 6], [1, 2, 3], [5, 6]]
     assert [origin.row for origin in taken.origins] == [2, 0, 2]
-    assert tokens.take(np.arange(3)) is tokens
+    assert taken.trained_counts.tolist() == [1, 2, 1]
     assert len(tokens.take(np.zeros(0, np.int64))) == 0
 
 
 def test_concatenate(tokens):
     both = TokenDataset.concatenate([tokens, tokens.take(np.array([1]))])
-    assert both.ids.tolist() == [1, 2, 3, 4, 5, 6, 4]
-    assert both.offsets.tolist() == [0, 3, 4, 6, 7]
+    assert [sample["input_ids"].tolist() for sample in both] == [[1, 2, 3], [4], [5, 6], [4]]
+    assert len(both.stores) == 1
+    others = TokenDataset.from_encoded([Encoded([7], [True], Origin("y", 0, 5), weights=[0.5])])
+    weighted = TokenDataset.concatenate([both, others])
+    assert (len(weighted.stores), str(weighted.origins[4]), str(weighted.origins[0])) == (2, "y:5", "x, row 0")
+    assert [sample["weights"].tolist() for sample in weighted] == [[1, 1, 1], [1], [1, 1], [1], [0.5]]
     assert len(TokenDataset.concatenate([])) == 0
 
 
