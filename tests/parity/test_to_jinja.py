@@ -62,7 +62,7 @@ def test_tools_are_written_or_refused() -> None:
             continue
         written = slots.dialect in WRITTEN
         assert (JinjaTools.of(slots) is not None) == written, (slots.name, slots.dialect)
-        counts[written] += 1
+        counts[written] += slots.dialect != "default"  # names without a form of their own, which have LlamaFactory's
         if not written:
             source = compile_template(jinja_of(slots))
             outcomes = [found for chat in builtin_chats(tools=True).values() for found in compare(slots, source, chat)]

@@ -36,20 +36,21 @@ def _template() -> None:
 
 @app.command("list", cls=Verb)
 def list_(as_json: AsJson = False) -> None:
-    """List the catalog's templates and whose text each was compared with."""
+    """List the catalog's templates, whose text each was compared with, and in which form it writes tools."""
     from tunesmith.render.slot_files import raw_template, template_names
 
     rows = []
     for name in template_names():
         raw = raw_template(name)
         missing = raw.get("source") == "missing"
-        rows.append({"name": name, "verified": "source: missing" if missing else raw.get("verified", "none")})
+        verified = "source: missing" if missing else raw.get("verified", "none")
+        rows.append({"name": name, "verified": verified, "tools": (raw.get("tools") or {}).get("dialect")})
     if as_json:
         print_json(rows)
         return
-    width = max(len(row["name"]) for row in rows)
+    names, witnesses = (max(len(row[key]) for row in rows) for key in ("name", "verified"))
     for row in rows:
-        print(f"{row['name']:<{width}}  {row['verified']}")
+        print(f"{row['name']:<{names}}  {row['verified']:<{witnesses}}  {row['tools'] or '-'}")
 
 
 @app.command(cls=Verb, options_metavar="NAME")

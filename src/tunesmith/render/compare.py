@@ -33,6 +33,7 @@ class _Settings:
     enable_thinking: bool | None = True
     preserve_thinking: bool = False
     default_system: str | None = None
+    tool_format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,11 @@ def _text(template: SlotTemplate | AutoTemplate, chat: Chat, open_reply: bool) -
 
 
 def compare_all(slots: SlotFile, source: str) -> dict[str, Outcome]:
-    """Every conversation of the catalog, by "case way"; those with tools where the template has a form for tools, and
-    those with calls where the model's own template writes calls."""
+    """Every conversation of the catalog, by "case way"; those with tools where both have a form for tools, and those
+    with calls where the model's own template writes calls."""
     compiled = compile_template(source, lenient=True)
     chats = dict(builtin_chats())
-    if slots.dialect:
+    if slots.dialect and "tools" in compiled.variables:
         chats |= builtin_chats(tools=True)
     if "tool_calls" not in source:
         chats = {case: chat for case, chat in chats.items() if not any(one.tool_calls for one in chat.messages)}

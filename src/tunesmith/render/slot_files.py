@@ -11,8 +11,9 @@ assistant:
   prompt: "..."              # what follows the header where a reply is asked for; never trained
   body: "{{content}}"
   close: "...{{eos}}"        # holds the stop token
-tool: "...{{content}}..."    # a tool's result; left out: chats with tools are refused
-tools: {dialect: qwen}       # who writes {{tools}} and {{calls}}: a dialect of `render/tools`
+tool: "...{{content}}..."    # a tool's result
+tools: {dialect: qwen}       # who writes {{tools}} and {{calls}}: a dialect of `render/tools`. Without `tool` the tools
+                             # stand where LlamaFactory has them (`slot_tools.py`); left out: they are refused
 suffix: "..."                # once, behind everything
 trim: true                   # blanks around every message's text are removed; or a list of roles
 roles: any | alternate       # `alternate`: chats whose questions and replies do not take turns are refused
@@ -32,7 +33,7 @@ says itself how thoughts are written; else `thinking` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -44,18 +45,9 @@ import yaml
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.render.errors import RenderError
-from tunesmith.render.slot_text import (
-    ALWAYS,
-    Choice,
-    Group,
-    Literal,
-    Node,
-    Place,
-    Slot,
-    parse_condition,
-    parse_slot,
-    walk,
-)
+from tunesmith.render.slot_text import ALWAYS, Choice, Group, Literal, Place, Slot, parse_condition, parse_slot, walk
+from tunesmith.render.slot_tools import has_place, replace_place, tools_after_system, tools_alone, tools_in_prefix
+from tunesmith.render.tools import get_dialect
 
 __all__ = ["EOS_STOP", "SlotFile", "Thinking", "load_slots", "parse_slots", "raw_template", "template_names"]
 
@@ -118,10 +110,13 @@ def template_names() -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml")))
 
 
-def load_slots(name: str) -> SlotFile:
-    """The catalog's template of that name, or the one in a YAML file of the user's. Raises UsageError with suggestions
-    if there is none, RenderError if no text of it is at hand."""
-    return parse_slots(Path(name).stem, raw_template(name)) if _is_path(name) else _load(name)
+def load_slots(name: str, tool_format: str | None = None) -> SlotFile:
+    """The catalog's template of that name, or the one in a YAML file of the user's. `tool_format`: with this dialect
+    in place of its own. Raises UsageError with suggestions for unknown names, RenderError if no text is at hand."""
+    if tool_format is None:
+        return parse_slots(Path(name).stem, raw_template(name)) if _is_path(name) else _load(name)
+    get_dialect(tool_format)
+    return parse_slots(Path(name).stem, {**raw_template(name), "tools": {"dialect": tool_format}})
 
 
 @cache
@@ -204,14 +199,18 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
     if raw.get("system_in") == "first_user":
         trim -= {"system"}
     slots |= {key: _trimmed(slot) for key, slot in slots.items() if key in trim}
-    says_itself = any(isinstance(node, Place) and node.name == "thought" for node in walk(parts["body"]))
-    if not says_itself and thinking.history != "drop":
+    dialect = tools.get("dialect")
+    placed = bool(dialect) and not slots["tool"]
+    if placed:
+        slots |= _placed(slots, get_dialect(str(dialect)).set_off, raw.get("system_in"), check)
+        check.done()
+    if not has_place(parts["body"], "thought") and thinking.history != "drop":
         parts["body"] = _with_thought(parts["body"], thinking, "assistant" in trim)
         if thinking.empty == "last":
             empty = (Literal(thinking.open + thinking.close),)
             parts["prompt"] = (*parts["prompt"], Choice(((parse_condition("no_thinking"), empty),)))
     if raw.get("system_in") == "first_user":
-        slots["user"] = _with_system(slots["user"], slots["system"])
+        slots["user"] = _with_system(slots["user"], slots["system"], placed)
         slots["system"] = ()
     return SlotFile(
         name,
@@ -219,7 +218,7 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
         **parts,
         system_in=raw.get("system_in", "turn"),
         alternate=raw.get("roles") == "alternate",
-        dialect=tools.get("dialect"),
+        dialect=dialect,
         default_system=raw.get("default_system"),
         thinking=thinking,
         stop=stop,
@@ -239,28 +238,34 @@ def _has_stop(close: Slot, stop: tuple[str, ...]) -> bool:
     return False
 
 
-def _replace_content(slot: Slot, new: Callable[[Place], Slot]) -> Slot:
-    """The slot with other nodes wherever it holds the content."""
-    nodes: list[Node] = []
-    for node in slot:
-        if isinstance(node, Place) and node.name == "content":
-            nodes += new(node)
-        elif isinstance(node, Choice):
-            nodes.append(Choice(tuple((condition, _replace_content(inner, new)) for condition, inner in node.branches)))
-        else:
-            nodes.append(node)
-    return tuple(nodes)
-
-
 def _trimmed(slot: Slot) -> Slot:
-    return _replace_content(slot, lambda place: (Place("content", (*place.filters, "trim")),))
+    return replace_place(slot, "content", lambda place: (Place("content", (*place.filters, "trim")),))
 
 
-def _with_system(user: Slot, system: Slot) -> Slot:
-    """The user slot with the system's in front of the first question's text."""
-    inner = tuple(Place("system", node.filters) if node == Place("content") else node for node in system)
-    choice = Choice(((parse_condition("first_question and system"), inner),))
-    return _replace_content(user, lambda place: (choice, place))
+def _placed(slots: Mapping[str, Slot], gap: str, system_in: str | None, check: _Check) -> dict[str, Slot]:
+    """The slots that change where the tools' places follow from those of the system text and the questions."""
+    placed = {"tool": slots["user"]}
+    if system_in == "first_user":
+        system = tools_after_system(slots["system"], "content", gap, when="tools", text="system_text")
+        return {**placed, "system": system}
+    if slots["system"] and system_in != "nowhere" and not has_place(slots["prefix"], "system"):
+        system = tools_after_system(slots["system"], "content", gap, when="first and tools", text="content")
+        return {**placed, "system": system, "no_system": tools_alone(slots["system"], slots["no_system"])}
+    prefix = tools_in_prefix(slots["prefix"], gap)
+    if prefix is None:
+        check.wrong("tools", "the tools have no place", "write {{tools}} where they stand, and `tool`, a result's text")
+    return {**placed, "prefix": prefix or ()}
+
+
+def _with_system(user: Slot, system: Slot, tools: bool) -> Slot:
+    """The user slot with the system's in front of the first question's text. `tools`: also where it has none but the
+    tools behind it."""
+    inner = replace_place(system, "content", lambda place: (Place("system", place.filters),))
+    branches = [(parse_condition("first_question and system"), inner)]
+    if tools:
+        alone = replace_place(system, "content", lambda _: ())
+        branches.append((parse_condition("first_question and tools"), alone))
+    return replace_place(user, "content", lambda place: (Choice(tuple(branches)), place))
 
 
 def _with_thought(body: Slot, thinking: Thinking, trim: bool) -> Slot:
@@ -275,7 +280,7 @@ def _with_thought(body: Slot, thinking: Thinking, trim: bool) -> Slot:
     node = Choice(((parse_condition(when), written), (ALWAYS, (Place("content"),))))
     # A model that knows no thoughts has them as a part of its text.
     last: tuple[str, ...] = ("trim",) if trim else ()
-    return _replace_content(body, lambda place: (Group((node,), (*place.filters, *last), whole=not differs),))
+    return replace_place(body, "content", lambda place: (Group((node,), (*place.filters, *last), whole=not differs),))
 
 
 class _Check:
@@ -341,6 +346,5 @@ class _Check:
 
     def content(self, key: str, slot: Slot, wanted: bool = True) -> None:
         """The slot must hold {{content}}, or must not."""
-        has = any(isinstance(node, Place) and node.name == "content" for node in walk(slot))
-        if has != wanted:
+        if has_place(slot, "content") != wanted:
             self.wrong(key, f"must hold {{{{content}}}} {'once' if wanted else 'nowhere'}", None)

@@ -16,6 +16,7 @@ from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.errors import RenderError
 from tunesmith.render.slot_facts import asked_facts, facts_of, follows_later
 from tunesmith.render.slot_files import EOS_STOP, SlotFile, load_slots, template_names
+from tunesmith.render.slot_refusals import check_chat, unseen_tools
 from tunesmith.render.slot_text import FILTERS, Choice, Group, Literal, Place, Slot, parse_slot, walk
 from tunesmith.render.spans import Span, join_text, merge
 from tunesmith.render.tools import get_dialect
@@ -57,7 +58,7 @@ class SlotTemplate:
     def load(cls, name: str, settings: TemplateSettings, tokenizer: Any, added: AbstractSet[str]) -> SlotTemplate:
         """The catalog's template `name`. Raises UsageError if there is none, RenderError if its stop token is not
         one token of the tokenizer. `added`: the tokenizer's added tokens."""
-        slots = load_slots(name)
+        slots = load_slots(name, settings.tool_format)
         if not _fits(slots, tokenizer.eos_token, added):
             stop = slots.stop[0] if slots.stop and slots.stop[0] != EOS_STOP else "its end-of-text token"
             raise RenderError(
@@ -97,7 +98,7 @@ class SlotTemplate:
             return [self._stopped(whole, messages, wanted)]
         self.statistics.dropped_thoughts = before  # a thought that is dropped from history only is no loss
         single = [self._render(chat, messages[: turn + 1], {turn}) for turn in sorted(wanted)]
-        text = join_text(whole)
+        text = _told(whole)
         if all(text.startswith(_until_trained_end(spans)) for spans in single):
             return [self._stopped(whole, messages, wanted)]
         self.statistics.count_split(len(single))
@@ -169,6 +170,8 @@ class SlotTemplate:
         spans += self._fill(self.slots.suffix, ends, outer)
         if open_reply:
             spans += self._fill(self.slots.open, ends, outer) + self._fill(self.slots.prompt, ends, outer)
+        if (tools := join_text(texts["tools"]).strip()) and tools not in join_text(spans):
+            raise unseen_tools(self.slots, chat)
         return merge(spans)
 
     def _slot(self, message: Message) -> Slot:
@@ -277,46 +280,6 @@ def _spans(pieces: Sequence[tuple[str, bool]]) -> list[Span]:
     return [Span(text, trusted=trusted) for text, trusted in pieces]
 
 
-def check_chat(slots: SlotFile, chat: Chat, messages: Sequence[Message]) -> None:
-    """Refuse what the template has no form for. Raises RenderError."""
-    roles = [message.role for message in messages if message.role != "system"]
-    problem = None
-    if (chat.tools or "tool" in roles or any(message.tool_calls for message in messages)) and not (
-        slots.tool and slots.dialect
-    ):
-        problem = Problem(
-            "E-RENDER-011",
-            f'template "{slots.name}" has no form for tools, their calls and results',
-            fix="use template: auto with a model whose own template writes tools",
-        )
-    elif len(roles) < len(messages) and slots.system_in == "nowhere":
-        problem = Problem(
-            "E-RENDER-014",
-            f'template "{slots.name}" has no form for a system message',
-            fix="put its text into the first user message",
-        )
-    elif len(roles) < len(messages) and slots.system_in == "first_user" and "user" not in roles:
-        problem = Problem(
-            "E-RENDER-012",
-            f'template "{slots.name}" writes a system message into the user message after it; there is none',
-            fix="add a user message, or remove the system message",
-        )
-    elif slots.alternate and not _alternate(messages):
-        problem = Problem(
-            "E-RENDER-014",
-            f'template "{slots.name}" takes questions and replies in turns only',
-            got=", ".join(roles),
-            fix="join messages of one role that follow each other",
-        )
-    if problem:
-        raise RenderError(Problem(problem.code, problem.what, where=str(chat.origin), got=problem.got, fix=problem.fix))
-
-
-def _alternate(messages: Sequence[Message]) -> bool:
-    turns = [message.role for message in messages if message.role in ("user", "assistant") and not message.tool_calls]
-    return all((role == "user") == (index % 2 == 0) for index, role in enumerate(turns))
-
-
 def _thoughtless(message: Message) -> Message:
     if message.reasoning is None:
         return message
@@ -344,14 +307,21 @@ def _fitting(eos: str | None, added: AbstractSet[str]) -> list[str]:
 
 
 def _ends_with(spans: Sequence[Span], stops: Sequence[str]) -> bool:
-    """Whether the last trained stretch ends with one of the stop tokens."""
-    last = next((span.text for span in reversed(spans) if span.trained), "")
-    return last.endswith(tuple(stops))
+    """Whether the last trained stretch ends with one of the stop tokens, not with text that looks so."""
+    last = next((span for span in reversed(spans) if span.trained), None)
+    return last is not None and last.trusted and last.text.endswith(tuple(stops))
 
 
 def _until_trained_end(spans: Sequence[Span]) -> str:
     last = max((index for index, span in enumerate(spans) if span.trained), default=-1)
-    return join_text(spans[: last + 1])
+    return _told(spans[: last + 1])
+
+
+def _told(spans: Sequence[Span]) -> str:
+    """The text, with marks where what the template wrote and what it was given meet: the same text by another is
+    not the same."""
+    kinds = merge(Span(span.text, False, span.trusted) for span in spans)
+    return "".join([("\0T" if span.trusted else "\0U") + span.text for span in kinds])
 
 
 def _train(spans: Sequence[Span], start: int, end: int) -> list[Span]:

@@ -32,10 +32,14 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 def test_list_names_every_template_and_its_witness(capsys):
     code, out, _ = run(capsys, "list", "--json")
     assert code == 0
-    rows = {row["name"]: row["verified"] for row in json.loads(out)}
+    listed = json.loads(out)
+    rows = {row["name"]: row["verified"] for row in listed}
     assert rows["qwen3"] == "official"
     assert set(rows.values()) <= {"official", "llamafactory", "none", "source: missing"}
-    assert "chatml" in run(capsys, "list")[1]
+    tools = {row["name"]: row["tools"] for row in listed}
+    assert (tools["qwen3"], tools["vicuna"], tools["chatml"]) == ("qwen", "default", None)
+    lines = {line.split()[0]: line.split()[1:] for line in run(capsys, "list")[1].splitlines()}
+    assert (lines["qwen3"], lines["chatml"]) == (["official", "qwen"], ["official", "-"])
 
 
 def test_show_prints_the_file_and_what_it_extends(capsys):

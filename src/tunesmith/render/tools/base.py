@@ -58,6 +58,8 @@ class Dialect(ABC):
     """Shapes that it cannot carry, in words."""
     opens: ClassVar[tuple[str, ...]]
     """Each call, or list of calls, begins with one of these."""
+    set_off: ClassVar[str] = "\n\n"
+    """Text between a system text and the tools, where the template has no place of its own for them."""
     gap: ClassVar[str] = ""
     """Text between a content and the first call."""
     gap_always: ClassVar[bool] = False

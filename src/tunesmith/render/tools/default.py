@@ -22,6 +22,7 @@ _CALL = re.compile(r"Action:[ \t]*([^\n]+?)[ \t]*\n+Action Input:[ \t]*(?:```(?:
 
 class Default(Dialect):
     name = "default"
+    set_off = ""
     refuses = ()
     opens = ("Action:",)
     gap = "\n"

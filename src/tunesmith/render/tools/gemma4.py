@@ -23,6 +23,7 @@ _STANDARD = ("description", "type", "properties", "required", "nullable")
 
 class Gemma4(Dialect):
     name = "gemma4"
+    set_off = ""
     refuses = (f"a string with `{_QUOTE}`", "names with a colon, a comma, brackets or angle brackets")
     opens = ("<|tool_call>call:",)
 

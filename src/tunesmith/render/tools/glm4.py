@@ -21,6 +21,7 @@ _NAME = re.compile(r"\s*([^\s{}\[\]\"]+)[ \t]*\n(?=\s*\{)")
 
 class Glm4(Dialect):
     name = "glm4"
+    set_off = ""
     refuses = ("more than one call in a turn", "text beside a call", "a function name with blanks")
     opens = ()
     takes_content = False

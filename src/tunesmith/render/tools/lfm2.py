@@ -18,6 +18,7 @@ BEGIN, END = "<|tool_call_start|>", "<|tool_call_end|>"
 
 class Lfm2(Dialect):
     name = "lfm2"
+    set_off = ""
     refuses: ClassVar[tuple[str, ...]] = ("names with brackets, quotes, commas, equals signs or blanks",)
     opens = (BEGIN,)
     read_value: Reader = staticmethod(read_literal)

@@ -9,4 +9,5 @@ __all__ = ["Ling"]
 
 class Ling(Qwen):
     name = "ling"
+    set_off = ""
     tail = Qwen.tail + "\ndetailed thinking off"

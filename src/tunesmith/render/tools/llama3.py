@@ -21,6 +21,7 @@ _HEAD = (
 
 class Llama3(JsonList):
     name = "llama3"
+    set_off = ""
     refuses: ClassVar[tuple[str, ...]] = ()
     opens = ("<|python_tag|>", "[", "{")
     before = ""

@@ -21,6 +21,7 @@ _TAIL = (
 
 class MiniMax1(Dialect):
     name = "minimax1"
+    set_off = ""
     refuses = ("text beside a call: the model's template leaves it out",)
     opens = ("<tool_calls>",)
     takes_content = False

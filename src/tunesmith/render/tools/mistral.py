@@ -13,6 +13,7 @@ __all__ = ["Mistral"]
 
 class Mistral(JsonList):
     name = "mistral"
+    set_off = ""
     refuses = ()
     opens = ("[TOOL_CALLS]",)
     before = "[TOOL_CALLS] "
