@@ -77,11 +77,15 @@ def check_and_report(words: Sequence[str]) -> None:
 
 
 def check_template(config: RunConfig) -> None:
-    """Raises UsageError if `template` names none: the config itself does not know the catalog."""
+    """Raises UsageError if `template` or `tool_format` names none: the config itself does not know the catalog."""
     if config.template.template not in (None, "auto"):
         from tunesmith.render.slot_files import raw_template
 
         raw_template(str(config.template.template))
+    if config.template.tool_format:
+        from tunesmith.render.tools import get_dialect
+
+        get_dialect(config.template.tool_format)
 
 
 def missing_inputs(config: RunConfig) -> list[str]:

@@ -169,6 +169,14 @@ def _masks_agree(config: RunConfig) -> Iterator[Problem]:
         yield _contradiction(config, "mask_history", what, "keep one of them")
 
 
+@_rule(_ALL, "template", "tool_format")
+def _tool_format_is_for_named_templates(config: RunConfig) -> Iterator[Problem]:
+    # An error, not a key without effect: the calls would be learnt in another form than was asked for.
+    if config.template.tool_format and config.template.template in (None, "auto"):
+        what = '"tool_format" goes with a named template: a model\'s own writes calls in the one form that it knows'
+        yield _contradiction(config, "tool_format", what, "name a template, like template: qwen, or leave it out")
+
+
 @_rule(_DATA, "packing", "stage")
 def _packing_is_for_plain_text(config: RunConfig) -> Iterator[Problem]:
     if config.data.packing and config.objective.stage != "pt":

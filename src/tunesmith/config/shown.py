@@ -83,6 +83,7 @@ _SHOWN: dict[str, str] = {
     _TEMPLATE + "test_train_on_prompt": "train_on_prompt",
     _TEMPLATE + "test_mask_history": "mask_history",
     _TEMPLATE + "test_default_system": "default_system",
+    _TEMPLATE + "test_tool_format": "tool_format",
     _TEMPLATE + "test_enable_thinking": "enable_thinking",
     _TEMPLATE + "test_preserve_thinking": "preserve_thinking",
     "tests/unit/engines/test_engine_keys.py::test_the_engine_is_looked_up_by_its_name": "infer_backend",

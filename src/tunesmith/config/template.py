@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tunesmith.config.fields import later, section, works
+from tunesmith.config.fields import section, works
 
 
 @section
@@ -17,8 +17,8 @@ class TemplateConfig:
     """Train on prompts too."""
     mask_history: bool = works(False)
     """Train on the last reply of a chat only."""
-    tool_format: str | None = later(None, "choosing the dialect of tool calls")
-    """Dialect of tool calls, instead of the template's own."""
+    tool_format: str | None = works(None)
+    """Dialect of tool calls, instead of the named template's own; docs/tools.md lists them."""
     default_system: str | None = works(None, empty=True)
     """System message for chats that have none; an empty text means no system message."""
     enable_thinking: bool | None = works(True)

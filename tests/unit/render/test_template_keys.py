@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tunesmith.config import load_config
-from tunesmith.core.types import Chat, Message
+from tunesmith.core.errors import ConfigError, UsageError
+from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render import Renderer, make_renderer
 from tunesmith.render.spans import join_text
 
@@ -59,6 +60,52 @@ def test_default_system(tokenizer: Any) -> None:
     assert "Be kind." not in renderer(tokenizer, default_system="Be kind.").text(own)
     assert renderer(tokenizer, "qwen").text(PLAIN).startswith(start), "this template has a default of its own"
     assert renderer(tokenizer, "qwen", default_system="").text(PLAIN).startswith("<|im_start|>user\n")
+
+
+CALLING = Chat(
+    (
+        Message("system", "s"),
+        Message("user", "q"),
+        Message("assistant", "", tool_calls=(ToolCall("f", {"a": 1}),)),
+        Message("tool", "r"),
+        Message("assistant", "a"),
+    ),
+    ({"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"type": "integer"}}}}},),
+)
+
+
+def test_tool_format(tokenizer: Any) -> None:
+    """Who writes tools and calls; where they stand, and what wraps a result, stays the template's."""
+    own = renderer(tokenizer, "qwen")
+    other = renderer(tokenizer, "qwen", tool_format="mistral")
+    assert trained(own, CALLING) == [
+        '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>a<|im_end|>'
+    ]
+    assert trained(other, CALLING) == ['[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]<|im_end|>a<|im_end|>']
+    assert other.text(CALLING).startswith("<|im_start|>system\ns\n\n[AVAILABLE_TOOLS] [")
+    for one in (own, other):
+        assert "<|im_start|>user\n<tool_response>\nr\n</tool_response><|im_end|>\n" in one.text(CALLING)
+    (call,) = other.parse('[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]').tool_calls
+    assert (call.name, call.arguments) == ("f", {"a": 1})
+
+
+def test_tool_format_where_the_template_has_no_tools_of_its_own(tokenizer: Any) -> None:
+    usual, other = renderer(tokenizer, "smollm"), renderer(tokenizer, "smollm", tool_format="qwen")
+    assert trained(usual, CALLING) == ['Action: f\nAction Input: {"a": 1}<|im_end|>a<|im_end|>']
+    assert usual.text(CALLING).startswith("<|im_start|>system\nsYou have access to the following tools:\n")
+    assert trained(other, CALLING) == trained(renderer(tokenizer, "qwen"), CALLING)
+    assert other.text(CALLING).startswith("<|im_start|>system\ns\n\n# Tools\n")
+    for one in (usual, other):
+        assert "<|im_end|>\n<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n" in one.text(CALLING)
+
+
+def test_tool_format_is_a_name_and_for_named_templates(tokenizer: Any) -> None:
+    with pytest.raises(UsageError, match=r"E-RENDER-020.*qwem(.|\n)*qwen"):
+        renderer(tokenizer, "qwen", tool_format="qwem")
+    for template in ("auto", None):
+        keys = {"model_name_or_path": "m", "template": template, "tool_format": "qwen"}
+        with pytest.raises(ConfigError, match=r"E-CONFIG-021.*tool_format(.|\n)*template: qwen"):
+            load_config(keys, verb="chat")
 
 
 def test_enable_thinking(tokenizer: Any) -> None:
