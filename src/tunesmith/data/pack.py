@@ -1,8 +1,15 @@
-"""Packing: several sequences, or parts of documents, in one row of at most `cutoff_len` tokens."""
+"""Packing: several sequences, or parts of documents, in one row of at most `capacity` tokens.
+
+`pack` is for samples: each stays whole, so that an answer never loses its question. `cut_into_blocks` is for the
+documents of pre-training. Either way no sequence ever sees another: a pack tells the lengths of its pieces.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +17,7 @@ import numpy.typing as npt
 from tunesmith.core.types import Origin
 from tunesmith.data.dataset import TokenDataset
 
-__all__ = ["PackedDataset", "cut_into_blocks"]
+__all__ = ["PackedDataset", "StreamPacker", "cut_into_blocks", "fit", "pack"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -62,11 +69,152 @@ class PackedDataset:
         return self.pieces.origin(int(self.bounds[index]))
 
 
+def pack(samples: TokenDataset, capacity: int, seed: int) -> PackedDataset:
+    """Whole samples in as few rows of at most `capacity` tokens as best-fit-decreasing finds, over the whole set.
+
+    Which of equally long samples meet, their places in a pack and the order of the packs are drawn from `seed`:
+    otherwise neighbours of the file would stay together, and the packs would come sorted by length.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = generator.permutation(len(samples))
+    order, bounds = fit(samples.lengths[drawn], capacity)
+    packs = generator.permutation(len(bounds) - 1)
+    sizes = np.diff(bounds)[packs]
+    ends = np.cumsum(sizes)
+    places = np.arange(len(order)) + np.repeat(bounds[packs] - (ends - sizes), sizes)
+    return PackedDataset(samples.take(drawn[order[places]]), np.concatenate([[0], ends]))
+
+
+def fit(lengths: Ints, capacity: int) -> tuple[Ints, Ints]:
+    """Best-fit-decreasing: (order, bounds); pack i holds the items order[bounds[i]:bounds[i + 1]], by their numbers.
+
+    The longest item first, each goes into the pack with the least space that is enough, or opens one. All items of a
+    length and all packs of a space are handled at once: a pack of space r is the best fit for r // length such items
+    in a row, because what is left of it is less than r. So this is exact, with ties in any order, and takes about as
+    many steps as there are different pairs of a length and a space, not as there are items.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    assert not len(lengths) or lengths.min() > 0, "an empty sequence has no place"
+    assert not len(lengths) or lengths.max() <= capacity, "what is too long is cut before it is packed"
+    spaces = _Spaces()
+    pack_of = np.zeros(len(lengths), dtype=np.int64)
+    packs = 0
+    by_length = np.argsort(-lengths, kind="stable")
+    edges = np.flatnonzero(np.diff(lengths[by_length], prepend=0, append=0))
+    for begin, end in pairwise(edges):
+        items, length = by_length[begin:end], int(lengths[by_length[begin]])
+        while len(items):
+            space = spaces.least(length)
+            each = (space or capacity) // length  # items that one pack takes
+            wanted = -(-len(items) // each)
+            if space is None:
+                chosen = np.arange(packs, packs + wanted)
+                packs += wanted
+                space = capacity
+            else:
+                chosen = spaces.take(space, wanted)
+            taken = min(len(items), each * len(chosen))
+            pack_of[items[:taken]] = np.repeat(chosen, each)[:taken]
+            full = taken // each
+            spaces.put(space - each * length, chosen[:full])
+            spaces.put(space - (taken - each * full) * length, chosen[full:])  # the last one, if it got fewer
+            items = items[taken:]
+    order = np.argsort(pack_of, kind="stable")
+    return order, np.concatenate([[0], np.cumsum(np.bincount(pack_of, minlength=packs))])
+
+
+class _Spaces:
+    """Packs by the space that is left in them."""
+
+    def __init__(self) -> None:
+        self._packs: dict[int, list[Ints]] = {}
+        self._sorted: list[int] = []
+
+    def least(self, length: int) -> int | None:
+        """The least space that holds an item of this length."""
+        place = bisect_left(self._sorted, length)
+        return self._sorted[place] if place < len(self._sorted) else None
+
+    def put(self, space: int, packs: Ints) -> None:
+        if not len(packs) or not space:
+            return
+        if space not in self._packs:
+            self._packs[space] = []
+            insort(self._sorted, space)
+        self._packs[space].append(packs)
+
+    def take(self, space: int, wanted: int) -> Ints:
+        """At most `wanted` packs of this space."""
+        held, found, count = self._packs[space], [], 0
+        while held and count < wanted:
+            found.append(held.pop())
+            count += len(found[-1])
+        if count > wanted:
+            held.append(found[-1][len(found[-1]) - (count - wanted) :])
+            found[-1] = found[-1][: len(found[-1]) - (count - wanted)]
+        if not held:
+            del self._packs[space]
+            del self._sorted[bisect_left(self._sorted, space)]
+        return np.concatenate(found)
+
+
+class StreamPacker:
+    """Packs of a stream: `buffer` sequences wait, so that the space of a pack finds one that fills it.
+
+    Sequences are told by their number in the stream, counted from 0; who holds them is left to the caller. A pack
+    begins with the sequence that has waited longest, so none waits for more than `buffer` packs, and then takes the
+    longest one that fits, again and again.
+    """
+
+    def __init__(self, capacity: int, buffer: int) -> None:
+        assert capacity > 0, "tokens of a pack"
+        assert buffer >= 0, "sequences that wait"
+        self.capacity, self.buffer = capacity, buffer
+        self._waiting: dict[int, int] = {}  # number -> length, in the order of arrival
+        self._sorted: list[tuple[int, int]] = []  # (length, -number): of equally long ones the oldest is the last
+        self._next = 0
+
+    def add(self, length: int) -> list[int] | None:
+        """Take the next sequence of the stream; returns the numbers of a pack if one is due."""
+        assert 0 < length <= self.capacity, f"a sequence of {length} tokens in packs of {self.capacity}"
+        self._waiting[self._next] = length
+        insort(self._sorted, (length, -self._next))
+        self._next += 1
+        return self._pack() if len(self._waiting) > self.buffer else None
+
+    def flush(self) -> Iterator[list[int]]:
+        """The packs of all that still waits, at the end of the stream."""
+        while self._waiting:
+            yield self._pack()
+
+    def _pack(self) -> list[int]:
+        oldest, length = next(iter(self._waiting.items()))
+        found, space = [oldest], self.capacity - length
+        del self._sorted[bisect_left(self._sorted, (length, -oldest))]
+        while place := bisect_right(self._sorted, (space, 0)):
+            length, number = self._sorted.pop(place - 1)
+            found.append(-number)
+            space -= length
+        for number in found:
+            del self._waiting[number]
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values: what waits, as [number, length] in the order of arrival, and the next number."""
+        return {"waiting": [list(pair) for pair in self._waiting.items()], "next": self._next}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._waiting = {int(number): int(length) for number, length in state["waiting"]}
+        self._sorted = sorted((length, -number) for number, length in self._waiting.items())
+        self._next = int(state["next"])
+
+
 def cut_into_blocks(documents: TokenDataset, block: int) -> PackedDataset:
     """Blocks of `block` tokens over the documents in their order; the last block is shorter unless it comes out even.
 
-    Nothing is dropped: a document that meets the end of a block goes on in the next one. Each ends with the EOS that
-    the renderer gave it.
+    Nothing is dropped: a document that meets the end of a block goes on in the next one, without what came before.
+    Each ends with the EOS that the renderer gave it. For documents this is better than `pack`: they are often longer
+    than a block, any stretch of them is worth learning, and every block but the last is full.
     """
     ends = np.cumsum(documents.lengths)
     starts = ends - documents.lengths

@@ -1,0 +1,183 @@
+"""Packing: best-fit-decreasing against the textbook's way, nothing lost, nothing seen twice."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.core.types import Encoded, Origin
+from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.pack import PackedDataset, StreamPacker, cut_into_blocks, fit, pack
+
+lengths_and_capacity = st.integers(1, 60).flatmap(
+    lambda capacity: st.tuples(st.lists(st.integers(1, capacity), max_size=80), st.just(capacity))
+)
+
+
+def dataset(lengths) -> TokenDataset:
+    """Sequence i holds the token i, `lengths[i]` times; all but its first are trained."""
+    return TokenDataset.from_encoded(
+        Encoded([number] * length, [place > 0 for place in range(length)], Origin("x", number))
+        for number, length in enumerate(lengths)
+    )
+
+
+def best_fit_decreasing(lengths, capacity):
+    """The spaces that are left, by the definition: one item after the other, the longest first."""
+    spaces: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        enough = [space for space in spaces if space >= length]
+        if enough:
+            spaces.remove(min(enough))
+            spaces.append(min(enough) - length)
+        else:
+            spaces.append(capacity - length)
+    return sorted(spaces)
+
+
+@given(lengths_and_capacity)
+def test_fit_is_best_fit_decreasing(case):
+    lengths, capacity = case
+    order, bounds = fit(np.array(lengths, dtype=np.int64), capacity)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert (np.diff(bounds) > 0).all()
+    packs = [sum(lengths[item] for item in order[begin:end]) for begin, end in pairwise(bounds)]
+    # Packs of equal space are alike to the algorithm, so it is the spaces that are determined, not the contents.
+    assert sorted(capacity - tokens for tokens in packs) == best_fit_decreasing(lengths, capacity)
+
+
+def test_fit_by_hand():
+    # 7 opens a pack and leaves 3; 6 leaves 4; the first 4 fills that one; 3 fills the first; 2 opens a third.
+    order, bounds = fit(np.array([2, 3, 4, 6, 7]), 10)
+    packs = [set(order[begin:end].tolist()) for begin, end in pairwise(bounds)]
+    assert packs == [{4, 1}, {3, 2}, {0}]
+
+
+def test_what_is_too_long_for_a_pack_is_a_mistake_of_the_caller():
+    with pytest.raises(AssertionError):
+        fit(np.array([11]), 10)
+
+
+def test_packs_of_instructions_are_full(assets):
+    """Lengths drawn from those of alpaca_en_demo under Qwen3's tokenizer; what is left is mostly the last pack."""
+    from tokenizers import Tokenizer
+
+    rows = json.loads((assets / "data" / "sft" / "alpaca_en_demo.json").read_text())
+    tokenizer = Tokenizer.from_file(str(assets / "tokenizers" / "qwen3" / "tokenizer.json"))
+    texts = [f"{row['instruction']}\n{row['input']}\n{row['output']}" for row in rows]
+    known = [min(len(encoded.ids) + 15, 2048) for encoded in tokenizer.encode_batch(texts)]
+    lengths = np.random.default_rng(0).choice(known, 50_000)
+    _, bounds = fit(lengths, 2048)
+    assert lengths.sum() / ((len(bounds) - 1) * 2048) >= 0.995
+
+
+@given(lengths_and_capacity, st.integers(0, 3))
+def test_every_sample_is_in_one_pack_and_whole(case, seed):
+    lengths, capacity = case
+    packed = pack(dataset(lengths), capacity, seed)
+    assert (packed.lengths <= capacity).all()
+    assert len(packed) == len(best_fit_decreasing(lengths, capacity))
+    seen = []
+    for number, sample in enumerate(packed):
+        assert len(sample["input_ids"]) == sample["lengths"].sum() == packed.lengths[number]
+        ends = np.cumsum(sample["lengths"])
+        for begin, end in zip(ends - sample["lengths"], ends, strict=True):
+            (row,) = set(sample["input_ids"][begin:end].tolist())
+            assert end - begin == lengths[row]
+            assert sample["trained"][begin:end].tolist() == [False] + [True] * (end - begin - 1)
+            seen.append(row)
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+def contents(packed: PackedDataset):
+    return [sample["input_ids"].tolist() for sample in packed]
+
+
+def test_the_packs_are_a_function_of_the_seed():
+    samples = dataset(np.random.default_rng(0).integers(1, 9, 200))
+    assert contents(pack(samples, 20, seed=5)) == contents(pack(samples, 20, seed=5))
+    assert contents(pack(samples, 20, seed=5)) != contents(pack(samples, 20, seed=6))
+
+
+def test_neighbours_of_the_file_do_not_stay_together():
+    """400 samples of one length, 4 a pack: in the file's order each pack would hold four neighbours."""
+    packed = pack(dataset([5] * 400), 20, seed=1)
+    spreads = [np.ptp(sample["input_ids"]) for sample in packed]
+    assert np.median(spreads) > 100
+    firsts = np.array([sample["input_ids"][0] for sample in packed])
+    assert abs(np.corrcoef(firsts, np.arange(len(firsts)))[0, 1]) < 0.4
+
+
+def test_packs_do_not_come_sorted_by_length():
+    packed = pack(dataset([60] * 50 + [30] * 100), 60, seed=1)
+    pieces = [len(sample["lengths"]) for sample in packed]
+    assert pieces != sorted(pieces)
+    assert pieces != sorted(pieces, reverse=True)
+
+
+def test_weights_go_along():
+    samples = TokenDataset.from_encoded(
+        [Encoded([1, 2], [True, True], Origin("x", 0)), Encoded([3], [True], Origin("x", 1), weights=[0.5])]
+    )
+    (sample,) = pack(samples, 3, seed=0)
+    assert dict(zip(sample["input_ids"].tolist(), sample["weights"].tolist(), strict=True)) == {1: 1, 2: 1, 3: 0.5}
+
+
+def test_nothing_gives_no_packs():
+    assert len(pack(dataset([]), 10, seed=0)) == 0
+
+
+def test_documents_go_on_in_the_next_block():
+    blocks = cut_into_blocks(dataset([3, 6, 2]), 4)
+    assert contents(blocks) == [[0, 0, 0, 1], [1, 1, 1, 1], [1, 2, 2]]
+    assert [sample["lengths"].tolist() for sample in blocks] == [[3, 1], [4], [1, 2]]
+
+
+# --- of a stream ---
+
+
+def stream(packer: StreamPacker, lengths):
+    packs = [found for length in lengths if (found := packer.add(length)) is not None]
+    return [*packs, *packer.flush()]
+
+
+@given(lengths_and_capacity, st.integers(0, 10))
+def test_a_stream_is_packed_whole_and_nobody_waits_long(case, buffer):
+    lengths, capacity = case
+    packer = StreamPacker(capacity, buffer)
+    packs, made_before = [], []  # packs made before a sequence arrived
+    for length in lengths:
+        made_before.append(len(packs))
+        found = packer.add(length)
+        packs += [] if found is None else [found]
+    packs += packer.flush()
+    assert sorted(number for found in packs for number in found) == list(range(len(lengths)))
+    assert all(sum(lengths[number] for number in found) <= capacity for found in packs)
+    for index, found in enumerate(packs):
+        for number in found:
+            assert index - made_before[number] <= buffer
+
+
+@given(lengths_and_capacity, st.integers(0, 10), st.data())
+def test_a_stream_goes_on_where_it_stopped(case, buffer, data):
+    lengths, capacity = case
+    stop = data.draw(st.integers(0, len(lengths)))
+    packer = StreamPacker(capacity, buffer)
+    before = [found for length in lengths[:stop] if (found := packer.add(length)) is not None]
+    other = StreamPacker(capacity, buffer)
+    other.load_state_dict(json.loads(json.dumps(packer.state_dict())))
+    assert before + stream(other, lengths[stop:]) == stream(StreamPacker(capacity, buffer), lengths)
+
+
+def test_a_buffer_fills_the_packs_of_a_stream():
+    lengths = np.clip(np.random.default_rng(0).lognormal(5, 0.7, 5000).astype(int), 1, 2048).tolist()
+
+    def fill(buffer):
+        return sum(lengths) / (2048 * len(stream(StreamPacker(2048, buffer), lengths)))
+
+    assert fill(500) > 0.99 > 0.95 > fill(0)
