@@ -9,12 +9,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tunesmith.render.cases import builtin_chats
-from tunesmith.render.compare import compare_all
-from tunesmith.render.errors import RenderError
-from tunesmith.render.slot_files import SlotFile, load_slots, template_names
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
-TARGET = Path(__file__).parents[1] / "docs" / "templates.md"
+from tests.official import official_source  # noqa: E402
+from tunesmith.render.cases import builtin_chats  # noqa: E402
+from tunesmith.render.compare import compare_all  # noqa: E402
+from tunesmith.render.errors import RenderError  # noqa: E402
+from tunesmith.render.slot_files import SlotFile, load_slots, template_names  # noqa: E402
+
+TARGET = ROOT / "docs" / "templates.md"
 
 HEAD = """# Templates
 
@@ -48,7 +52,7 @@ def templates_page(assets: Path) -> str:
         if not slots.official:
             rows.append(f"| {name} | {slots.verified} | | | | {tools} |")
         for file in slots.official:
-            kinds = _kinds(slots, assets / "templates" / file)
+            kinds = _kinds(slots, official_source(file, assets))
             counts += kinds
             same = kinds["equal"] + kinds["refused"]
             file = file.removesuffix(".jinja")
@@ -64,8 +68,8 @@ def templates_page(assets: Path) -> str:
     return head + "\n".join(rows) + "\n" + foot + told
 
 
-def _kinds(slots: SlotFile, file: Path) -> Counter[str]:
-    return Counter(found.kind for found in compare_all(slots, file.read_text(encoding="utf-8")).values())
+def _kinds(slots: SlotFile, source: str) -> Counter[str]:
+    return Counter(found.kind for found in compare_all(slots, source).values())
 
 
 if __name__ == "__main__":

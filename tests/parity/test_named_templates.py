@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.official import official_source
 from tunesmith.config.template import TemplateConfig
 from tunesmith.core.errors import UsageError
 from tunesmith.core.types import Chat, Message
@@ -31,7 +32,7 @@ PAIRS = [(name, file) for name in NAMES for file in load_slots(name).official]
 
 
 def outcomes(slots: SlotFile, file: str, assets: Path) -> dict[str, Outcome]:
-    return compare_all(slots, (assets / "templates" / file).read_text(encoding="utf-8"))
+    return compare_all(slots, official_source(file, assets))
 
 
 def declared(slots: SlotFile, file: str) -> list[list[str]]:
@@ -85,7 +86,13 @@ def test_the_witness_is_named(assets: Path) -> None:
         slots = load_slots(name)
         assert (slots.verified == "official") == bool(slots.official), name
         for file in slots.official:
-            assert (assets / "templates" / file).is_file(), (name, file)
+            assert official_source(file, assets), (name, file)
+
+
+def test_smollm2s_own_template_is_that_of_the_demos_model(assets: Path) -> None:
+    from tunesmith.models.demo import TEMPLATE  # compared with the model's file where that is read
+
+    assert official_source("official/SmolLM2-135M-Instruct.jinja", assets) == TEMPLATE
 
 
 def test_the_page_of_templates_is_current(assets: Path) -> None:
