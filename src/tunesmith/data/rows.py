@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tunesmith.core.types import Origin
 
-__all__ = ["AGAIN", "Broken", "Row", "RowError", "shorten"]
+__all__ = [
+    "AGAIN",
+    "TOO_DEEP",
+    "TOO_LONG_A_NUMBER",
+    "Broken",
+    "Row",
+    "RowError",
+    "Unparsed",
+    "not_an_object",
+    "parse",
+    "shorten",
+]
 
 AGAIN = "write the file again, or take it out of dataset"
 """What to do about a file that holds nothing."""
 
 
-class Row(NamedTuple):
-    """One row of a file. `values` is `Broken` where the line could not even be parsed."""
+TOO_DEEP = "the JSON is nested too deeply"
+TOO_LONG_A_NUMBER = "the JSON holds a number of thousands of digits"
 
-    values: Mapping[str, Any] | Broken
+
+class Unparsed(bytes):
+    """A line of a JSON Lines file as it stands, known to be UTF-8. `parse` makes a row of it, in whichever process
+    needs the row: lines are cheaper to hand over than what is in them."""
+
+    __slots__ = ()
+
+
+class Row(NamedTuple):
+    """One row of a file. `values` is `Broken` where the row could not even be parsed, `Unparsed` where it waits for
+    `parse`."""
+
+    values: Mapping[str, Any] | Broken | Unparsed
     origin: Origin
 
 
@@ -30,16 +54,46 @@ class Broken:
     got: str | None = None
 
 
+def parse(values: Mapping[str, Any] | Broken | Unparsed) -> Mapping[str, Any] | Broken:
+    """The values of a row; what is not `Unparsed` is returned as it is."""
+    if not isinstance(values, Unparsed):
+        return values
+    line = values.decode("utf-8")
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        got = f"{error.msg} at column {error.colno}: {shorten(line.strip(), 40)}"
+        return Broken("E-DATA-003", "the line is not valid JSON", got)
+    except RecursionError:
+        return Broken("E-DATA-003", TOO_DEEP, shorten(line.strip(), 40))
+    except ValueError:  # Python refuses whole numbers of more than 4,300 digits
+        return Broken("E-DATA-003", TOO_LONG_A_NUMBER, shorten(line.strip(), 40))
+    return value if isinstance(value, dict) else not_an_object(value)
+
+
+def not_an_object(value: Any) -> Broken:
+    """The row for a JSON value that holds no named fields."""
+    return Broken("E-DATA-008", "the row is not a JSON object", shorten(value))
+
+
 class RowError(Exception):
     """A row that cannot be used. `reason` is the same for all rows with the same fault, so that they can be counted;
     what differs from row to row is in `got`."""
 
-    def __init__(self, code: str, reason: str, field: str | None = None, got: Any = None) -> None:
+    def __init__(
+        self, code: str, reason: str, field: str | None = None, got: Any = None, fix: str | None = None
+    ) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
         self.field = field
         self.got = None if got is None else shorten(got) or None
+        self.fix = fix
+
+    def at(self, place: str) -> RowError:
+        """This error with the part of the row where it is said in `got`."""
+        self.got = place if self.got is None else f"{place}: {self.got}"
+        return self
 
 
 def shorten(value: Any, width: int = 70) -> str:

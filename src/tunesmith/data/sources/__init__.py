@@ -1,23 +1,11 @@
-"""Where rows come from: one file per kind of file, one line in SOURCES, and `local` to list and read paths.
+"""Where rows come from: `open_source` lists the files of a dataset, a reader for each kind of file gives their rows.
 
-A source is a function from a path to an iterator of `Row`s. It knows nothing of what the columns mean.
+A reader is a function from a `Blob` (bytes that can be opened) to an iterator of `Row`s; it holds a bounded part of
+the file and knows nothing of what the columns mean. One module per family of kinds, one line in SOURCES.
 """
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from tunesmith.data.sources.base import Blob, SourceFile
+from tunesmith.data.sources.kinds import SOURCES
+from tunesmith.data.sources.opening import open_source
 
-from tunesmith.core.registry import Registry
-from tunesmith.data.rows import Row
-
-__all__ = ["SOURCES", "Reader"]
-
-Reader = Callable[[Path], Iterator[Row]]
-
-SOURCES: Registry[Reader] = Registry("file type", code="E-DATA-006")
-SOURCES.add("json", "tunesmith.data.sources.json_files:read_json")
-SOURCES.add("jsonl", "tunesmith.data.sources.json_files:read_jsonl")
-SOURCES.add("csv", "tunesmith.data.sources.tables:read_csv")
-SOURCES.add("tsv", "tunesmith.data.sources.tables:read_tsv")
-SOURCES.add("parquet", "tunesmith.data.sources.tables:read_parquet")
-SOURCES.add("arrow", "tunesmith.data.sources.tables:read_arrow")
-SOURCES.add("txt", "tunesmith.data.sources.text_files:read_txt")
+__all__ = ["SOURCES", "Blob", "SourceFile", "open_source"]

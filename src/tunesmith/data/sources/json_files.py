@@ -2,179 +2,210 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
-from itertools import chain
-from pathlib import Path
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.suggest import did_you_mean
 from tunesmith.core.types import Origin
-from tunesmith.data.rows import AGAIN, Broken, Row, shorten
-from tunesmith.data.sources.decode import BOM, decode, read_text
+from tunesmith.data.rows import AGAIN, Row, Unparsed, not_an_object
+from tunesmith.data.sources.base import Blob
+from tunesmith.data.sources.decode import base_name, lines
+from tunesmith.data.sources.window import Fault, Window
 
 __all__ = ["read_json", "read_jsonl"]
 
-_BLANK = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
-_TOO_DEEP = "the JSON is nested too deeply"
-_TOO_LONG = "the JSON holds a number of thousands of digits"
-_NOT_AN_OBJECT = "the row is not a JSON object"
 
+def read_json(blob: Blob, field: str | None = None) -> Iterator[Row]:
+    """An array of objects; else JSON lines. Lines are those where the rows begin. With `field` the array is the value
+    of this key of one top-level object.
 
-def read_json(path: Path) -> Iterator[Row]:
-    """An array of objects; else JSON lines. Lines are those where the rows begin.
+    Rows of arrays come parsed: to find the end of a row costs as much as to read it.
 
     Raises DataError: E-DATA-003 with file:line:column, E-DATA-007 where the rows lie inside one top-level object.
     """
-    text = read_text(path)
-    start = _BLANK.match(text).end()  # type: ignore[union-attr]  # matches the empty text too
-    if text.startswith("[", start):
-        return _array(text, start + 1, path)
-    if start == len(text):
-        raise DataError(Problem("E-DATA-001", "the file holds only blanks", str(path), fix=AGAIN))
-    return _values(text, start, path)
-
-
-def read_jsonl(path: Path) -> Iterator[Row]:
-    """One object per line; blank lines are passed over. A line that is not JSON is a `Broken` row."""
-    with path.open("rb") as handle:
-        lines = enumerate(handle, 1)
-        for _number, first in lines:
-            if first.strip():
-                break
+    with blob.open() as stream:
+        window = Window(stream, blob.name)
+        sign = window.sign()
+        if not sign:
+            raise DataError(Problem("E-DATA-001", "the file holds only blanks", blob.name, fix=AGAIN))
+        if field is not None:
+            yield from _under(window, field)
+        elif sign == "[":
+            yield from _array(window)
+            _end(window)
         else:
-            raise DataError(Problem("E-DATA-001", "the file holds only blank lines", str(path), fix=AGAIN))
-        if first.removeprefix(BOM).lstrip().startswith(b"["):
-            yield from read_json(path)
-            return
-        row = 0
-        for number, data in chain([(_number, first.removeprefix(BOM))], lines):
-            line = decode(data, path, number).strip()
-            if line:
-                yield _line(line, Origin(str(path), row, number))
-                row += 1
+            yield from _not_an_array(window, blob)
 
 
-def _line(line: str, origin: Origin) -> Row:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        reason = "the line is not valid JSON"
-        return Row(Broken("E-DATA-003", reason, f"{error.msg} at column {error.colno}: {shorten(line, 40)}"), origin)
-    except RecursionError:
-        return Row(Broken("E-DATA-003", _TOO_DEEP, shorten(line, 40)), origin)
-    except ValueError:  # Python refuses whole numbers of more than 4,300 digits
-        return Row(Broken("E-DATA-003", _TOO_LONG, shorten(line, 40)), origin)
-    return _row(value, origin)
+def read_jsonl(blob: Blob) -> Iterator[Row]:
+    """One object per line; blank lines are passed over. A line that is not JSON is a `Broken` row when it is parsed."""
+    for _number, line in lines(blob):
+        if line.strip():
+            break
+    else:
+        raise DataError(Problem("E-DATA-001", "the file holds only blank lines", blob.name, fix=AGAIN))
+    return read_json(blob) if line.lstrip().startswith(b"[") else _rows_of_lines(blob)
+
+
+def _rows_of_lines(blob: Blob) -> Iterator[Row]:
+    row, name = 0, blob.name
+    for number, line in lines(blob):
+        if line := line.strip():
+            yield Row(Unparsed(line), Origin(name, row, number))
+            row += 1
 
 
 def _row(value: Any, origin: Origin) -> Row:
-    if isinstance(value, dict):
-        return Row(value, origin)
-    return Row(Broken("E-DATA-008", _NOT_AN_OBJECT, shorten(value)), origin)
+    return Row(value if isinstance(value, dict) else not_an_object(value), origin)
 
 
-def _array(text: str, position: int, path: Path) -> Iterator[Row]:
-    """The rows of an array from just behind its `[`. Newlines are counted from row to row, never twice."""
-    skip, scan, name = _BLANK.match, _DECODER.raw_decode, str(path)
-    line, counted, row = 1, 0, 0
-    last = 0 if "\n" in text else 1  # the line of the row before; rows that share a line are told by their number
-    position = skip(text, position).end()  # type: ignore[union-attr]
-    if text.startswith("]", position):
-        raise DataError(Problem("E-DATA-002", "the list of rows is empty", name, fix=AGAIN))
-    while True:
-        line += text.count("\n", counted, position)
-        counted = position
-        try:
-            value, position = scan(text, position)
-        except (ValueError, RecursionError) as error:
-            raise DataError(_syntax(text, error, position, path)) from None
+def _array(window: Window) -> Iterator[Row]:
+    """The rows of the array that `window` stands before."""
+    name, row = window.name, 0
+    # The line of the row before: rows that share a line are told by their number.
+    last = 0 if "\n" in window.text else 1
+    for line, value in _elements(window):
         yield _row(value, Origin(name, row, line if line > last else None))
         last = line
         row += 1
-        position = skip(text, position).end()  # type: ignore[union-attr]
-        if text.startswith(",", position):
-            position = skip(text, position + 1).end()  # type: ignore[union-attr]
-            continue
-        if text.startswith("]", position):
-            rest = skip(text, position + 1).end()  # type: ignore[union-attr]
-            if rest != len(text):
-                after = json.JSONDecodeError("text after the end of the list", text, rest)
-                raise DataError(_syntax(text, after, rest, path))
-            return
-        raise DataError(_syntax(text, json.JSONDecodeError("expected , or ]", text, position), position, path))
+    if row == 0:
+        raise DataError(Problem("E-DATA-002", "the list of rows is empty", name, fix=AGAIN))
 
 
-def _values(text: str, start: int, path: Path) -> Iterator[Row]:
-    """A file that is not an array: JSON lines, one object that holds the rows (an error), or pretty-printed objects."""
+def _elements(window: Window) -> Iterator[tuple[int, Any]]:
+    """(line, value) of what the array holds that `window` stands before; moves past its end."""
+    window.at += 1
+    sign = window.sign()
+    while sign != "]":
+        line = window.line()
+        yield line, _value(window)
+        sign = window.sign()
+        if sign == ",":
+            window.at += 1
+            window.skip()
+        elif sign != "]":
+            raise _fault(window, "expected , or ]")
+    window.at += 1
+
+
+def _end(window: Window) -> None:
+    if window.sign():
+        raise _fault(window, "text after the end of the list")
+
+
+def _sequence(window: Window, first: Any, line: int) -> Iterator[Row]:
+    """Objects one after another, each over several lines; `first` is read already."""
+    yield _row(first, Origin(window.name, 0, line))
+    row = 1
+    while window.sign():
+        line = window.line()
+        yield _row(_value(window), Origin(window.name, row, line))
+        row += 1
+
+
+def _not_an_array(window: Window, blob: Blob) -> Iterator[Row]:
+    """JSON lines, one object that holds the rows (an error), or pretty-printed objects."""
+    line, begin = window.line(), window.text[window.at :].split("\n", 1)[0].rstrip()
     try:
-        first, end = _DECODER.raw_decode(text, start)
-    except (ValueError, RecursionError) as error:
-        first_line = text[start:].split("\n", 1)[0]
-        if first_line.rstrip().endswith("}"):  # JSON lines with a broken first line: all lines are reported
-            yield from read_jsonl(path)
-            return
-        raise DataError(_syntax(text, error, start, path)) from None
-    if _BLANK.match(text, end).end() == len(text):  # type: ignore[union-attr]
-        yield _only(first, path, text.count("\n", 0, start) + 1)
-    elif "\n" not in text[start:end]:
-        yield from read_jsonl(path)
-    else:
-        yield from _sequence(text, start, path)
+        first = window.value()
+    except Fault as fault:
+        if begin.endswith("}"):  # JSON lines with a broken first line: all lines are reported
+            return _rows_of_lines(blob)
+        raise DataError(window.problem(fault, window.at)) from None
+    except DataError:  # a row without end; or is it an object that holds all rows?
+        if key := _first_list(blob):
+            raise DataError(_rows_inside([key], blob.name, line)) from None
+        raise
+    same_line = window.line() == line
+    if not window.sign():
+        return iter([_only(first, window.name, line)])
+    return _rows_of_lines(blob) if same_line else _sequence(window, first, line)
 
 
-def _only(value: Any, path: Path, line: int) -> Row:
+def _only(value: Any, name: str, line: int) -> Row:
     lists = [key for key, inner in value.items() if _rows(inner)] if isinstance(value, dict) else []
     if not isinstance(value, dict) or (lists and not set(lists) & {"messages", "conversations", "tools"}):
-        where = " and ".join(f'"{key}"' for key in lists)
-        raise DataError(
-            Problem(
-                "E-DATA-007",
-                "the file holds one JSON value, not a list of rows"
-                + (f"; rows were found under {where}" if lists else ""),
-                where=f"{path}:{line}",
-                fix=f"keep only the list, for example: jq .{lists[0]} {path.name} > rows.json" if lists else None,
-            )
-        )
-    return _row(value, Origin(str(path), 0, line))
+        raise DataError(_rows_inside(lists, name, line))
+    return _row(value, Origin(name, 0, line))
 
 
 def _rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def _sequence(text: str, position: int, path: Path) -> Iterator[Row]:
-    """Objects one after another, each over several lines."""
-    line, counted, row = 1, 0, 0
-    while position < len(text):
-        line += text.count("\n", counted, position)
-        counted = position
-        try:
-            value, position = _DECODER.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            raise DataError(_syntax(text, error, position, path)) from None
-        yield _row(value, Origin(str(path), row, line))
-        row += 1
-        position = _BLANK.match(text, position).end()  # type: ignore[union-attr]
+def _rows_inside(lists: Sequence[str], name: str, line: int) -> Problem:
+    found = " and ".join(f'"{key}"' for key in lists)
+    what = "the file holds one JSON value, not a list of rows" + (f"; rows were found under {found}" if lists else "")
+    fix = f"keep only the list, for example: jq .{lists[0]} {base_name(name)} > rows.json" if lists else None
+    return Problem("E-DATA-007", what, where=f"{name}:{line}", fix=fix)
 
 
-def _syntax(text: str, error: ValueError | RecursionError, begin: int, path: Path) -> Problem:
-    """The problem for a file that is not JSON; `begin` is where the row or the missing sign should have begun."""
-    if not isinstance(error, json.JSONDecodeError):
-        line = text.count("\n", 0, begin) + 1
-        what = _TOO_DEEP if isinstance(error, RecursionError) else _TOO_LONG
-        return Problem("E-DATA-003", what, where=f"{path}:{line}")
-    cut = _BLANK.match(text, error.pos).end() == len(text) or error.msg.startswith("Unterminated string")  # type: ignore[union-attr]
-    what = f"not valid JSON: {error.msg[0].lower()}{error.msg[1:]}"
-    if cut:
-        first = text.count("\n", 0, begin) + 1
-        what += f"; the file seems to be cut off (the last row begins in line {first}, {len(text):,} characters in all)"
-    return Problem(
-        "E-DATA-003",
-        what,
-        where=f"{path}:{error.lineno}:{error.colno}",
-        got=shorten(text[max(0, error.pos - 30) : error.pos + 30]) or None,
-        fix="write the file again, or get it again" if cut else None,
-    )
+def _value(window: Window) -> Any:
+    try:
+        return window.value()
+    except Fault as fault:
+        raise DataError(window.problem(fault, window.at)) from None
+
+
+def _fault(window: Window, what: str) -> DataError:
+    return DataError(window.problem(Fault(f"not valid JSON: {what}", window.at), window.at))
+
+
+def _under(window: Window, field: str) -> Iterator[Row]:
+    """The rows under a key of a top-level object."""
+    keys = []
+    for key in _keys(window):
+        keys.append(key)
+        if key == field and window.sign() == "[":
+            yield from _array(window)
+        else:
+            _pass_over(window)
+    if field not in keys:
+        fix = did_you_mean(field, keys) or "keys: " + ", ".join(keys[:8])
+        raise DataError(Problem("E-DATA-007", f'no list of rows under "{field}"', where=window.name, fix=fix))
+
+
+def _keys(window: Window) -> Iterator[str]:
+    """The keys of the object that `window` stands before; whoever asks moves it past each value."""
+    if window.sign() != "{":
+        what = "`field` is for a file that holds one object, and this one does not begin with {"
+        raise DataError(Problem("E-DATA-007", what, where=f"{window.name}:{window.line()}", fix="leave field out"))
+    window.at += 1
+    while window.sign() != "}":
+        key = _value(window)
+        if not isinstance(key, str) or window.sign() != ":":
+            raise _fault(window, "expected a name and a colon")
+        window.at += 1
+        window.skip()
+        yield key
+        sign = window.sign()
+        if sign not in (",", "}"):
+            raise _fault(window, "expected , or }")
+        if sign == ",":
+            window.at += 1
+    window.at += 1
+    _end(window)
+
+
+def _pass_over(window: Window) -> None:
+    """Move past a value; past a list element by element, because it may be long."""
+    if window.sign() != "[":
+        _value(window)
+        return
+    for _element in _elements(window):
+        pass
+
+
+def _first_list(blob: Blob) -> str | None:
+    """The first key of a top-level object whose value is a list of objects."""
+    with blob.open() as stream, contextlib.suppress(DataError):
+        window = Window(stream, blob.name)
+        for key in _keys(window):
+            if window.sign() == "[":
+                if any(isinstance(value, dict) for _line, value in _elements(window)):
+                    return key
+            else:
+                _value(window)
+    return None

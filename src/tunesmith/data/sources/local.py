@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tunesmith.core.errors import DataError, MissingInputError, Problem
 from tunesmith.core.suggest import did_you_mean
-from tunesmith.data.rows import AGAIN, Row
-from tunesmith.data.sources import SOURCES
+from tunesmith.data.rows import AGAIN, Row, parse
+from tunesmith.data.sources.base import LocalFile, SourceFile
+from tunesmith.data.sources.kinds import SOURCES, kind_of
 
-__all__ = ["list_files", "read_path"]
+__all__ = ["list_files", "local_files", "read_path"]
 
 # A file that starts with these bytes is packed, whatever its name says.
 PACKED = {
@@ -22,14 +23,31 @@ PACKED = {
     b"BZh": ("bzip2", "bunzip2"),
     b"\xfd7zXZ": ("xz", "unxz"),
 }
-_EXTENSIONS = {".ndjson": "jsonl", ".text": "txt", ".feather": "arrow"}
 
 
 def read_path(path: Path) -> Iterator[Row]:
-    """All rows of a file, or of the files of a folder in the order of their names."""
+    """All rows of a file, or of the files of a folder in the order of their names, parsed."""
+    for file in local_files(path):
+        for row in file.rows():
+            yield Row(parse(row.values), row.origin)
+
+
+def local_files(path: Path) -> list[SourceFile]:
+    """The files that `path` stands for, each looked into: packed files and what is no file are refused.
+
+    Raises MissingInputError (E-DATA-020) or DataError with the problems of all files.
+    """
+    found: list[SourceFile] = []
+    problems: list[Problem] = []
     for file in list_files(path):
-        _check_readable(file)
-        yield from SOURCES.get(_kind(file) or "")(file)
+        try:
+            _check_readable(file)
+            found.append(SourceFile(LocalFile(file), kind_of(file.name) or ""))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return found
 
 
 def list_files(path: Path) -> list[Path]:
@@ -44,7 +62,7 @@ def list_files(path: Path) -> list[Path]:
                     Problem("E-DATA-025", "the link points to nothing", str(path), fix=f"its goal: {path.readlink()}")
                 )
             raise MissingInputError(_missing(path))
-        if _kind(path) is None:
+        if kind_of(path.name) is None:
             raise DataError(
                 Problem(
                     "E-DATA-006",
@@ -61,7 +79,7 @@ def list_files(path: Path) -> list[Path]:
         )
     by_kind: dict[str | None, list[str]] = {}
     for file in files:
-        by_kind.setdefault(_kind(file), []).append(file.name)
+        by_kind.setdefault(kind_of(file.name), []).append(file.name)
     if len(by_kind) > 1 or None in by_kind:
         rarest = min(by_kind, key=lambda kind: (kind is not None, len(by_kind[kind])))
         raise DataError(
@@ -75,12 +93,6 @@ def list_files(path: Path) -> list[Path]:
             )
         )
     return files
-
-
-def _kind(file: Path) -> str | None:
-    suffix = file.suffix.lower()
-    name = _EXTENSIONS.get(suffix, suffix.lstrip("."))
-    return name if name in SOURCES else None
 
 
 def _missing(path: Path) -> Problem:

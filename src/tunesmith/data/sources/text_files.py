@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.types import Origin
 from tunesmith.data.rows import AGAIN, Row
-from tunesmith.data.sources.decode import BOM, decode
+from tunesmith.data.sources.base import Blob
+from tunesmith.data.sources.decode import lines
 
 __all__ = ["read_txt"]
 
 
-def read_txt(path: Path) -> Iterator[Row]:
+def read_txt(blob: Blob) -> Iterator[Row]:
     row = 0
-    with path.open("rb") as handle:
-        for number, data in enumerate(handle, 1):
-            line = decode(data.removeprefix(BOM) if number == 1 else data, path, number).rstrip("\r\n")
-            if line.strip():
-                yield Row({"text": line}, Origin(str(path), row, number))
-                row += 1
+    for number, data in lines(blob):
+        line = data.decode("utf-8").rstrip("\r\n")
+        if line.strip():
+            yield Row({"text": line}, Origin(blob.name, row, number))
+            row += 1
     if row == 0:
-        raise DataError(Problem("E-DATA-001", "the file holds only blank lines", str(path), fix=AGAIN))
+        raise DataError(Problem("E-DATA-001", "the file holds only blank lines", blob.name, fix=AGAIN))

@@ -1,0 +1,59 @@
+"""Fingerprints of files, remembered: a file of gigabytes is not read again to learn that it is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from tunesmith.core import env
+
+__all__ = ["digest_of_file"]
+
+# A file that changed this short a time ago can change once more within the same tick of its clock, so that its times
+# would not tell. Two seconds is the coarsest clock of a file system in use (FAT).
+_STILL_WARM_NS = 2_000_000_000
+
+
+def digest_of_file(path: Path) -> str:
+    """BLAKE2b of the bytes, in hex. It is remembered by place, size, times and inode."""
+    memo = _memo(path)
+    before = _state(path)
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # no memo, or one that is damaged
+        known = json.loads(memo.read_text("utf-8"))
+        if known["state"] == before and isinstance(known["digest"], str):
+            return known["digest"]
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+    changed = max(before[1:3])
+    if _state(path) == before and time.time_ns() - changed > _STILL_WARM_NS:
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
+            _write(memo, json.dumps({"path": str(path), "state": before, "digest": digest}))
+    return digest
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
+
+
+def _memo(path: Path) -> Path:
+    name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=16).hexdigest()
+    return env.cache_dir() / "data" / "digests" / f"{name}.json"
+
+
+def _write(target: Path, text: str) -> None:
+    """All or nothing, also when two runs write at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(draft, target)
+    except OSError:
+        os.unlink(draft)
+        raise
