@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Origin
 
-__all__ = ["BadRows"]
+__all__ = ["BadRowGroup", "BadRows"]
 
 PLACES_SHOWN = 5
 
 
 @dataclass(slots=True)
-class _Group:
+class BadRowGroup:
+    """Rows with the same fault, and the first places of it."""
+
+    code: str
+    what: str
     count: int = 0
     places: list[Origin] = field(default_factory=list)
     got: str | None = None
@@ -24,7 +29,7 @@ class BadRows:
     """The unusable rows of one dataset."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, str, str | None], _Group] = {}
+        self._groups: dict[tuple[str, str, str | None], BadRowGroup] = {}
 
     def add(
         self,
@@ -35,7 +40,7 @@ class BadRows:
         got: str | None = None,
         fix: str | None = None,
     ) -> None:
-        group = self._groups.setdefault((code, reason, field), _Group())
+        group = self._groups.setdefault((code, reason, field), BadRowGroup(code, _with_field(reason, field)))
         group.count += 1
         if len(group.places) < PLACES_SHOWN:
             group.places.append(origin)
@@ -48,18 +53,21 @@ class BadRows:
     def count(self) -> int:
         return sum(group.count for group in self._groups.values())
 
+    def groups(self) -> Iterator[BadRowGroup]:
+        """The rows by what is wrong with them, the commonest first."""
+        yield from sorted(self._groups.values(), key=lambda group: -group.count)
+
     def problems(self, rows: int) -> list[Problem]:
         """One problem per reason, the commonest first; `rows` is how many the dataset has."""
-        found = sorted(self._groups.items(), key=lambda item: -item[1].count)
         return [
             Problem(
-                code,
-                f"{_with_field(reason, column)}: {group.count:,} of {rows:,} rows",
+                group.code,
+                f"{group.what}: {group.count:,} of {rows:,} rows",
                 where=_places(group),
                 got=group.got,
                 fix=group.fix or "mend the rows, or leave them out with on_bad_row: skip",
             )
-            for (code, reason, column), group in found
+            for group in self.groups()
         ]
 
 
@@ -67,7 +75,7 @@ def _with_field(reason: str, field: str | None) -> str:
     return reason if field is None else f'{reason} (field "{field}")'
 
 
-def _places(group: _Group) -> str:
+def _places(group: BadRowGroup) -> str:
     """`data/x.json:3, :17, :40 and 12 more`: the file's name once per file."""
     texts, last = [], None
     for origin in group.places:

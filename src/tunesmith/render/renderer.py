@@ -45,6 +45,7 @@ class Renderer:
         writes_calls: bool,
     ) -> None:
         self.template = template
+        self.control = control
         self._writes_calls = writes_calls
         self.name = template.name
         self.notices: list[str] = list(notices)
