@@ -57,7 +57,7 @@ FILES = {
     "latin-1": ("x.jsonl", '{"a": "x"}\n{"a": "caf\xe9"}\n'.encode("latin-1"), "E-DATA-004", "x.jsonl:2"),
     "latin-1 array": ("x.json", '[{"a": "x"},\n{"a": "caf\xe9"}]'.encode("latin-1"), "E-DATA-004", "x.json:2"),
     "utf-16": ("x.json", '[{"a": "x"}]'.encode("utf-16"), "E-DATA-004", "UTF-16"),
-    "packed": ("x.jsonl", gzip.compress(b"{}"), "E-DATA-005", "gzip"),
+    "packed": ("x.jsonl", gzip.compress(b"{}" * 99)[:-9], "E-DATA-005", "gzip"),
     "unknown type": ("x.xlsx", b"x", "E-DATA-006", ".xlsx"),
     "rows under a key": ("x.json", b'{"data": [{"a": 1}]}', "E-DATA-007", "jq .data x.json"),
     "a number": ("x.json", b"3", "E-DATA-007", "x.json:1"),

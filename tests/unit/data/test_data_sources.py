@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import time
@@ -13,7 +14,7 @@ import pytest
 from tunesmith.core.errors import DataError, MissingInputError
 from tunesmith.data.rows import Broken
 from tunesmith.data.sources import SOURCES
-from tunesmith.data.sources.local import list_files, read_path
+from tunesmith.data.sources.local import local_files, read_path
 
 ROWS = [{"a": "1"}, {"a": "zwei\n2"}, {"a": "三"}]
 
@@ -117,11 +118,47 @@ def test_a_folder_is_its_files_in_order_without_hidden_ones(write):
     assert [row for row, _place in read("d")] == [{"name": "d/a.jsonl"}, {"name": "d/b.jsonl"}]
 
 
+def test_a_pattern_is_the_files_that_match_it_in_order(write):
+    for name in ("d/b.jsonl", "d/a.jsonl", "d/.c.jsonl", "d/sub/x.jsonl", "d/sub/deep/y.jsonl", "d/z.csv"):
+        write(name, '{"name": "%s"}\n' % name)
+    assert [row["name"] for row, _place in read("d/*.jsonl")] == ["d/a.jsonl", "d/b.jsonl"]
+    assert [row["name"] for row, _place in read("d/**/*.jsonl")] == [
+        "d/a.jsonl",
+        "d/b.jsonl",
+        "d/sub/deep/y.jsonl",
+        "d/sub/x.jsonl",
+    ]
+    assert [row["name"] for row, _place in read("d/[ab].jsonl")] == ["d/a.jsonl", "d/b.jsonl"]
+    with pytest.raises(MissingInputError, match="no file matches"):
+        read("d/*.json")
+
+
+def test_a_file_that_looks_like_a_pattern_is_a_file(write):
+    write("a[1].jsonl", '{"a": 1}\n')
+    write("a1.jsonl", '{"a": 2}\n')
+    assert read("a[1].jsonl") == [({"a": 1}, "a[1].jsonl:1")]
+
+
+def test_a_folder_of_packed_and_plain_files_is_one_dataset(write):
+    write("d/a.jsonl", '{"a": 1}\n')
+    write("d/b.jsonl.gz", gzip.compress(b'{"a": 2}\n'))
+    assert [row for row, _place in read("d")] == [{"a": 1}, {"a": 2}]
+
+
+def test_all_files_of_a_folder_that_cannot_be_read_are_told(write):
+    write("d/a.jsonl", "")
+    write("d/b.jsonl", '{"a": 1}\n')
+    os.mkfifo("d/c.jsonl")
+    with pytest.raises(DataError) as caught:
+        read("d")
+    assert [problem.code for problem in caught.value.problems] == ["E-DATA-001", "E-DATA-025"]
+
+
 def test_a_folder_of_mixed_files_names_the_odd_ones(write):
     for name in ("a.jsonl", "b.jsonl", "README.md"):
         write(f"d/{name}", "x")
     with pytest.raises(DataError, match=r"README\.md") as caught:
-        list_files(Path("d"))
+        local_files(Path("d"))
     assert caught.value.code == "E-DATA-026"
 
 

@@ -26,10 +26,16 @@ SOURCES.add("arrow", "tunesmith.data.sources.tables:read_arrow")
 SOURCES.add("txt", "tunesmith.data.sources.text_files:read_txt")
 
 _OTHER_ENDINGS = {".ndjson": "jsonl", ".text": "txt", ".feather": "arrow"}
+# Endings that say that a file is packed; whether it is, its content says.
+_PACKED_ENDINGS = {".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip"}
 
 
 def kind_of(name: str) -> str | None:
-    """The kind that the ending of a file's name tells, None where it tells none."""
-    ending = PurePath(name).suffix.lower()
+    """The kind that the ending of a file's name tells (of `x.csv.gz`: csv), None where it tells none."""
+    file, _, member = name.partition("!")
+    if member and (kind := kind_of(member)):
+        return kind
+    path = PurePath(file)
+    ending = (PurePath(path.stem) if path.suffix.lower() in _PACKED_ENDINGS else path).suffix.lower()
     kind = _OTHER_ENDINGS.get(ending, ending.lstrip("."))
     return kind if kind in SOURCES else None
