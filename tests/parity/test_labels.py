@@ -103,13 +103,18 @@ def test_hostile_conversations_have_the_text_of_apply_chat_template(
             assert renderer.encode_prompt(messages) == truth, case
 
 
-def test_added_tokens_that_the_template_does_not_write_keep_their_ids(
+def test_markup_that_is_trusted_keeps_its_ids(
     tokenizer_of: Callable[[str], Any], settings: Callable[..., Any], as_dicts: Callable[..., Any]
 ) -> None:
-    """Qwen3's <|fim_prefix|> is an added token, but neither special nor the template's."""
+    """Qwen3's <|fim_prefix|> is an added token, but neither special nor the template's: text, unless it is trusted."""
     tokenizer = tokenizer_of("qwen3")
+    renderer = make_renderer(settings(), tokenizer)
     messages = (Message("user", "a <|fim_prefix|> b <|repo_name|>"), Message("assistant", "c <|file_sep|>"))
     truth = tokenizer.apply_chat_template(as_dicts(messages), return_dict=False)
-    ((sample,),) = make_renderer(settings(), tokenizer).encode_chats([Chat(messages)])
-    assert list(sample.ids) == truth
-    assert tokenizer.convert_tokens_to_ids("<|fim_prefix|>") in sample.ids
+    ((trusted,),) = renderer.encode_chats([Chat(messages, trusted_markup=True)])
+    assert list(trusted.ids) == truth
+    ((sample,),) = renderer.encode_chats([Chat(messages)])
+    assert tokenizer.decode(sample.ids) == tokenizer.decode(truth)
+    for token in ("<|fim_prefix|>", "<|repo_name|>", "<|file_sep|>"):
+        assert tokenizer.convert_tokens_to_ids(token) in trusted.ids
+        assert tokenizer.convert_tokens_to_ids(token) not in sample.ids

@@ -65,7 +65,7 @@ class AutoTemplate:
         self.special_tokens = dict(special_tokens)
         self.statistics = Statistics()
         literals = {*template.literals, *self.tools_template.literals}
-        self.guard = Guard(control, literals)
+        self.guard = Guard(control, literals, rewrites=template.rewrites or self.tools_template.rewrites)
         joined = "\0".join(literals)
         self.thinking = next((pair for pair in _THOUGHT_WORDS if pair[1] in joined), _THOUGHT_WORDS[0])
 

@@ -25,6 +25,15 @@ _SCHEMA_WORDS = frozenset({
     "anyOf", "allOf", "oneOf"
 })  # fmt: skip
 _UNSAFE_FIRST = set("\"\\'&") | set(" \t\r\n")  # characters that JSON or trimming would treat specially
+# Tags that are ordinary text to a tokenizer that has them as added tokens, as Gemma's does. Without <s>, which ends
+# and begins texts for many others.
+_HTML = (
+    "a|abbr|b|blockquote|body|br|button|caption|center|cite|code|dd|del|details|div|dl|dt|em|figcaption|figure|font|"
+    "footer|form|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|ol|option|p|pre|q|"
+    "samp|script|section|select|small|span|strong|style|sub|summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|"
+    "title|tr|tt|u|ul|var|video"
+)
+_MARKUP = re.compile(rf"<\|.+|.+\|>|<｜.+｜>|\[/?[A-Z][A-Z_]+\]|</?(?!(?:{_HTML})>)[A-Za-z_:.-]+>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +51,10 @@ class ControlToken:
 class ControlTokens:
     """The control tokens of one tokenizer under one template.
 
-    These are the tokenizer's special tokens, and those of its other added tokens that the template writes
-    (`literals`: the text a template can write by itself), such as Qwen3's `<think>`. Tokens of blanks or letters
-    alone are ordinary text even if the template happens to hold them.
+    These are the tokenizer's special tokens, and those of its other added tokens that look like markup or that the
+    template writes (`literals`: the text a template can write by itself): Qwen3's `<think>` and `<|fim_prefix|>` are
+    not flagged special. All else is ordinary text, of which Gemma 3 has thousands of added tokens: blanks, letters,
+    tags of HTML; and so are words with numbers in them, `<loc0123>`, which stand for places in an image.
     """
 
     def __init__(self, added_tokens: Iterable[Mapping[str, Any]], literals: str) -> None:
@@ -52,7 +62,7 @@ class ControlTokens:
         for token in added_tokens:
             content = token["content"]
             written = content in literals and not content.isspace() and not content.isalnum()
-            if content and (token["special"] or written):
+            if content and (token["special"] or written or _MARKUP.fullmatch(content)):
                 flags = (bool(token[flag]) for flag in ("special", "lstrip", "rstrip", "single_word"))
                 self.tokens[content] = ControlToken(int(token["id"]), content, *flags)
         self.ids = frozenset(token.id for token in self.tokens.values())
@@ -87,12 +97,17 @@ class Guard:
     """Disarms look-alikes of control tokens in untrusted text, and arms them again after rendering.
 
     `literals` are the pieces of text that the template can write: where one of them ends with the beginning of a
-    control token, a text that would complete the token is disarmed too.
+    control token, a text that would complete the token is disarmed too. `rewrites`: the template takes words out of
+    texts, or changes their letters, which could make a token of what was none: every character that begins a token is
+    exchanged then, but where a text has a word of the template's own that it may look for.
     """
 
-    def __init__(self, control: ControlTokens, literals: Iterable[str], block: int = 0) -> None:
+    def __init__(
+        self, control: ControlTokens, literals: Iterable[str], *, rewrites: bool = False, block: int = 0
+    ) -> None:
         self._control = control
         self._literals = tuple(literals)
+        self._rewrites = rewrites
         self._block = block
         first = _BLOCK_STARTS[block]
         self._stand_ins = re.compile(f"[{chr(first)}-{chr(first + _BLOCK_SIZE - 1)}]")
@@ -105,6 +120,7 @@ class Guard:
         self._longest = max(map(len, contents), default=0)
         self._prefixes = frozenset(token[:length] for token in contents for length in range(1, len(token)))
         self._first_chars = tuple({token[0] for token in contents})
+        self._beginnings = self._begin_tokens() if rewrites else None
         # What would complete a token that a literal has begun.
         self._completions = tuple(
             {
@@ -118,7 +134,13 @@ class Guard:
     def next(self) -> Guard:
         """The same guard with other stand-ins."""
         assert self._block + 1 < len(_BLOCK_STARTS), "a text that uses all of plane 16"
-        return Guard(self._control, self._literals, self._block + 1)
+        return Guard(self._control, self._literals, rewrites=self._rewrites, block=self._block + 1)
+
+    def _begin_tokens(self) -> re.Pattern[str]:
+        """A character that begins a token, but for one that begins a word which the template may look for."""
+        firsts = "".join(sorted(set(self._first_chars) - _UNSAFE_FIRST))
+        sought = {text for text in self._literals if text[:1] in firsts and len(text) > 1} - self._prefixes
+        return re.compile(f"(?!{'|'.join(map(re.escape, sorted(sought))) or '(?!)'})[{re.escape(firsts)}]")
 
     def disarm(self, text: str) -> str:
         """`text` with stand-ins where it, alone or beside other text, would make a control token."""
@@ -129,6 +151,8 @@ class Guard:
             at = next((i for i in range(match.start(), match.end()) if text[i] not in _UNSAFE_FIRST), match.start())
             text = self._exchange(text, at)
             match = self._control.pattern.search(text, match.start())
+        if self._beginnings:
+            text = self._beginnings.sub(lambda found: self._to[found.group()], text)
         if self._completions and (stripped := text.strip()):
             completes = stripped.startswith(self._completions)
             if completes or any(completion.startswith(stripped) for completion in self._completions):

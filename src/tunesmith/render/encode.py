@@ -64,6 +64,7 @@ class Encoder:
         spec = json.loads(backend.to_str())
         spec.update(post_processor=None, truncation=None, padding=None)
         spec["added_tokens"] = _without(control, spec["added_tokens"], spec["model"]["vocab"])
+        _hide(control, spec["model"])
         self._at_start = Tokenizer.from_str(json.dumps(spec))
         # Metaspace "first" puts its blank only before the very first character of the text.
         inside = Tokenizer.from_str(json.dumps(spec)) if _set_prepend_never(spec.get("pre_tokenizer")) else None
@@ -168,8 +169,24 @@ def _without(control: ControlTokens, added: list[dict[str, Any]], vocabulary: An
         if token["content"] not in control:
             kept.append(token)
         elif token["content"] not in pieces:
-            kept.append({**token, "content": f"{_NO_TEXT}{token['content']}{_NO_TEXT}"})
+            kept.append({**token, "content": _hidden(token["content"])})
     return kept
+
+
+def _hide(control: ControlTokens, model: dict[str, Any]) -> None:
+    """Give control tokens in a model's vocabulary names that no text holds: Unigram and WordLevel would find them in
+    text. Tokens that merges make keep theirs, as merges go by names; so does the name of the unknown token."""
+    pieces = model["vocab"]
+    if not isinstance(pieces, dict):  # Unigram: a list of pieces with their scores
+        model["vocab"] = [[_hidden(piece) if piece in control else piece, score] for piece, score in pieces]
+        return
+    parts = {"".join(merge if isinstance(merge, list) else merge.split(" ")) for merge in model.get("merges") or ()}
+    kept = {*parts, model.get("unk_token")}
+    model["vocab"] = {_hidden(p) if p in control and p not in kept else p: number for p, number in pieces.items()}
+
+
+def _hidden(content: str) -> str:
+    return f"{_NO_TEXT}{content}{_NO_TEXT}"
 
 
 def _ranges(spans: Sequence[Span], kind: str) -> Ranges:

@@ -125,9 +125,12 @@ def _environment(lenient: bool = False) -> _Sandbox:
     return environment
 
 
+_REWRITING = frozenset({"replace", "translate", "lower", "upper", "title", "capitalize", "casefold", "striptags"})
+
+
 class JinjaTemplate:
     """A compiled chat template. `literals`: the pieces of text it can write; `variables`: the names it asks for;
-    `names`: its literals and the attributes it reads."""
+    `names`: its literals and the attributes it reads; `rewrites`: it takes words out of texts or changes letters."""
 
     def __init__(self, source: str, lenient: bool = False) -> None:
         environment = _environment(lenient)
@@ -137,7 +140,10 @@ class JinjaTemplate:
         texts = {node.data for node in tree.find_all(jinja2.nodes.TemplateData)}
         texts |= {node.value for node in tree.find_all(jinja2.nodes.Const) if isinstance(node.value, str)}
         self.literals = tuple(sorted(texts))
-        self.names = texts | {node.attr for node in tree.find_all(jinja2.nodes.Getattr)}
+        attributes = {node.attr for node in tree.find_all(jinja2.nodes.Getattr)}
+        self.names = texts | attributes
+        filters = {node.name for node in tree.find_all(jinja2.nodes.Filter)}
+        self.rewrites = not _REWRITING.isdisjoint(attributes | filters)
         self.has_marks = bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
         self._compiled = environment.from_string(source)
 

@@ -132,15 +132,15 @@ def test_metaspace_first_puts_its_blank_before_the_first_character_only() -> Non
 
 
 def test_a_tokenizer_whose_model_makes_control_tokens_from_text_is_refused() -> None:
-    """Word-level and Unigram models may hold their special tokens as ordinary pieces."""
-    tokenizer = Tokenizer(models.WordLevel({"a": 0, "<end>": 1, "<unk>": 2}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(["<end>", "<unk>"])
+    """Merges may lead to a special token."""
+    vocabulary = {"<unk>": 0, "<": 1, "e": 2, ">": 3, "<e": 4, "<e>": 5}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("<", "e"), ("<e", ">")], unk_token="<unk>"))
+    tokenizer.add_special_tokens(["<e>", "<unk>"])
     encoder = encoder_of(tokenizer)
-    assert list(encoder.encode([[Span("a <end>")]])[0].ids) == [0, 1]
-    assert list(encoder.encode([[Span("a b", trusted=False)]])[0].ids) == [0, 2]  # unknown words are no forgery
+    assert list(encoder.encode([[Span("e<e>")]])[0].ids) == [2, 5]
+    assert list(encoder.encode([[Span("e?", trusted=False)]])[0].ids) == [2, 0]  # unknown words are no forgery
     with pytest.raises(RenderError, match="E-RENDER-010"):
-        encoder.encode([[Span("a <end>", trusted=False)]])
+        encoder.encode([[Span("e<e>", trusted=False)]])
 
 
 def test_the_given_tokenizer_is_left_as_it_was() -> None:
