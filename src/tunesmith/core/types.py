@@ -55,7 +55,8 @@ class ToolCall:
 class Message:
     """One message of a chat. `content` of an assistant holds neither thoughts nor tool calls: they are parsed out
     into `reasoning` and `tool_calls`; `written` is then the text as it was, for templates that have no form for calls.
-    `trained` overrules the mask for this message (None: by the run's rules)."""
+    `trained` overrules the mask for this message (None: by the run's rules); `weight` is what its tokens count in the
+    loss (None: 1). A weight of 0 comes with `trained` False, any other with True."""
 
     role: Role
     content: str
@@ -65,6 +66,7 @@ class Message:
     name: str | None = None
     trained: bool | None = None
     written: str | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

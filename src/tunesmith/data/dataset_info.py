@@ -16,15 +16,17 @@ __all__ = ["INFO_FILE", "DatasetSpec", "resolve"]
 
 INFO_FILE = "dataset_info.json"
 
-COLUMNS = ("prompt", "query", "response", "history", "messages", "system", "tools")
-PAIRS = ("chosen", "rejected")
-LATER_COLUMNS = ("images", "videos", "audios", "kto_tag", *PAIRS)
+COLUMNS = (
+    *("prompt", "query", "response", "history", "messages", "system", "tools"),
+    *("chosen", "rejected", "kto_tag"),
+)
+LATER_COLUMNS = ("images", "videos", "audios")
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag")
 NEEDED_TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag")
 REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 KEYS = (
     *("file_name", "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags"),
-    "trusted_markup",
+    *("trusted_markup", "merge_consecutive"),
     *REMOTE,
 )
 
@@ -41,6 +43,10 @@ class DatasetSpec:
     num_samples: int | None = None
     trusted_markup: bool = False
     """Control tokens in its texts are meant as such."""
+    ranking: bool = False
+    """The rows are pairs of a chosen and a rejected answer."""
+    merge_consecutive: bool = False
+    """Messages of one role in a row become one."""
     notices: tuple[str, ...] = ()
 
     @property
@@ -145,6 +151,8 @@ def _entry(name: str, entry: Any, folder: Path) -> DatasetSpec | list[Problem]:
         _named(entry.get("tags")),
         entry.get("num_samples"),
         bool(entry.get("trusted_markup")),
+        bool(entry.get("ranking")),
+        bool(entry.get("merge_consecutive")),
         tuple(notices),
     )
 
@@ -177,11 +185,6 @@ def _layout_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
             f'unknown formatting "{formatting}"',
             did_you_mean(str(formatting), FORMATS) or "one of: " + ", ".join(FORMATS),
         )
-    if entry.get("ranking"):
-        yield (
-            "ranking data (chosen and rejected) is not supported by this version",
-            "use a dataset with one answer per prompt",
-        )
     for block, known, later in (("columns", COLUMNS, LATER_COLUMNS), ("tags", TAGS, ())):
         mapping = entry.get(block)
         if mapping is None:
@@ -190,8 +193,6 @@ def _layout_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
             yield f"{block} is not an object", None
             continue
         for key, value in mapping.items():
-            if key in PAIRS and entry.get("ranking"):
-                continue  # told already
             if key in later and value is not None:
                 yield f'the column "{key}" is not supported by this version', f"leave {key} out of columns"
             elif key not in known and key not in later:
@@ -207,5 +208,6 @@ def _number_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
     number = entry.get("num_samples")
     if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
         yield f"num_samples is {number!r}", "a number of 1 or more, or leave it out"
-    if entry.get("trusted_markup") not in (None, True, False):
-        yield f"trusted_markup is {entry['trusted_markup']!r}", "true or false"
+    for key in ("trusted_markup", "ranking", "merge_consecutive"):
+        if not isinstance(entry.get(key), bool | None):
+            yield f"{key} is {entry[key]!r}", "true or false"

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.collector import no_collection
 from tunesmith.core.errors import DataError, MissingInputError, Problem, TunesmithError
-from tunesmith.core.suggest import did_you_mean
 from tunesmith.core.types import Example
 from tunesmith.data.bad_rows import BadRows
 from tunesmith.data.dataset_info import DatasetSpec, resolve
-from tunesmith.data.detect import MESSAGES, detect, snippet, unreadable
-from tunesmith.data.formats import FORMATS, Format
+from tunesmith.data.formats import Format
+from tunesmith.data.mapping import absent_columns, check_labels, make_format
 from tunesmith.data.mix import sample
+from tunesmith.data.notes import Notes
 from tunesmith.data.report import DatasetReport
-from tunesmith.data.rows import Broken, Row, RowError
+from tunesmith.data.rows import Broken, Row, RowError, parse
 from tunesmith.data.sources.local import read_path
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedDataset", "load_datasets", "raise_for_bad_rows"]
 
-_TEXT_ONLY = "use other rows, or list the columns that are to be read in dataset_info.json"
+Fault = tuple[str, str, str | None, str | None, str | None]
+"""(code, reason, field, got, fix) of a row that cannot be used."""
 HEAD = 20  # rows that detection looks at
 
 
@@ -38,6 +40,7 @@ class LoadedDataset:
     report: DatasetReport
     bad: BadRows
     notices: list[str] = field(default_factory=list)
+    tallies: Counter[str] = field(default_factory=Counter)
 
 
 def load_datasets(
@@ -58,8 +61,18 @@ def load_datasets(
                 loaded.append(_read(spec, data, stage, use, seed))
         except TunesmithError as error:
             problems += error.problems
+    if not problems:
+        problems += _one_kind_of_label(loaded)
     raise_for_bad_rows(loaded, data, problems)
     return loaded
+
+
+def _one_kind_of_label(loaded: Sequence[LoadedDataset]) -> list[Problem]:
+    """Feedback must hold both kinds; together, because a dataset may hold one and another the other."""
+    train = [one for one in loaded if one.report.use == "train"]
+    tallies = sum((one.tallies for one in train), Counter())
+    problem = check_labels(", ".join(str(one.spec.path) for one in train), tallies)
+    return [problem] if problem else []
 
 
 def raise_for_bad_rows(loaded: Sequence[LoadedDataset], data: DataConfig, others: Sequence[Problem] = ()) -> None:
@@ -82,7 +95,8 @@ def raise_for_bad_rows(loaded: Sequence[LoadedDataset], data: DataConfig, others
 def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) -> LoadedDataset:
     rows = read_path(spec.path)
     head = list(islice(rows, HEAD))
-    format_, notices = _make_format(spec, [row.values for row in head if not isinstance(row.values, Broken)], stage)
+    shown = [values for row in head if not isinstance(values := parse(row.values), Broken)]
+    format_, notices = make_format(spec, shown, stage)
     rows = chain(head, rows)
     if spec.num_samples is not None:
         every = list(rows)
@@ -92,9 +106,10 @@ def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) 
     examples, columns = _convert(islice(rows, data.max_samples), format_, bad, report)
     if spec.trusted_markup:
         examples = [replace(example, trusted_markup=True) for example in examples]
-    if columns and (absent := _absent_columns(spec, format_, columns, stage)):
+    if columns and (absent := absent_columns(spec, format_, columns, shown, stage)):
         raise DataError(absent)
-    return LoadedDataset(spec, examples, report, bad, [*spec.notices, *notices])
+    notes = format_.notes if format_ is not None else Notes()
+    return LoadedDataset(spec, examples, report, bad, [*spec.notices, *notices, *notes.lines()], notes.tallies)
 
 
 def _convert(
@@ -104,10 +119,11 @@ def _convert(
     examples: list[Example] = []
     columns: dict[str, None] = {}
     last: Any = ()
-    for values, origin in rows:
+    for unparsed, origin in rows:
         report.rows += 1
+        values = parse(unparsed)
         if isinstance(values, Broken):
-            fault: tuple[str, str, str | None, str | None] = (values.code, values.reason, None, values.got)
+            fault: Fault = (values.code, values.reason, None, values.got, None)
         else:
             if values.keys() != last:
                 last = values.keys()
@@ -117,85 +133,10 @@ def _convert(
                     examples.append(format_.example(values, origin))
                 continue
             except RowError as error:
-                fault = (error.code, error.reason, error.field, error.got)
+                fault = (error.code, error.reason, error.field, error.got, error.fix)
         bad.add(origin, *fault)
         report.drop(fault[1] if fault[2] is None else f'{fault[1]} (field "{fault[2]}")', origin)
     return examples, columns
-
-
-def _make_format(
-    spec: DatasetSpec, head: Sequence[Mapping[str, Any]], stage: str
-) -> tuple[Format | None, Sequence[str]]:
-    """The format of a dataset and what to say about it; None where the first rows are all broken."""
-    if not head and spec.format is None:
-        return None, ()
-    if spec.format is not None:
-        format_class = FORMATS.get(spec.format)
-        if stage not in format_class.needed:
-            raise DataError(_unfit_stage(spec, spec.format, format_class.needed, stage))
-        format_ = format_class(stage, spec.columns, spec.tags)
-        if missing := format_.unmapped():
-            raise DataError([_unmapped(spec, format_, meaning, head, stage) for meaning in missing])
-        return format_, ()
-    if unfit := unreadable(head):
-        raise DataError(Problem("E-DATA-018", f"the rows hold {unfit}", str(spec.path), fix=_TEXT_ONLY))
-    layout = detect(head, stage)
-    if layout is None:
-        raise DataError(_undetected(spec, head, stage))
-    others = [name for name in dict.fromkeys(chain(*head)) if name not in layout.columns.values()]
-    told = f"{spec.name}: read as {layout}" + (f"; not read: {', '.join(others)}" if others else "")
-    return FORMATS.get(layout.format)(stage, layout.columns), [told]
-
-
-def _absent_columns(spec: DatasetSpec, format_: Format | None, columns: Iterable[str], stage: str) -> list[Problem]:
-    """Columns that the format expects and that no row has: one problem each instead of one per row."""
-    names = list(columns)
-    problems = []
-    for meaning, column in format_.expected() if format_ else ():
-        if column in names:
-            continue
-        guess = detect([dict.fromkeys(names, "")], stage)
-        fix = did_you_mean(column, names)
-        if guess is not None and fix is None:
-            fix = f"the entry in dataset_info.json may be meant like this: {snippet(spec.path.name, guess, stage)}"
-        elif fix is None and (chat := next((name for name in MESSAGES if name in names), None)):
-            kind = "openai" if chat == "messages" else "sharegpt"
-            fix = f'the column "{chat}" holds chats: write "formatting": "{kind}" into the entry in dataset_info.json'
-        what = f'no row has the column "{column}" ({meaning})'
-        problems.append(Problem("E-DATA-011", what, str(spec.path), f"columns: {', '.join(names)}", fix))
-    return problems
-
-
-def _unmapped(
-    spec: DatasetSpec, format_: Format, meaning: str, head: Sequence[Mapping[str, Any]], stage: str
-) -> Problem:
-    names = dict.fromkeys(name for row in head for name in row)
-    guess = detect(head, stage)
-    column = (guess.columns.get(meaning) if guess else None) or format_.default_columns.get(meaning, "<column>")
-    return Problem(
-        "E-DATA-011",
-        f'the columns of dataset "{spec.name}" name no {meaning} (a columns block replaces all defaults)',
-        where=str(spec.path),
-        got=f"columns of the file: {', '.join(names)}",
-        fix=f'add "{meaning}": "{column}" to its columns in dataset_info.json',
-    )
-
-
-def _unfit_stage(spec: DatasetSpec, name: str, needed: Mapping[str, Any], stage: str) -> Problem:
-    what = f'rows of format "{name}" cannot be used for stage {stage}'
-    fix = f"stage: {' or '.join(needed)}, or another dataset" if needed else None
-    return Problem("E-DATA-027", what, where=str(spec.path), fix=fix)
-
-
-def _undetected(spec: DatasetSpec, head: Sequence[Mapping[str, Any]], stage: str) -> Problem:
-    names = list(dict.fromkeys(name for row in head for name in row))
-    got = f"columns: {', '.join(names)}"
-    for other in ("sft", "pt"):
-        if other != stage and (layout := detect(head, other)):
-            what = f"the rows look like {layout}, which stage {stage} cannot use"
-            return Problem("E-DATA-027", what, str(spec.path), got, f"stage: {other}")
-    fix = f"say what they mean in dataset_info.json: {snippet(spec.path.name, None, stage)}"
-    return Problem("E-DATA-022", "the columns do not tell the format", str(spec.path), got, fix)
 
 
 def _too_many(bad: int, allowed: int | None) -> Problem:

@@ -97,7 +97,7 @@ ROWS = {
     "faulty history": ([row(history=[["a"]])], "E-DATA-014", "pairs"),
     "empty history": ([row(history=[["a", ""]])], "E-DATA-012", "history"),
     "unknown role": ([chat(("human", "a"), ("gtp", "b"))], "E-DATA-015", "'gtp'"),
-    "no role": ([said(U, A), said({"content": "a"}, A)], "E-DATA-015", "messages[0]"),
+    "no role": ([said(U, A), said({"content": "a"}, A)], "E-DATA-015", "message 1 of 2"),
     "no content": ([said({"role": "user"}, A)], "E-DATA-015", '"content"'),
     "null content": ([said({"role": "user", "content": None}, A)], "E-DATA-013", "messages.content"),
     "number content": ([said({"role": "user", "content": 3}, A)], "E-DATA-014", "messages.content"),
@@ -132,8 +132,8 @@ ROWS = {
         "image_url",
     ),
     "images beside": ([row(images=["a.png"])], "E-DATA-018", '"images"'),
-    "pairs": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "E-DATA-018", "rejected"),
-    "a weight": ([said(U, {**A, "weight": 0.5})], "E-DATA-014", "0.5"),
+    "pairs": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "E-DATA-027", "dpo"),
+    "a weight": ([said(U, {**A, "weight": -0.5})], "E-DATA-014", "-0.5"),
 }
 
 

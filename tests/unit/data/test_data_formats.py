@@ -27,7 +27,7 @@ def messages(name, row, **settings) -> list[Message]:
 
 
 def test_every_format_of_the_table_can_be_imported():
-    assert {FORMATS.get(name).__name__ for name in FORMATS} == {"Alpaca", "ShareGPT", "OpenAI", "PlainText"}
+    assert {FORMATS.get(name).__name__ for name in FORMATS} == {"Alpaca", "ShareGPT", "OpenAI", "TRL", "PlainText"}
 
 
 def test_alpaca_with_everything():
@@ -160,7 +160,7 @@ def test_openai_with_everything():
         Message("user", "uv"),
         Message("assistant", "", reasoning="look", tool_calls=(ToolCall("search", {"query": "kiln"}, "c1"),)),
         Message("tool", "1", tool_call_id="c1", name="search"),
-        Message("assistant", "one", trained=False),
+        Message("assistant", "one", trained=False, weight=0.0),
     ]
 
 

@@ -1,19 +1,20 @@
-"""Alpaca rows: an instruction, an optional input, the answer; earlier turns in `history`."""
+"""Alpaca rows: an instruction, an optional input, the answer or a pair of answers; earlier turns in `history`."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from tunesmith.core.types import Chat, Message, Origin, Text
-from tunesmith.data.formats.base import Format, Row, check_text, is_blank, text_field
+from tunesmith.core.types import Message, Origin, Text
+from tunesmith.data.formats.base import Row, check_text, is_blank, stages, text_field
+from tunesmith.data.formats.chats import ChatFormat, Tools
 from tunesmith.data.formats.markup import structured
-from tunesmith.data.formats.turns import assistant, parse_tools
+from tunesmith.data.formats.turns import assistant
 from tunesmith.data.rows import RowError
 
 __all__ = ["Alpaca"]
 
 
-class Alpaca(Format):
+class Alpaca(ChatFormat):
     """`{"instruction": ..., "input": ..., "output": ...}`; prompt and query are joined by a newline."""
 
     default_columns: ClassVar = {
@@ -23,37 +24,40 @@ class Alpaca(Format):
         "history": "history",
         "system": "system",
         "tools": "tools",
+        "chosen": "chosen",
+        "rejected": "rejected",
+        "kto_tag": "kto_tag",
     }
-    needed: ClassVar = {"sft": ("prompt", "response"), "pt": ("prompt",)}
+    needed: ClassVar = stages(
+        document=("prompt",),
+        chat=("prompt", "response"),
+        preference=("prompt", "chosen", "rejected"),
+        feedback=("prompt", "response", "kto_tag"),
+        prompt=("prompt",),
+    )
+    prompt_columns = ("prompt", "query", "history", "system", "tools")
 
-    def sft(self, row: Row, origin: Origin) -> Chat:
-        columns = self.columns
-        prompt = self._prompt(row)
-        answer = text_field(row, columns["response"])
-        messages = []
-        system = text_field(row, columns.get("system"), optional=True)
-        if not is_blank(system):
-            messages.append(Message("system", system))
-        messages += self._history(self.get(row, "history"))
-        messages.append(Message("user", prompt))
-        reply = assistant(answer)
-        if is_blank(reply.content):
-            raise RowError("E-DATA-012", "an empty answer", columns["response"], answer)
-        messages.append(reply)
-        tools = parse_tools(self.get(row, "tools"), columns.get("tools"))
-        return Chat(structured(messages, tools), tools, origin)
-
-    def pt(self, row: Row, origin: Origin) -> Text:
+    def document(self, row: Row, origin: Origin) -> Text:
         return Text(self._prompt(row), origin)
+
+    def opening(self, row: Row, origin: Origin, tools: Tools) -> list[Message]:
+        messages = [*self._history(self.get(row, "history")), Message("user", self._prompt(row))]
+        return self.with_system(structured(messages, tools), row)
+
+    def whole(self, row: Row, origin: Origin, tools: Tools) -> tuple[list[Message], list[Message]]:
+        column = self.columns["response"]
+        reply = assistant(text_field(row, column))
+        if is_blank(reply.content):
+            raise RowError("E-DATA-012", "an empty answer", column, row[column])
+        return self.opening(row, origin, tools), structured([reply], tools)
 
     def _prompt(self, row: Row) -> str:
         prompt = text_field(row, self.columns["prompt"])
         query = text_field(row, self.columns.get("query"), optional=True)
         text = f"{prompt}\n{query}" if prompt and query else prompt or query
         if is_blank(text):
-            raise RowError(
-                "E-DATA-012", "an empty prompt" if self.stage == "sft" else "an empty text", self.columns["prompt"]
-            )
+            what = "an empty text" if self.stage_kind == "document" else "an empty prompt"
+            raise RowError("E-DATA-012", what, self.columns["prompt"])
         return text
 
     def _history(self, history: Any) -> list[Message]:

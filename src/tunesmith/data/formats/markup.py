@@ -38,6 +38,8 @@ _THOUGHT = re.compile(
 
 def split_thought(text: str) -> tuple[str | None, str]:
     """(thought, rest) of a text that opens with `<think>...</think>` or its like; (None, text) of any other."""
+    if text[:1].isalnum():  # most texts: not even a blank before a mark
+        return None, text
     found = _THOUGHT.match(text)
     if found is None:
         return None, text
@@ -52,7 +54,15 @@ def structured(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) 
     A text that goes on where its form has no place for text (mostly behind its calls) stays as it is. Without `tools`,
     forms that prose may have too (`Action:` lines) are not looked for.
     """
-    return [_structured(message, tools) if message.role == "assistant" else message for message in messages]
+    return [
+        _structured(message, tools) if message.role == "assistant" and _may_call(message.content, tools) else message
+        for message in messages
+    ]
+
+
+def _may_call(text: str, tools: Sequence[Mapping[str, Any]]) -> bool:
+    """A quick look before the search: without tools all forms open with one of these signs (see `_forms`)."""
+    return bool(tools) or "<" in text or "[" in text
 
 
 def _structured(message: Message, tools: Sequence[Mapping[str, Any]]) -> Message:

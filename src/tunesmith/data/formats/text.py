@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tunesmith.core.types import Origin, Text
-from tunesmith.data.formats.base import Format, Row, is_blank, text_field
+from tunesmith.data.formats.base import Format, Row, is_blank, stages, text_field
 from tunesmith.data.rows import RowError
 
 __all__ = ["PlainText"]
@@ -13,9 +13,9 @@ __all__ = ["PlainText"]
 
 class PlainText(Format):
     default_columns: ClassVar = {"prompt": "text"}
-    needed: ClassVar = {"pt": ("prompt",)}
+    needed: ClassVar = stages(document=("prompt",))
 
-    def pt(self, row: Row, origin: Origin) -> Text:
+    def document(self, row: Row, origin: Origin) -> Text:
         column = self.columns["prompt"]
         text = text_field(row, column)
         if is_blank(text):
