@@ -1,4 +1,9 @@
-"""Samples to one padded batch of tensors: the plain path, for models that cannot read flat batches."""
+"""Samples to one batch of tensors: padded rows with a mask, or sequences that are told apart by their positions.
+
+Both give `input_ids` [B, T] int64, `labels` [B, T] int64 (the id where the model is trained to write it, else
+`label_pad`) and, where the loss is weighted, `weights` [B, T] float32. A token of weight 0 is not trained. Labels are
+not shifted: the logit at t is for the label at t + 1.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +15,92 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PaddingCollator"]
+__all__ = ["FlatCollator", "PaddingCollator", "count_tokens"]
+
+LABEL_PAD = -100  # the field's convention
 
 
 class PaddingCollator:
-    """Pads B samples on the right to the longest one, T tokens.
+    """Pads B samples, of one sequence each, on the right to the longest one, T tokens.
 
-    Returns input_ids [B, T] int64, attention_mask [B, T] int64 (0 on padding) and labels [B, T] int64 (the id where the
-    model is trained to write it, else `label_pad`). `multiple_of` rounds T up: some devices like multiples of 8 or 64.
+    Adds attention_mask [B, T] int64 (0 on padding). `multiple_of` rounds T up: some devices like multiples of 8 or 64.
     """
 
-    def __init__(self, pad_id: int, label_pad: int = -100, multiple_of: int = 1) -> None:
+    def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, multiple_of: int = 1) -> None:
         self.pad_id, self.label_pad, self.multiple_of = pad_id, label_pad, multiple_of
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        import torch
-
         lengths = [len(sample["input_ids"]) for sample in samples]
         width = -(-max(lengths) // self.multiple_of) * self.multiple_of
-        ids = np.full((len(samples), width), self.pad_id, dtype=np.int64)
-        labels = np.full((len(samples), width), self.label_pad, dtype=np.int64)
-        for row, (sample, length) in enumerate(zip(samples, lengths, strict=True)):
-            ids[row, :length] = sample["input_ids"]
-            labels[row, :length][sample["trained"]] = sample["input_ids"][sample["trained"]]
         mask = np.arange(width) < np.asarray(lengths)[:, None]
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-            "labels": torch.from_numpy(labels),
-        }
+        batch = _rows(samples, width, self.pad_id, self.label_pad)
+        return _tensors({**batch, "attention_mask": mask.astype(np.int64)})
+
+
+class FlatCollator:
+    """Sequences one behind the other, told apart by `position_ids` [B, T] int64, which begin at 0 in each; no mask.
+
+    Samples may be packs (with `lengths`) or single sequences. `lengths` [K] int64 tells all sequences of the batch in
+    their order. The first token of a sequence has no label: nothing precedes it.
+
+    one_row      the whole batch is one row [1, T] without padding, and `cu_seqlens` [K + 1] int32 its borders: for
+                 attention that reads the borders
+    otherwise    each sample is a row; what pads the shorter ones is a sequence of its own, without labels: for
+                 attention with a mask of T x T, whose cost is the square of a row
+    """
+
+    def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, *, one_row: bool = True) -> None:
+        self.pad_id, self.label_pad, self.one_row = pad_id, label_pad, one_row
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        pieces = [sample.get("lengths", [len(sample["input_ids"])]) for sample in samples]
+        lengths = np.concatenate(pieces).astype(np.int64)
+        more = {"lengths": lengths}
+        if self.one_row:
+            samples, pieces = [_joined(samples)], [lengths]
+            more["cu_seqlens"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        width = max(len(sample["input_ids"]) for sample in samples)
+        batch = _rows(samples, width, self.pad_id, self.label_pad)
+        positions = np.stack([_positions(row, width) for row in pieces])
+        batch["labels"][positions == 0] = self.label_pad
+        return _tensors({**batch, "position_ids": positions, **more})
+
+
+def count_tokens(batch: Mapping[str, torch.Tensor]) -> int:
+    """Tokens of a batch, padding left out."""
+    found = batch["lengths"] if "lengths" in batch else batch["attention_mask"]
+    return int(found.sum())
+
+
+def _joined(samples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    keys = {"input_ids", "trained", "weights"} & samples[0].keys()
+    return {key: np.concatenate([sample[key] for sample in samples]) for key in keys}
+
+
+def _rows(samples: Sequence[Mapping[str, Any]], width: int, pad_id: int, label_pad: int) -> dict[str, np.ndarray]:
+    """input_ids, labels and weights of samples that are padded to `width`."""
+    ids = np.full((len(samples), width), pad_id, dtype=np.int64)
+    labels = np.full((len(samples), width), label_pad, dtype=np.int64)
+    weighted = "weights" in samples[0]
+    weights = np.zeros((len(samples), width if weighted else 0), dtype=np.float32)
+    for row, sample in enumerate(samples):
+        length, trained = len(sample["input_ids"]), sample["trained"]
+        ids[row, :length] = sample["input_ids"]
+        if weighted:
+            weights[row, :length] = sample["weights"]
+            trained = trained & (sample["weights"] != 0)
+        labels[row, :length][trained] = sample["input_ids"][trained]
+    return {"input_ids": ids, "labels": labels} | ({"weights": weights} if weighted else {})
+
+
+def _positions(lengths: Sequence[int], width: int) -> np.ndarray:
+    """0, 1, 2, ... in each sequence, and in what is left of the row."""
+    sizes = np.append(lengths, width - np.sum(lengths)).astype(np.int64)
+    starts: np.ndarray = np.cumsum(sizes) - sizes
+    return np.arange(width) - np.repeat(starts, sizes)
+
+
+def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -12,12 +12,15 @@ from torch.nn.functional import cross_entropy
 __all__ = ["count_correct", "cross_entropy_sum"]
 
 
-def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum over N of -log softmax(logits)[target], in nats, computed in float32.
+def cross_entropy_sum(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sum over N of -weight * log softmax(logits)[target], in nats, computed in float32.
 
-    logits [N, V], targets [N] (int64). N = 0 gives a zero that still has a gradient.
+    logits [N, V], targets [N] (int64), weights [N] (float32; None: all 1). N = 0 gives a zero that still has a
+    gradient.
     """
-    return cross_entropy(logits.float(), targets, reduction="sum")
+    if weights is None:
+        return cross_entropy(logits.float(), targets, reduction="sum")
+    return (cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
 
 
 def count_correct(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The contract between the Trainer and whatever is optimised.
 
 An objective returns a SUM over its units (trained tokens, pairs, examples). The Trainer adds the units over
-micro-batches and ranks and divides once, so loss and gradient do not depend on how a global batch is split.
+micro-batches and ranks and divides once, so loss and gradient do not depend on how a global batch is split. Where units
+have weights, both sums are weighted, so the loss is the weighted mean.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ class Needs:
 
 @dataclass(slots=True)
 class LossOutput:
-    """`loss_sum` is differentiable; `units` is what it was summed over; `metrics` are sums over the same units."""
+    """`loss_sum` is differentiable; `units` is what it was summed over, each by its weight; `count` is the number of
+    the units, without weights; `metrics` are sums over that number."""
 
     loss_sum: Tensor
     units: Tensor
+    count: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -45,14 +48,14 @@ class Objective(ABC):
     """One way to turn a batch into a loss."""
 
     needs: ClassVar[Needs]
-    unit: ClassVar[str]  # what `units` counts, for people
+    unit: ClassVar[str]  # what `count` counts, for people
 
     def __init__(self, config: ObjectiveConfig) -> None:
         self.config = config
 
     @abstractmethod
-    def count_units(self, batch: Mapping[str, Any]) -> int:
-        """Units in a batch, before the model has seen it."""
+    def count_units(self, batch: Mapping[str, Any]) -> float:
+        """Units in a batch, each by its weight, before the model has seen it."""
 
     @abstractmethod
     def compute(self, model: Any, batch: Mapping[str, Any]) -> LossOutput:

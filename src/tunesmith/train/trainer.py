@@ -26,6 +26,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import DivergedError, MachineError, Problem, UsageError
+from tunesmith.data.collate import count_tokens
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
 
 if TYPE_CHECKING:
@@ -125,12 +126,12 @@ class Trainer(transformers.Trainer):
         """The micro-batches of one optimizer step, and the units in them over all ranks."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         units = sum(self.objective.count_units(batch) for batch in batches)
-        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches if not is_blank(batch))
+        tokens = sum(count_tokens(batch) for batch in batches if not is_blank(batch))
         counts = torch.tensor([units, tokens], dtype=torch.float64 if device.type != "mps" else torch.float32)
         counts = self.accelerator.reduce(counts.to(device), reduction="sum")
         self.state.num_input_tokens_seen += int(counts[1])  # saved with the state, so a resumed run counts on
         self._clock.add(int(counts[1]))
-        return batches, counts[0].clamp(min=1)
+        return batches, torch.where(counts[0] > 0, counts[0], 1)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -226,15 +227,17 @@ class Trainer(transformers.Trainer):
             batch = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():
                 output = self._computed(model, batch)
-            for name, value in {"loss": output.loss_sum, "units": output.units, **output.metrics}.items():
+            found = {"loss": output.loss_sum, "units": output.units, "count": output.count, **output.metrics}
+            for name, value in found.items():
                 sums[name] = sums.get(name, 0) + value.double().cpu()
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         names = sorted(sums)
         totals = self.accelerator.reduce(torch.stack([sums[name] for name in names]).to(self.args.device))
-        found = dict(zip(names, totals.tolist(), strict=True))
-        units = found.pop("units")
-        metrics = {f"{metric_key_prefix}_{name}": value / max(units, 1) for name, value in found.items()}
-        metrics[f"{metric_key_prefix}_{self.objective.unit}"] = units
+        total = dict(zip(names, totals.tolist(), strict=True))
+        loss, units, count = (total.pop(name) for name in ("loss", "units", "count"))
+        means = {"loss": loss / (units or 1), **{name: value / (count or 1) for name, value in total.items()}}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        metrics[f"{metric_key_prefix}_{self.objective.unit}"] = count
         rows = len(dataloader.dataset)  # type: ignore[arg-type]
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)
 

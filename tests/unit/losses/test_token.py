@@ -34,3 +34,10 @@ def test_half_precision_logits_are_summed_in_float32():
 def test_correct_guesses_are_counted():
     logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
     assert count_correct(logits, torch.tensor([1, 1, 1])).item() == 2.0
+
+
+def test_a_weight_multiplies_the_loss_of_its_token():
+    logits = torch.tensor([[0.0, math.log(2), math.log(5)], [0.0, 0.0, math.log(2)]])
+    found = cross_entropy_sum(logits, torch.tensor([1, 2]), torch.tensor([3.0, 0.5]))
+    torch.testing.assert_close(found, torch.tensor(3 * math.log(8 / 2) + 0.5 * math.log(4 / 2)))
+    assert cross_entropy_sum(logits[:0], torch.tensor([], dtype=torch.long), torch.tensor([])).item() == 0.0

@@ -1,0 +1,93 @@
+"""Batches: padded, or flat with positions that restart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tunesmith.core.types import Encoded, Origin
+from tunesmith.data.collate import FlatCollator, PaddingCollator, count_tokens
+from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.pack import PackedDataset
+
+
+@pytest.fixture
+def samples() -> TokenDataset:
+    """1 2 3, 4, 5 6, 7 8: odd ids are trained."""
+    return TokenDataset.from_encoded(
+        Encoded(ids, [token % 2 == 1 for token in ids], Origin("x", row))
+        for row, ids in enumerate([[1, 2, 3], [4], [5, 6], [7, 8]])
+    )
+
+
+@pytest.fixture
+def packs(samples) -> PackedDataset:
+    return PackedDataset(samples, np.array([0, 2, 3, 4]))
+
+
+def as_lists(batch):
+    return {name: tensor.tolist() for name, tensor in batch.items()}
+
+
+def test_one_row_of_packs_and_single_samples(packs, samples):
+    batch = FlatCollator(pad_id=9)([packs[0], packs[1], samples[0]])
+    assert as_lists(batch) == {
+        "input_ids": [[1, 2, 3, 4, 5, 6, 1, 2, 3]],
+        # 1 and 5 are trained, but they are the first of their sequence
+        "labels": [[-100, -100, 3, -100, -100, -100, -100, -100, 3]],
+        "position_ids": [[0, 1, 2, 0, 0, 1, 0, 1, 2]],
+        "lengths": [3, 1, 2, 3],
+        "cu_seqlens": [0, 3, 4, 6, 9],
+    }
+    assert batch["cu_seqlens"].dtype == torch.int32
+    assert count_tokens(batch) == 9
+
+
+def test_a_row_for_each_pack(packs):
+    batch = FlatCollator(pad_id=9, one_row=False)([packs[0], packs[1]])
+    assert as_lists(batch) == {
+        "input_ids": [[1, 2, 3, 4], [5, 6, 9, 9]],
+        "labels": [[-100, -100, 3, -100], [-100, -100, -100, -100]],
+        "position_ids": [[0, 1, 2, 0], [0, 1, 0, 1]],  # the padding is a sequence of its own
+        "lengths": [3, 1, 2],
+    }
+    assert count_tokens(batch) == 6
+
+
+def test_the_two_layouts_hold_the_same(packs):
+    one, rows = (FlatCollator(pad_id=9, one_row=flag)(list(packs)) for flag in (True, False))
+    sequence = (rows["position_ids"] == 0).cumsum(dim=1)
+    real = torch.cat([row[: len(pack["input_ids"])] for row, pack in zip(rows["input_ids"], packs, strict=True)])
+    assert one["input_ids"][0].tolist() == real.tolist()
+    assert sequence.tolist() == [[1, 1, 1, 2], [1, 1, 2, 2], [1, 1, 2, 2]]
+    assert sorted(one["labels"][one["labels"] >= 0].tolist()) == sorted(rows["labels"][rows["labels"] >= 0].tolist())
+
+
+def weighted() -> TokenDataset:
+    return TokenDataset.from_encoded(
+        [
+            Encoded([1, 2, 3], [False, True, True], weights=[1, 0, 2]),
+            Encoded([4, 5], [False, True]),
+        ]
+    )
+
+
+def test_a_token_of_weight_zero_is_not_trained():
+    samples = list(weighted())
+    padded = PaddingCollator(pad_id=9)(samples)
+    assert padded["labels"].tolist() == [[-100, -100, 3], [-100, 5, -100]]
+    assert padded["weights"].tolist() == [[1, 0, 2], [1, 1, 0]]
+    flat = FlatCollator(pad_id=9)(samples)
+    assert flat["labels"].tolist() == [[-100, -100, 3, -100, 5]]
+    assert flat["weights"].tolist() == [[1, 0, 2, 1, 1]]
+    assert flat["weights"].dtype == torch.float32
+
+
+def test_without_weights_there_are_none(samples):
+    assert "weights" not in PaddingCollator(pad_id=9)(list(samples))
+    assert "weights" not in FlatCollator(pad_id=9)(list(samples))
+
+
+def test_tokens_are_counted_without_padding(samples):
+    assert count_tokens(PaddingCollator(pad_id=9)(list(samples))) == 8
