@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.real_chats import alpaca, glaive, reasoning, sharegpt
 from tunesmith.core.types import Chat, Message
 from tunesmith.render import make_renderer
 
@@ -118,3 +121,46 @@ def test_markup_that_is_trusted_keeps_its_ids(
     for token in ("<|fim_prefix|>", "<|repo_name|>", "<|file_sep|>"):
         assert tokenizer.convert_tokens_to_ids(token) in trusted.ids
         assert tokenizer.convert_tokens_to_ids(token) not in sample.ids
+
+
+# 500 rows each: instructions, conversations, tools with calls and results, reasoning with tools. The own templates of
+# Llama 3 and SmolLM2 write neither tools nor thoughts.
+REAL_ROWS = {
+    "qwen3": {alpaca: 150, sharegpt: 150, glaive: 150, reasoning: 50},
+    "llama3": {alpaca: 250, sharegpt: 250},
+    "smollm2": {alpaca: 250, sharegpt: 250},
+}
+WITH_MARKUP = {"qwen3": 2, "llama3": 0, "smollm2": 0}
+"""Rows with a `</think>` in a reply's text: text here, unless it is trusted; a token by the Jinja template."""
+
+
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", REAL_ROWS)
+def test_ids_by_a_named_template_equal_apply_chat_template_on_real_rows(
+    name: str,
+    every: int,
+    assets: Path,
+    tokenizer_of: Callable[[str], Any],
+    settings: Callable[..., Any],
+    as_dicts: Callable[..., Any],
+) -> None:
+    """The whole sequence of ids by `template: qwen3`, `llama3` and `smollm2` is the one of the tokenizer's own Jinja
+    template. A chat that Qwen3's template writes differently once it goes on is several samples: each is then the chat
+    up to one of its replies."""
+    tokenizer = tokenizer_of(name)
+    renderer = make_renderer(settings(template=name), tokenizer)
+    assert renderer.name == name
+    chats = [chat for rows, number in REAL_ROWS[name].items() for chat in islice(rows(assets), number)]
+    trusted = [any("think>" in message.content for message in chat.messages) for chat in chats]
+    assert (len(chats), sum(trusted)) == (500, WITH_MARKUP[name])
+    chats = [replace(chat, trusted_markup=flag) for chat, flag in zip(chats, trusted, strict=True)][::every]
+    split = 0
+    for chat, samples in zip(chats, renderer.encode_chats(chats), strict=True):
+        replies = [index for index, message in enumerate(chat.messages) if message.role == "assistant"]
+        ends = [end + 1 for end in replies] if len(samples) > 1 else [len(chat.messages)]
+        split += len(samples) > 1
+        for sample, end in zip(samples, ends, strict=True):
+            rows = as_dicts(chat.messages[:end])
+            truth = tokenizer.apply_chat_template(rows, tools=list(chat.tools) or None, return_dict=False)
+            assert list(sample.ids) == truth
+    assert (split > len(chats) / 5) == (name == "qwen3")
