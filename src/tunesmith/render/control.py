@@ -120,7 +120,7 @@ class Guard:
         self._longest = max(map(len, contents), default=0)
         self._prefixes = frozenset(token[:length] for token in contents for length in range(1, len(token)))
         self._first_chars = tuple({token[0] for token in contents})
-        self._beginnings = self._begin_tokens() if rewrites else None
+        self._beginnings = self._begin_tokens() if rewrites and contents else None
         # What would complete a token that a literal has begun.
         self._completions = tuple(
             {
