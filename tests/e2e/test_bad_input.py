@@ -103,7 +103,7 @@ FILES: dict[str, tuple[str, str | bytes | Made, int, str, tuple[str, ...]]] = {
         ("x.jsonl:2",),
     ),
     "B41 plain text": ("x.jsonl", lines({"text": "a b c"}), 65, "E-DATA-027", ("stage: pt",)),
-    "B41 pairs": ("x.jsonl", lines({"prompt": "a", "chosen": "b", "rejected": "c"}), 65, "E-DATA-018", ("chosen",)),
+    "B41 pairs": ("x.jsonl", lines({"prompt": "a", "chosen": "b", "rejected": "c"}), 65, "E-DATA-027", ("stage: rm or dpo",)),
     "B43 a result unasked": (
         "x.jsonl",
         lines(said(("user", "a"), ("tool", "1"), ("assistant", "b"))),
@@ -113,7 +113,7 @@ FILES: dict[str, tuple[str, str | bytes | Made, int, str, tuple[str, ...]]] = {
     ),
     "B45 half a character": ("x.jsonl", '{"instruction": "\\ud800", "output": "b"}', 65, "E-DATA-004", ("surrogate",)),
     "B48 a huge number": ("x.jsonl", '{"a": ' + "9" * 5000 + "}", 65, "E-DATA-003", ("x.jsonl:1",)),
-    "B48 NaN": ("x.jsonl", '{"instruction": "a", "output": NaN}', 65, "E-DATA-014", ("nan",)),
+    "B48 NaN": ("x.jsonl", '{"instruction": "a", "output": NaN}', 65, "E-DATA-003", ("NaN",)),
     "B48 deep": ("x.jsonl", '{"a": ' + "[" * 10_000 + "]" * 10_000 + "}", 65, "E-DATA-003", ("nested",)),
 }
 

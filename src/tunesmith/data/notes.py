@@ -23,6 +23,10 @@ class Notes:
         count, first = self.remarks.get(remark, (0, origin))
         self.remarks[remark] = count + 1, first
 
+    def say(self, remark: str, origin: Origin) -> None:
+        """The `remark` holds for the dataset, first seen here; how often is not counted."""
+        self.remarks.setdefault(remark, (0, origin))
+
     def merge(self, later: Notes) -> None:
         """Take in the notes of rows that come after these."""
         for remark, (count, origin) in later.remarks.items():
@@ -32,7 +36,8 @@ class Notes:
 
     def lines(self) -> list[str]:
         """One sentence per remark."""
-        return [
-            f"{remark}: {count:,} {'row' if count == 1 else 'rows'} (first: {first})"
-            for remark, (count, first) in self.remarks.items()
-        ]
+        return [f"{remark}{_counted(count)} (first: {first})" for remark, (count, first) in self.remarks.items()]
+
+
+def _counted(count: int) -> str:
+    return f": {count:,} {'row' if count == 1 else 'rows'}" if count else ""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from tunesmith.core.types import Origin
+from tunesmith.data.doubled_keys import mark_doubled
 
 __all__ = [
     "AGAIN",
+    "DECODER",
     "TOO_DEEP",
     "TOO_LONG_A_NUMBER",
     "Broken",
+    "NotJSON",
     "Row",
     "RowError",
     "Unparsed",
@@ -60,7 +63,9 @@ def parse(values: Mapping[str, Any] | Broken | Unparsed) -> Mapping[str, Any] | 
         return values
     line = values.decode("utf-8")
     try:
-        value = json.loads(line)
+        value = DECODER.decode(line)
+    except NotJSON as error:
+        return Broken("E-DATA-003", str(error), shorten(line.strip(), 40))
     except json.JSONDecodeError as error:
         got = f"{error.msg} at column {error.colno}: {shorten(line.strip(), 40)}"
         return Broken("E-DATA-003", "the line is not valid JSON", got)
@@ -68,7 +73,19 @@ def parse(values: Mapping[str, Any] | Broken | Unparsed) -> Mapping[str, Any] | 
         return Broken("E-DATA-003", TOO_DEEP, shorten(line.strip(), 40))
     except ValueError:  # Python refuses whole numbers of more than 4,300 digits
         return Broken("E-DATA-003", TOO_LONG_A_NUMBER, shorten(line.strip(), 40))
-    return value if isinstance(value, dict) else not_an_object(value)
+    return mark_doubled(value, values) if isinstance(value, dict) else not_an_object(value)
+
+
+class NotJSON(ValueError):
+    """A word that Python's reader takes and JSON has not."""
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise NotJSON(f"{word} is not JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Of JSON as the standard says it."""
 
 
 def not_an_object(value: Any) -> Broken:

@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any, ClassVar, NoReturn
 
 from tunesmith.core.types import Example, Feedback, Message, Origin, Preference, Text
+from tunesmith.data.doubled_keys import DoubledKeys
 from tunesmith.data.notes import Notes
 from tunesmith.data.rows import RowError
 
@@ -88,6 +89,8 @@ class Format:
 
     def example(self, row: Row, origin: Origin) -> Example:
         """Raises RowError where the row cannot be used."""
+        if type(row) is DoubledKeys:
+            self.notes.add(f'the key "{row.key}" stands twice in one object, the last one is read', origin)
         example = self._build(row, origin)
         if _holds_nul(example):
             self.notes.add(_NUL, origin)

@@ -123,7 +123,7 @@ class MessageReader:
         unknown = tuple(key for key in others if key not in MESSAGE_KEYS)
         told = [key for key in unknown if turn[key] is not None]
         for key in told:
-            self.notes.add(f'messages in "{column}" hold "{key}", which is not read', origin)
+            self.notes.say(f'messages in "{column}" hold "{key}", which is not read', origin)
         shape = _Shape(role, content, content is not None and len(unknown) == len(others))
         # Keys that are null so far (Parquet has every key in every message) may hold something later.
         if len(told) == len(unknown) and len(self._shapes) < _SHAPES_KEPT:

@@ -8,13 +8,13 @@ import re
 from typing import Any, BinaryIO
 
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.data.rows import TOO_DEEP, TOO_LONG_A_NUMBER, shorten
+from tunesmith.data.doubled_keys import mark_doubled
+from tunesmith.data.rows import DECODER, TOO_DEEP, TOO_LONG_A_NUMBER, NotJSON, shorten
 from tunesmith.data.sources.decode import BLOCK, BOM, check_length, not_utf8
 
 __all__ = ["BLANK", "Fault", "Window"]
 
 BLANK = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
 # Characters behind the place of an error that show that the text was not merely cut there: the longest word of JSON
 # is a pair of \uXXXX escapes.
 _LONGEST_WORD = 16
@@ -73,7 +73,9 @@ class Window:
         """The JSON value at `at`. Raises Fault with the place where the text stops being JSON."""
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.at)
+                value, end = DECODER.raw_decode(self.text, self.at)
+            except NotJSON as error:
+                raise Fault(str(error), self.at, column=False) from None
             except json.JSONDecodeError as error:
                 if self._is_cut(error) and not self.ended:
                     self.grow()
@@ -86,8 +88,8 @@ class Window:
             if end == len(self.text) and not self.ended:  # a number may go on
                 self.grow()
                 continue
-            self.at = end
-            return value
+            begin, self.at = self.at, end
+            return mark_doubled(value, self.text, begin, end) if isinstance(value, dict) else value
 
     def grow(self) -> bool:
         """Drop what lies well before `at` and read as much again as is left; False at the end of the file."""
