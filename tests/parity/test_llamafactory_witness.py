@@ -281,7 +281,11 @@ def test_a_template_of_the_catalog_is_whole(name: str, settings: Callable[..., A
         assert join_text(sample).startswith(join_text(template.prompt(Chat((asked,)), True)) + trained)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+# No token ends a turn in these texts: the last reply learns the end of text.
+ENDLESS = {"rwkv_world"}
+
+
+@pytest.mark.parametrize("name", [name for name in WHOLE if name not in ENDLESS])
 def test_every_reply_learns_to_end(name: str, settings: Callable[..., Any]) -> None:
     template = SlotTemplate(load_slots(name), settings(), BOS, EOS)
     turns = [Message("user", "1"), Message("assistant", "one"), Message("user", "2"), Message("assistant", "two")]

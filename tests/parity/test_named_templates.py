@@ -65,15 +65,22 @@ def test_every_deviation_has_a_reason() -> None:
 
 
 def test_few_cases_deviate(assets: Path) -> None:
-    """At most 2 of 100; a plain chat is never refused."""
+    """At most 2 of 100."""
     counts: Counter[str] = Counter()
     for name, file in PAIRS:
         found = outcomes(load_slots(name), file, assets)
         counts.update(outcome.kind for outcome in found.values())
-        assert found["one_turn finished"].ours is not None, name
     cases = sum(counts.values())
     assert cases > 3000
     assert (cases - counts["equal"] - counts["refused"]) / cases <= 0.02, counts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plain_chat_is_never_refused(name: str) -> None:
+    """Also where the model's own template is one for chats with tools alone."""
+    template = SlotTemplate(load_slots(name), TemplateConfig(), BOS, EOS)
+    chat = Chat((Message("user", "What is 2+2?"), Message("assistant", "It is 4.")))
+    assert "It is 4." in join_text(template.prompt(chat, False))
 
 
 def test_the_witness_is_named(assets: Path) -> None:

@@ -7,7 +7,8 @@ for outcome in compare(load_slots("qwen3"), compile_template(source), chat):
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from tunesmith.core.types import Chat
 from tunesmith.render.auto import AutoTemplate
@@ -18,10 +19,12 @@ from tunesmith.render.jinja import JinjaTemplate, compile_template
 from tunesmith.render.slot_files import SlotFile
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import join_text
+from tunesmith.render.tools.json_forms import to_json
 from tunesmith.render.turns import KEEPING_WORDS
 
 __all__ = ["BOS", "EOS", "Outcome", "compare", "compare_all", "deviations", "difference"]
 
+_TOOL_WORDS = ("tools", "functions")
 BOS, EOS = "{BOS}", "{EOS}"  # what both write for the tokenizer's own tokens
 
 
@@ -66,7 +69,11 @@ def compare(slots: SlotFile, source: JinjaTemplate, chat: Chat) -> Iterator[Outc
         switches.append((" keep_thoughts", _Settings(preserve_thinking=True)))
     can_open = chat.messages[-1].role in ("user", "tool")
     for words, settings in switches:
-        special = {"bos_token": BOS, "eos_token": EOS}
+        special: dict[str, object] = {"bos_token": BOS, "eos_token": EOS}
+        if "training_prompt" in source.source:  # writes the stop token behind the last reply, too
+            special["training_prompt"] = True
+        if chat.tools and "functions" in source.variables:  # the tools as text, and a date of the caller's
+            special |= {"functions": to_json(chat.tools), "datetime": f"{datetime.now():%Y-%m-%d}"}
         theirs = AutoTemplate(source, ControlTokens([], ""), settings, special)
         ours = SlotTemplate(slots, settings, BOS, EOS)
         for open_reply in (False, True) if can_open else (False,):
@@ -83,11 +90,16 @@ def _text(template: SlotTemplate | AutoTemplate, chat: Chat, open_reply: bool) -
 
 def compare_all(slots: SlotFile, source: str) -> dict[str, Outcome]:
     """Every conversation of the catalog, by "case way"; those with tools where both have a form for tools, and those
-    with calls where the model's own template writes calls."""
+    with calls where the model's own template writes calls. A template that a model has for chats with tools alone,
+    so that it refuses the simplest one without, is compared on those."""
     compiled = compile_template(source, lenient=True)
     chats = dict(builtin_chats())
-    if slots.dialect and "tools" in compiled.variables:
+    if all(found.theirs is None for found in compare(slots, compiled, chats["one_turn"])):
+        chats = {}
+    if slots.dialect and not compiled.variables.isdisjoint(_TOOL_WORDS):
         chats |= builtin_chats(tools=True)
+    elif slots.dialect and slots.dialect != "default" and "tool_calls" in source:  # calls, but no list of tools
+        chats |= {case: replace(chat, tools=()) for case, chat in builtin_chats(tools=True).items()}
     if "tool_calls" not in source:
         chats = {case: chat for case, chat in chats.items() if not any(one.tool_calls for one in chat.messages)}
     return {f"{case} {found.way}": found for case, chat in chats.items() for found in compare(slots, compiled, chat)}

@@ -18,7 +18,7 @@ _LATER = frozenset({"last", "final", "last_reply", "last_question", "before_repl
 def follows_later(slots: SlotFile) -> bool:
     """Whether the template writes a message differently when others follow it. What stands between a call and its
     results follows every such reply at once, and is no history."""
-    return bool(asked_facts(slots) & _LATER)
+    return slots.call_ids == "history" or bool(asked_facts(slots) & _LATER)
 
 
 def asked_facts(slots: SlotFile) -> set[str]:

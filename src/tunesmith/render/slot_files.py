@@ -13,7 +13,8 @@ assistant:
   close: "...{{eos}}"        # holds the stop token
 tool: "...{{content}}..."    # a tool's result
 tools: {dialect: qwen}       # who writes {{tools}} and {{calls}}: a dialect of `render/tools`. Without `tool` the tools
-                             # stand where LlamaFactory has them (`slot_tools.py`); left out: they are refused
+                             # stand where LlamaFactory has them (`slot_tools.py`); left out: they are refused.
+                             # With `ids: history` the calls of a chat's last message are written without ids
 suffix: "..."                # once, behind everything
 trim: true                   # blanks around every message's text are removed; or a list of roles
 roles: any | alternate       # `alternate`: chats whose questions and replies do not take turns are refused
@@ -90,6 +91,7 @@ class SlotFile:
     system_in: str = "turn"
     alternate: bool = False
     dialect: str | None = None
+    call_ids: str = "all"
     default_system: str | None = None
     thinking: Thinking = field(default_factory=Thinking)
     stop: tuple[str, ...] = ()
@@ -193,7 +195,8 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
         check.wrong("stop_follows", "must be true or false", None)
     if isinstance(raw.get("default_system", ""), str):
         check.content("default_system", check.slot("default_system", raw.get("default_system", "")), wanted=False)
-    tools = check.mapping(raw, "tools", ("dialect",))
+    tools = check.mapping(raw, "tools", ("dialect", "ids"))
+    check.choice(tools, "ids", ("all", "history"))
     official = check.strings(raw, "official")
     check.done()
     if raw.get("system_in") == "first_user":
@@ -219,6 +222,7 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
         system_in=raw.get("system_in", "turn"),
         alternate=raw.get("roles") == "alternate",
         dialect=dialect,
+        call_ids=tools.get("ids", "all"),
         default_system=raw.get("default_system"),
         thinking=thinking,
         stop=stop,

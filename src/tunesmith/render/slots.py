@@ -92,11 +92,12 @@ class SlotTemplate:
         wanted = trained_replies(chat, messages, self.settings.mask_history)
         if self.settings.train_on_prompt:
             return [self._all_but(chat, messages)]
-        before = self.statistics.dropped_thoughts
+        before = self.statistics.dropped_thoughts, self.statistics.unstopped
         whole = self._render(chat, messages, wanted)
         if not (self._history_differs or (self.settings.enable_thinking is None and self._asks_thinking)):
             return [self._stopped(whole, messages, wanted)]
-        self.statistics.dropped_thoughts = before  # a thought that is dropped from history only is no loss
+        # A thought that is dropped from history only is no loss, and what is told of single replies counts once.
+        self.statistics.dropped_thoughts, self.statistics.unstopped = before
         single = [self._render(chat, messages[: turn + 1], {turn}) for turn in sorted(wanted)]
         text = _told(whole)
         if all(text.startswith(_until_trained_end(spans)) for spans in single):
@@ -144,7 +145,7 @@ class SlotTemplate:
         texts = {
             **self._ends,
             "system": [Span(system.content if system else "", trusted=False)],
-            "tools": self._tools(chat),
+            "tools": self._tools(chat, thinking is True),
         }
         ends = Values(texts)
         spans = self._fill(self.slots.prefix, ends, outer)
@@ -157,7 +158,7 @@ class SlotTemplate:
             own = _texts(message, turn)
             if message.role == "tool":
                 own |= self._answered(message, waiting)
-            values = Values({**texts, **own}, message.tool_calls, chat.tools, earlier)
+            values = Values({**texts, **own}, self._calls(message, facts), chat.tools, earlier)
             if message.tool_calls:
                 waiting = list(enumerate(message.tool_calls, earlier))
                 earlier += len(message.tool_calls)
@@ -189,10 +190,15 @@ class SlotTemplate:
         texts = {"name": message.name or call.name, "id": call_id or message.tool_call_id or ""}
         return {key: [Span(text, trusted=False)] for key, text in texts.items()}
 
-    def _tools(self, chat: Chat) -> list[Span]:
+    def _calls(self, message: Message, facts: Facts) -> Sequence[ToolCall]:
+        if self.slots.call_ids == "history" and facts["last"]:
+            return [replace(call, id=None) for call in message.tool_calls]
+        return message.tool_calls
+
+    def _tools(self, chat: Chat, thinking: bool) -> list[Span]:
         if not chat.tools or not self.slots.dialect:
             return []
-        return _spans(get_dialect(self.slots.dialect).write_tools(chat.tools))
+        return _spans(get_dialect(self.slots.dialect).tools_text(chat.tools, thinking))
 
     def _own_facts(self, message: Message, facts: Facts) -> Facts:
         """The facts of the prompt that a reply answers: where the data says whether it thinks, each says it itself."""
@@ -215,9 +221,12 @@ class SlotTemplate:
         # Whether a message is the last is not known where a reply is asked for.
         given = join_text(self._fill(self.slots.prompt, values, asked))
         text, behind = join_text(body), join_text(close)
-        start = next((size for size in range(len(given), 0, -1) if text.startswith(given[-size:])), 0)
+        # A part of the prompt counts if words are shared, not where both have a line end.
+        shared = (size for size in range(len(given), 0, -1) if size == len(given) or given[-size:].strip())
+        start = next((size for size in shared if text.startswith(given[-size:])), 0)
         ends = [at + len(stop) for stop in self.stops if (at := behind.find(stop)) >= 0]
         stop = min(ends, default=0)
+        self.statistics.unstopped += not (stop or self.slots.stop_follows)
         return [*header, *_train(body, start, len(text)), *_train(close, 0, stop)]
 
     def _with_first_token_trained(self, spans: list[Span]) -> list[Span]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tunesmith.config.template import TemplateConfig
-from tunesmith.core.types import Chat, Message
+from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.errors import RenderError
 from tunesmith.render.slot_files import load_slots, parse_slots
 from tunesmith.render.slots import SlotTemplate
@@ -109,3 +109,61 @@ def test_the_catalogs_templates_lose_no_thought_that_is_learnt(name: str) -> Non
     told = "".join(trained(mine.samples(chat_of("first thought", None, "third thought"))))
     assert [told.count(word) for word in ("first thought", "third thought", "a1", "a2", "a3")] == [1] * 5
     assert mine.statistics.dropped_thoughts == 0
+
+
+# ---- tools ----
+
+TOOLS = ({"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}},)
+CALLING = Chat(
+    (
+        Message("user", "q1"),
+        Message("assistant", "", tool_calls=(ToolCall("f", {"a": 1}, "id1"),)),
+        Message("tool", "r1", tool_call_id="id1"),
+        Message("assistant", "a1"),
+        Message("user", "q2"),
+        Message("assistant", "", tool_calls=(ToolCall("f", {"a": 2}, "id2"),)),
+    ),
+    TOOLS,
+)
+
+
+def named(name: str, **settings: Any) -> SlotTemplate:
+    return SlotTemplate(load_slots(name), TemplateConfig(**settings), "<s>", "</s>")
+
+
+def test_ids_of_calls_that_are_history_only_are_not_learnt() -> None:
+    """Apriel writes a call's id once something follows it: the model itself never does."""
+    apriel = named("apriel")
+    samples = apriel.samples(CALLING)
+    call = '\n<tool_calls>[{"name": "f", "arguments": {"a": %s}}]</tool_calls>\n<|end|>'
+    assert trained(samples) == [call % 1, "a1\n<|end|>", call % 2]
+    assert [join_text(spans).count('"id": "id1"') for spans in samples] == [0, 1, 1]
+    assert '"id": "id2"' not in join_text(samples[2])
+    assert apriel.statistics.split_chats == 1
+
+
+def test_replies_that_no_token_ends_are_counted() -> None:
+    """Command R+ goes on behind its calls without the token that ends a turn."""
+    cohere = named("command_r_plus")
+    assert [text.count("<|END_OF_TURN_TOKEN|>") for text in trained(cohere.samples(CALLING))] == [1]
+    assert cohere.statistics.unstopped == 2
+    (line,) = cohere.statistics.lines()
+    assert "no stop token behind 2 replies" in line
+
+
+def test_tools_are_described_otherwise_to_a_model_that_thinks() -> None:
+    texts = [join_text(named("laguna", enable_thinking=value).prompt(CALLING, True)) for value in (True, False)]
+    assert ["Wrap your thinking" in text for text in texts] == [True, False]
+
+
+def test_a_chat_whose_tools_have_no_place_is_refused() -> None:
+    late = Chat((*CALLING.messages[:1], Message("system", "s"), *CALLING.messages[1:]), TOOLS)
+    with pytest.raises(RenderError, match=r"E-RENDER-014.*no place for the tools"):
+        named("vicuna").samples(late)
+    assert '"name": "f"' in join_text(named("qwen").prompt(CALLING, False))
+
+
+def test_a_template_that_names_a_dialect_has_a_place_for_the_tools() -> None:
+    facts = {"tools": {"dialect": "qwen"}, "stop": ["</a>"], "prefix": "{% if system %}{{system}}{% endif %}"}
+    with pytest.raises(RenderError, match=r"tools: the tools have no place"):
+        template(facts)

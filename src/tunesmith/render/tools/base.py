@@ -116,6 +116,10 @@ class Dialect(ABC):
         except _UNREADABLE:
             return Parsed(text)
 
+    def tools_text(self, tools: Sequence[Tool], thinking: bool) -> list[Piece]:
+        """What the prompt says about the tools to a model that is asked to think first, or not to."""
+        return self.write_tools(tools)
+
     def call_id(self, call: ToolCall, position: int) -> str | None:
         """The id that this dialect writes for a call, and hence for its result. `position`: 0-based among the chat's
         calls. None: ids are not written."""

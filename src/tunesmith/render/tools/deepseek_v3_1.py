@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from tunesmith.core.errors import Problem
 from tunesmith.core.types import ToolCall
-from tunesmith.render.tools.base import Dialect, Found, Piece, Tool
+from tunesmith.render.tools.base import Dialect, DialectRefusal, Found, Piece, Tool
 from tunesmith.render.tools.json_forms import read_json, skip, to_json
-from tunesmith.render.tools.schemas import Schemas
+from tunesmith.render.tools.schemas import Schemas, function_of
 
 __all__ = ["BEGIN", "CALL", "END", "DeepSeekV31"]
 
@@ -19,12 +20,26 @@ _NAME = re.compile(re.escape(CALL[0]) + r"([^<>\n]+?)" + re.escape(CALL[1]))
 
 class DeepSeekV31(Dialect):
     name = "deepseek_v3_1"
-    refuses = ()
+    refuses = ("a list of tools: the model's template shows none",)
     opens = (BEGIN,)
 
     def write_tools(self, tools: Sequence[Tool]) -> list[Piece]:
         """Nothing: the model's template shows no tools."""
         return []
+
+    def tools_text(self, tools: Sequence[Tool], thinking: bool) -> list[Piece]:
+        """Refused: a model that is never shown its tools would learn to guess them."""
+        if not tools:
+            return []
+        raise DialectRefusal(
+            Problem(
+                "E-RENDER-021",
+                f'the tool form "{self.name}" cannot carry a list of tools: the model\'s own template shows it none',
+                got=", ".join(str(function_of(tool)["name"]) for tool in tools),
+                fix="describe the tools in the system message and take `tools` out of the row (its calls are written), "
+                "or name the form of DeepSeek V3 and R1, which shows them: tool_format: deepseek_v3",
+            )
+        )
 
     def _write(self, calls: Sequence[ToolCall], earlier: int) -> list[Piece]:
         pieces: list[Piece] = [(BEGIN, True)]

@@ -26,11 +26,13 @@ class Gemma4(Dialect):
     set_off = ""
     refuses = (f"a string with `{_QUOTE}`", "names with a colon, a comma, brackets or angle brackets")
     opens = ("<|tool_call>call:",)
+    all_names = False
+    """Arguments named like a schema's own keys are declared; else left out, as the model's first template does it."""
 
     def write_tools(self, tools: Sequence[Tool]) -> list[Piece]:
         pieces: list[Piece] = []
         for tool in tools:
-            pieces += [("<|tool>", True), *_declare(function_of(tool)), ("<tool|>", True)]
+            pieces += [("<|tool>", True), *_declare(function_of(tool), self.all_names), ("<tool|>", True)]
         return pieces
 
     def _arrange(self, calls: list[Piece], content: str) -> list[Piece]:
@@ -132,13 +134,13 @@ def _upper(value: object) -> str:
     return "" if value is None else str(value).upper()
 
 
-def _declare(function: Mapping[str, Any]) -> list[Piece]:
+def _declare(function: Mapping[str, Any], all_names: bool) -> list[Piece]:
     pieces: list[Piece] = [("declaration:", True), (str(function["name"]), False), ("{description:", True)]
     pieces += _string(function.get("description", ""))
     if parameters := function.get("parameters"):
         pieces.append((",parameters:{", True))
         if parameters.get("properties"):
-            pieces += [("properties:{", True), *_properties(parameters["properties"]), ("},", True)]
+            pieces += [("properties:{", True), *_properties(parameters["properties"], all_names), ("},", True)]
         if parameters.get("required"):
             pieces += [("required:", True), *_list(parameters["required"]), (",", True)]
         if parameters.get("type"):
@@ -153,17 +155,21 @@ def _declare(function: Mapping[str, Any]) -> list[Piece]:
     return [*pieces, ("}", True)]
 
 
-def _properties(properties: Mapping[str, Any]) -> list[Piece]:
-    # Arguments named like a schema's own keys are left out: so the model's own template does it.
+def _properties(properties: Mapping[str, Any], all_names: bool, named: bool = True) -> list[Piece]:
+    """`named`: these are arguments, not the keys of a schema that names none."""
     pairs = [
-        [(key, False), (":{", True), *_joined(_parts(value if isinstance(value, Mapping) else {})), ("}", True)]
+        [(key, False), (":{", True), *_joined(_parts(_schema(value), all_names)), ("}", True)]
         for key, value in _sorted(properties)
-        if key not in _STANDARD
+        if key not in _STANDARD or (all_names and named)
     ]
     return _joined([[(str(text), trusted) for text, trusted in pair] for pair in pairs])
 
 
-def _parts(schema: Mapping[str, Any]) -> list[list[Piece]]:
+def _schema(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _parts(schema: Mapping[str, Any], all_names: bool) -> list[list[Piece]]:
     kind = _upper(schema.get("type"))
     parts: list[list[Piece]] = []
     if schema.get("description"):
@@ -171,25 +177,26 @@ def _parts(schema: Mapping[str, Any]) -> list[list[Piece]]:
     if kind == "STRING" and schema.get("enum"):
         parts.append([("enum:", True), *_value(schema["enum"], quote_keys=True)])
     if kind == "ARRAY" and isinstance(schema.get("items"), Mapping) and schema["items"]:
-        parts.append([("items:{", True), *_joined(_items(schema["items"])), ("}", True)])
+        parts.append([("items:{", True), *_joined(_items(schema["items"], all_names)), ("}", True)])
     if schema.get("nullable"):
         parts.append([("nullable:true", True)])
     if kind == "OBJECT":
         inner = schema.get("properties")
-        inner = inner if isinstance(inner, Mapping) else schema
-        parts.append([("properties:{", True), *_properties(inner), ("}", True)])
+        named = isinstance(inner, Mapping)
+        written = _properties(inner if isinstance(inner, Mapping) else schema, all_names, named)
+        parts.append([("properties:{", True), *written, ("}", True)])
         if schema.get("required"):
             parts.append([("required:", True), *_list(schema["required"])])
     parts.append([("type:", True), *_string(kind)])
     return parts
 
 
-def _items(schema: Mapping[str, Any]) -> Iterator[list[Piece]]:
+def _items(schema: Mapping[str, Any], all_names: bool) -> Iterator[list[Piece]]:
     for key, value in _sorted(schema):
         if value is None:
             continue
         if key == "properties":
-            yield [("properties:{", True), *(_properties(value) if isinstance(value, Mapping) else []), ("}", True)]
+            yield [("properties:{", True), *_properties(_schema(value), all_names), ("}", True)]
         elif key == "required":
             yield [("required:", True), *_list(value)]
         elif key == "type":

@@ -15,10 +15,15 @@ _HEAD = (
     "### Tools\n\nYou may call functions to assist with the user query.\n"
     "All available function signatures are listed below:\n<available_tools>\n"
 )
-_TAIL = (
-    "</available_tools>\n\nFor each function call, return an unescaped XML-like object with function name and "
-    "arguments within '<tool_call>' and '</tool_call>' tags, like here:\n<tool_call>function-name\n"
+_RULES = (
+    "</available_tools>\n\n{before}For each function call, return an unescaped XML-like object with function name and "
+    "arguments within '<tool_call>' and '</tool_call>' tags, like here:\n{thought}<tool_call>function-name\n"
     "<arg_key>argument-key</arg_key>\n<arg_value>value-of-argument-key</arg_value>\n</tool_call>"
+)
+_PLAIN = _RULES.format(before="", thought="")
+_THINKING = _RULES.format(
+    before="Wrap your thinking in '<think>', '</think>' tags, followed by a function call. ",
+    thought="<think> your thoughts here </think>\n",
 )
 
 
@@ -29,4 +34,8 @@ class Laguna(ArgumentPairs):
     gap = "\n"
 
     def write_tools(self, tools: Sequence[Tool]) -> list[Piece]:
-        return [(_HEAD, True), ("".join(to_json(wrapped(tool)) + "\n" for tool in tools), False), (_TAIL, True)]
+        return self.tools_text(tools, thinking=False)
+
+    def tools_text(self, tools: Sequence[Tool], thinking: bool) -> list[Piece]:
+        declared = "".join(to_json(wrapped(tool)) + "\n" for tool in tools)
+        return [(_HEAD, True), (declared, False), (_THINKING if thinking else _PLAIN, True)]

@@ -26,6 +26,7 @@ OFFICIAL = {
     "firefunction": ["official/fireworks-ai-llama-3-firefunction-v2"],
     "functionary": ["official/meetkai-functionary-medium-v3.1"],
     "gemma4": ["official/google-gemma-4-31B-it"],
+    "gemma4_canonical": ["with_generation_marks/diffusion_gemma"],
     "gigachat": ["official/GigaChat3-10B-A1.8B"],
     "glm4_7": ["official/GLM-4.7-Flash"],
     "glm4_moe": ["official/GLM-4.6", "with_generation_marks/glm4moe"],
@@ -180,6 +181,13 @@ def test_tools_are_shown_as_the_template_shows_them(assets: Path, name: str, fil
         else:
             assert written in text
     assert rendered
+
+
+def test_a_form_without_a_list_of_tools_says_which_has_one() -> None:
+    dialect = get_dialect("deepseek_v3_1")
+    assert dialect.tools_text([], thinking=False) == []
+    with pytest.raises(DialectRefusal, match=r"E-RENDER-021.*list of tools(.|\n)*get_weather, ping(.|\n)*deepseek_v3"):
+        dialect.tools_text(_tools(SIMPLE), thinking=True)
 
 
 @pytest.mark.parametrize(("name", "file"), PAIRS + CALLS_ALONE)
