@@ -26,6 +26,7 @@ TABLE: dict[str, Variable] = {
         Variable("TUNESMITH_DEBUG", "0", "show the traceback of an error that a user can mend"),
         Variable("XDG_CACHE_HOME", "", "base of the user cache folder"),
         Variable("HF_HUB_OFFLINE", "0", "never ask the Hugging Face hub"),
+        Variable("HF_ENDPOINT", "", "address of the Hugging Face hub, or of a mirror"),
         Variable("HF_TOKEN", "", "access token of the Hugging Face hub"),
         Variable("USE_MODELSCOPE_HUB", "0", "get models from ModelScope (needs the package modelscope)"),
         Variable("USE_OPENMIND_HUB", "0", "get models from openMind (needs the package openmind)"),

@@ -1,71 +1,73 @@
-"""`dataset_info.json`, the table of named datasets in `dataset_dir`, and the names and paths that `dataset:` lists."""
+"""`dataset_info.json`, the table of named datasets, and what the items of `dataset:` stand for.
+
+    alpaca_en                     an entry of the table
+    data/rows.jsonl, data/*.csv   a path or a pattern, from here or from `dataset_dir`
+    s3://bucket/rows.jsonl        an address
+    owner/name                    a repository of the hub
+    {path: ..., columns: ...}     any of these with the keys of an entry
+
+Behind a name, a repository or an address `:subset` and `#number` say which part and how many rows of it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tunesmith.core.errors import DataError, MissingInputError, Problem
 from tunesmith.core.suggest import did_you_mean
-from tunesmith.data.formats import FORMATS
+from tunesmith.data.sources.kinds import kind_of
+from tunesmith.data.sources.local import is_pattern, matches
+from tunesmith.data.spec import INLINE_KEYS, DatasetSpec, Place, Where, from_entry
+from tunesmith.hubs import chosen_hub
 
 __all__ = ["INFO_FILE", "DatasetSpec", "resolve"]
 
 INFO_FILE = "dataset_info.json"
+ONLINE = "ONLINE"
+REMOTE = "REMOTE:"
 
-COLUMNS = (
-    *("prompt", "query", "response", "history", "messages", "system", "tools"),
-    *("chosen", "rejected", "kto_tag"),
-)
-LATER_COLUMNS = ("images", "videos", "audios")
-TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag")
-NEEDED_TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag")
-REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-KEYS = (
-    *("file_name", "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags"),
-    *("trusted_markup", "merge_consecutive"),
-    *REMOTE,
-)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SUBSET = re.compile(r"[\w.+-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetSpec:
-    """One dataset to read. `format` is None where it is to be detected (a path that has no entry)."""
+class _Table:
+    """`dataset_dir`: entries by name, and where their files and those of plain paths lie."""
 
-    name: str
-    path: Path
-    format: str | None = None
-    columns: Mapping[str, str] | None = None
-    tags: Mapping[str, str] | None = None
-    num_samples: int | None = None
-    trusted_markup: bool = False
-    """Control tokens in its texts are meant as such."""
-    ranking: bool = False
-    """The rows are pairs of a chosen and a rejected answer."""
-    merge_consecutive: bool = False
-    """Messages of one role in a row become one."""
-    notices: tuple[str, ...] = ()
+    entries: Mapping[str, Any]
+    source: str
+    """What messages call it."""
+    folder: Path = Path()
+    repository: str | None = None
+    """The repository that the table came from: its entries name files in it."""
+    online: bool = False
+    """Every name is a repository."""
 
-    @property
-    def registered(self) -> bool:
-        return self.format is not None
+    def place(self, file_name: str) -> Where:
+        """Where a `file_name` of an entry is."""
+        return ("hf", self.repository) if self.repository else ("file", str(self.folder / file_name))
 
 
-def resolve(names: Iterable[str], dataset_dir: str | Path) -> list[DatasetSpec]:
-    """The datasets that `dataset:` names, each a name of `dataset_info.json` or a path.
+def resolve(
+    names: Iterable[str | Mapping[str, Any]], dataset_dir: str | Path | Mapping[str, Any], *, offline: bool = False
+) -> list[DatasetSpec]:
+    """The datasets that the items of `dataset:` stand for. `dataset_dir` is the folder of the table; a mapping is the
+    table itself; `ONLINE` makes every name a repository; `REMOTE:owner/name` takes the table of that repository.
 
-    Raises MissingInputError (E-DATA-020) where one is neither, DataError (E-DATA-021) where its entry is wrong; all
-    problems at once.
+    Raises MissingInputError (E-DATA-020) where an item stands for nothing, DataError (E-DATA-021) where an entry is
+    wrong; all problems at once.
     """
-    folder = Path(dataset_dir).expanduser()
-    table = _load_table(folder / INFO_FILE)
+    table = _load(dataset_dir, offline)
     specs: list[DatasetSpec] = []
     problems: list[Problem] = []
-    for name in names:
-        found = _resolve_one(name, folder, table)
+    for item in names:
+        found = _inline(item, table) if isinstance(item, Mapping) else _item(item, table)
         if isinstance(found, DatasetSpec):
             specs.append(found)
         else:
@@ -76,138 +78,146 @@ def resolve(names: Iterable[str], dataset_dir: str | Path) -> list[DatasetSpec]:
     return specs
 
 
-def _load_table(path: Path) -> dict[str, Any]:
-    """The entries; empty where there is no such file (paths need none)."""
-    if not path.is_file():
-        return {}
+def _load(dataset_dir: str | Path | Mapping[str, Any], offline: bool) -> _Table:
+    if isinstance(dataset_dir, Mapping):
+        return _Table(dataset_dir, "dataset_dir")
+    if dataset_dir == ONLINE:
+        return _Table({}, ONLINE, online=True)
+    if isinstance(dataset_dir, str) and dataset_dir.startswith(REMOTE):
+        from tunesmith.data.sources.hub import fetch_file
+
+        repository = dataset_dir.removeprefix(REMOTE).strip("/")
+        path = fetch_file(repository, INFO_FILE, offline=offline)
+        return _Table(_parse(path, f"{repository}/{INFO_FILE}"), f"{repository}/{INFO_FILE}", repository=repository)
+    folder = Path(dataset_dir).expanduser()
+    path = folder / INFO_FILE
+    return _Table(_parse(path, str(path)) if path.is_file() else {}, str(path), folder)
+
+
+def _parse(path: Path, name: str) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text("utf-8-sig"))
     except ValueError as error:  # not JSON, or not UTF-8
-        place, what = str(path), str(error)
+        place, what = name, str(error)
         if isinstance(error, json.JSONDecodeError):
-            place, what = f"{path}:{error.lineno}:{error.colno}", error.msg.lower()
+            place, what = f"{name}:{error.lineno}:{error.colno}", error.msg.lower()
         raise DataError(Problem("E-DATA-003", f"not valid JSON: {what}", where=place)) from error
     if not isinstance(table, dict):
-        raise DataError(Problem("E-DATA-021", "it must be an object: name -> entry", where=str(path)))
+        raise DataError(Problem("E-DATA-021", "it must be an object: name -> entry", where=name))
     return table
 
 
-def _resolve_one(name: str, folder: Path, table: Mapping[str, Any]) -> DatasetSpec | list[Problem]:
-    here, there = Path(name).expanduser(), folder / name
-    path = next((path for path in (here, there) if path.exists() or path.is_symlink()), None)
-    if name in table:
-        spec = _entry(name, table[name], folder)
+Found = DatasetSpec | list[Problem]
+
+
+def _inline(item: Mapping[str, Any], table: _Table) -> Found:
+    """A mapping in `dataset:`: its `path` is an item by itself, its other keys are those of an entry."""
+    path = item.get("path")
+    name = str(item.get("name") or path or next((item[key] for key in item if str(key).endswith("_url")), "dataset"))
+    where = f'dataset, "{name}"'
+    if path is None:
+        found = table.place(item["file_name"]) if isinstance(item.get("file_name"), str) else None
+        return from_entry(name, item, where, found, keys=INLINE_KEYS)
+    spec = from_entry(name, item, where, keys=INLINE_KEYS)
+    if not isinstance(spec, DatasetSpec):
+        return spec
+    target = _item(str(path), replace(table, entries={}))
+    if not isinstance(target, DatasetSpec):
+        return target
+    kept = {key: getattr(spec, key) or getattr(target, key) for key in ("subset", "num_samples")}
+    notices = (*target.notices, *spec.notices)
+    return replace(spec, location=target.location, place=target.place, notices=notices, **kept)
+
+
+def _item(name: str, table: _Table) -> Found:
+    """A text in `dataset:`. What it is as a whole wins over what it is with `:subset` or `#number` behind it."""
+    forms = list(_short_forms(name))
+    for base, subset, number in forms:
+        if (found := _known(base, table)) is not None:
+            return _narrowed(found, name, subset, number)
+    for base, subset, number in reversed(forms):  # of `owner/name#5` the repository is `owner/name`
+        if (place := _remote(base, subset, table)) is not None:
+            return _narrowed(DatasetSpec(base, base, place), name, subset, number)
+    return [_unknown(name, table)]
+
+
+def _short_forms(name: str) -> Iterator[tuple[str, str | None, int | None]]:
+    """(name, subset, number of rows): as it stands first, then with less and less of it taken as the name."""
+    yield name, None, None
+    base, number = name, None
+    head, sign, digits = name.rpartition("#")
+    if sign and head and digits.isascii() and digits.isdigit() and int(digits) > 0:
+        base, number = head, int(digits)
+        yield base, None, number
+    head, sign, subset = base.rpartition(":")
+    if sign and len(head) > 1 and _SUBSET.fullmatch(subset):  # a single letter is a drive: C:rows.jsonl
+        yield head, subset, number
+
+
+def _narrowed(found: Found, name: str, subset: str | None, number: int | None) -> Found:
+    if not isinstance(found, DatasetSpec):
+        return found
+    if subset is not None and found.place == "file" and not found.path.is_dir():
+        what = f'"{name}" asks for a subset of a single file'
+        return [Problem("E-DATA-044", what, where=found.location, fix="name the file alone, or with #number")]
+    return replace(found, subset=subset or found.subset, num_samples=number or found.num_samples)
+
+
+def _known(name: str, table: _Table) -> Found | None:
+    """What a name is by the table or on this machine."""
+    path, note = _local(name, table)
+    if name in table.entries:
+        entry = table.entries[name]
+        file_name = entry.get("file_name") if isinstance(entry, Mapping) else None
+        found = table.place(file_name) if isinstance(file_name, str) else None
+        spec = from_entry(name, entry, f'{table.source}, entry "{name}"', found)
         if isinstance(spec, DatasetSpec) and path is not None and path.resolve() != spec.path.resolve():
-            note = f'"{name}" is an entry of {folder / INFO_FILE} and a path: the entry is used (the path is ./{name})'
-            spec = _with_notice(spec, note)
+            said = f'"{name}" is an entry of {table.source} and a path: the entry is used (the path is ./{name})'
+            spec = replace(spec, notices=(*spec.notices, said))
         return spec
     if path is not None:
-        if path is here and there.exists() and there.resolve() != here.resolve():
-            note = f'"{name}" lies here and in {folder}: the one here is used'
-            return DatasetSpec(name, path, notices=(note,))
-        return DatasetSpec(name, path)
-    return [_unknown(name, folder, table)]
+        return DatasetSpec(name, str(path), notices=(note,) if note else ())
+    return None
 
 
-def _with_notice(spec: DatasetSpec, note: str) -> DatasetSpec:
-    return replace(spec, notices=(*spec.notices, note))
+def _local(name: str, table: _Table) -> tuple[Path | None, str | None]:
+    """(the path or pattern that a name is, what to say about it)"""
+    if table.online or _ADDRESS.match(name):
+        return None, None
+    here, there = Path(name).expanduser(), table.folder / name
+    found = [path for path in (here, there) if path.exists() or path.is_symlink()]
+    if not found and is_pattern(name):
+        found = [path for path in (here, there) if matches(path)]
+    if not found:
+        return None, None
+    if len(found) == 2 and there.resolve() != here.resolve():
+        return here, f'"{name}" lies here and in {table.folder}: the one here is used'
+    return found[0], None
 
 
-def _unknown(name: str, folder: Path, table: Mapping[str, Any]) -> Problem:
-    known = list(table)
-    for place, prefix in ((folder, ""), (Path(name).expanduser().parent, f"{Path(name).parent}/")):
+def _remote(name: str, subset: str | None, table: _Table) -> Place | None:
+    """The kind of place that a name is by its form."""
+    if _ADDRESS.match(name):
+        return "url" if subset is None else None
+    if table.online:
+        return cast(Place, chosen_hub())
+    # A name that ends like a file is a file that is missing, and so is one below a folder that is there.
+    is_id = _REPOSITORY.fullmatch(name) and kind_of(name) is None and not Path(name).parent.is_dir()
+    return cast(Place, chosen_hub()) if is_id else None
+
+
+def _unknown(name: str, table: _Table) -> Problem:
+    known = list(table.entries)
+    for place, prefix in ((table.folder, ""), (Path(name).expanduser().parent, f"{Path(name).parent}/")):
         if place.is_dir():
             known += [
                 prefix.removeprefix("./") + file.name for file in place.iterdir() if not file.name.startswith(".")
             ]
-    info = folder / INFO_FILE
     fix = did_you_mean(name, known)
-    if fix is None and table:
-        fix = "entries: " + ", ".join(list(table)[:8]) + (", ..." if len(table) > 8 else "")
+    if fix is None and table.entries:
+        fix = "entries: " + ", ".join(list(table.entries)[:8]) + (", ..." if len(table.entries) > 8 else "")
     if fix is None:
-        fix = f"write the path of a file, or make {info} with an entry for the name"
-    return Problem("E-DATA-020", f'no dataset "{name}": neither a path nor an entry of {info}', fix=fix)
-
-
-def _entry(name: str, entry: Any, folder: Path) -> DatasetSpec | list[Problem]:
-    """An entry of the table, checked."""
-    where = f'{folder / INFO_FILE}, entry "{name}"'
-    if not isinstance(entry, dict):
-        return [Problem("E-DATA-021", "the entry is not an object", where=where)]
-    problems = [
-        Problem("E-DATA-021", what, where=where, fix=fix)
-        for what, fix in (*_source_faults(entry), *_layout_faults(entry), *_number_faults(entry))
-    ]
-    if problems:
-        return problems
-    notices = []
-    if without := [key for key in (*REMOTE, "subset", "folder") if entry.get(key)]:
-        notices.append(f"{where}: {' and '.join(without)} mean nothing for a local file")
-    return DatasetSpec(
-        name,
-        folder / entry["file_name"],
-        entry.get("formatting") or "alpaca",
-        _named(entry.get("columns")),
-        _named(entry.get("tags")),
-        entry.get("num_samples"),
-        bool(entry.get("trusted_markup")),
-        bool(entry.get("ranking")),
-        bool(entry.get("merge_consecutive")),
-        tuple(notices),
-    )
-
-
-def _named(block: Mapping[str, str | None] | None) -> dict[str, str] | None:
-    """A block of columns or tags without what is set to null."""
-    return None if block is None else {key: value for key, value in block.items() if value is not None}
-
-
-Fault = tuple[str, str | None]
-
-
-def _source_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
-    for key in entry:
-        if key not in KEYS:
-            yield f'unknown key "{key}"', did_you_mean(key, KEYS) or "keys: " + ", ".join(KEYS)
-    remote = [key for key in REMOTE if entry.get(key)]
-    if remote and not entry.get("file_name"):
-        yield f"{remote[0]} is not supported by this version", "get the file and name it with file_name"
-    elif not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
-        yield "no file_name", 'add "file_name": "the file or folder, relative to the folder of this table"'
-    if entry.get("split") not in (None, "train"):
-        yield f'split "{entry["split"]}" of a local file', "name the file of that split with file_name"
-
-
-def _layout_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
-    formatting = entry.get("formatting") or "alpaca"
-    if formatting not in FORMATS:
-        yield (
-            f'unknown formatting "{formatting}"',
-            did_you_mean(str(formatting), FORMATS) or "one of: " + ", ".join(FORMATS),
-        )
-    for block, known, later in (("columns", COLUMNS, LATER_COLUMNS), ("tags", TAGS, ())):
-        mapping = entry.get(block)
-        if mapping is None:
-            continue
-        if not isinstance(mapping, dict):
-            yield f"{block} is not an object", None
-            continue
-        for key, value in mapping.items():
-            if key in later and value is not None:
-                yield f'the column "{key}" is not supported by this version', f"leave {key} out of columns"
-            elif key not in known and key not in later:
-                yield f'unknown key "{key}" in {block}', did_you_mean(key, known) or "keys: " + ", ".join(known)
-            elif not isinstance(value, str | None):
-                yield f'"{key}" in {block} is not a name', None
-    tags = entry.get("tags")
-    if isinstance(tags, dict) and (missing := [tag for tag in NEEDED_TAGS if not tags.get(tag)]):
-        yield f"tags lacks {', '.join(missing)} (a tags block replaces all defaults)", "add them, or leave tags out"
-
-
-def _number_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
-    number = entry.get("num_samples")
-    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
-        yield f"num_samples is {number!r}", "a number of 1 or more, or leave it out"
-    for key in ("trusted_markup", "ranking", "merge_consecutive"):
-        if not isinstance(entry.get(key), bool | None):
-            yield f"{key} is {entry[key]!r}", "true or false"
+        fix = f"write the path of a file, or make {table.source} with an entry for the name"
+    if is_pattern(name):
+        return Problem("E-DATA-020", f'no file matches the pattern "{name}"', fix=fix)
+    return Problem("E-DATA-020", f'no dataset "{name}": neither a path nor an entry of {table.source}', fix=fix)

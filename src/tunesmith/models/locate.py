@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tunesmith.core.errors import MissingInputError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.core.suggest import did_you_mean
-from tunesmith.models.hubs import HUB_NAMES, chosen_hub, download
+from tunesmith.hubs import HUB_NAMES, chosen_hub, download
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig

@@ -59,7 +59,7 @@ FILES = {
     "utf-16": ("x.json", '[{"a": "x"}]'.encode("utf-16"), "E-DATA-004", "UTF-16"),
     "packed": ("x.jsonl", gzip.compress(b"{}" * 99)[:-9], "E-DATA-005", "gzip"),
     "unknown type": ("x.xlsx", b"x", "E-DATA-006", ".xlsx"),
-    "rows under a key": ("x.json", b'{"data": [{"a": 1}]}', "E-DATA-007", "jq .data x.json"),
+    "rows under a key": ("x.json", b'{"data": [{"a": 1}]}', "E-DATA-007", "field: data"),
     "a number": ("x.json", b"3", "E-DATA-007", "x.json:1"),
     "not a row": ("x.json", b"[\n1\n]", "E-DATA-008", "x.json:2"),
     "lists under two keys": (

@@ -49,10 +49,11 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file of a dataset. `kind` is a name of SOURCES."""
+    """One file of a dataset. `kind` is a name of SOURCES. `field`: its rows lie under this key of one JSON object."""
 
     blob: Blob
     kind: str
+    field: str | None = None
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ class SourceFile:
 
     def digest(self) -> str:
         """A fingerprint of the rows: of the file's bytes and of how they are read."""
-        return f"{self.kind}:{self.blob.digest()}"
+        return ":".join([self.kind, *([self.field] if self.field else []), self.blob.digest()])
 
     def rows(self) -> Iterator[Row]:
         """All rows, read while they are asked for.
@@ -68,4 +69,8 @@ class SourceFile:
         Raises DataError where the file as a whole cannot be read on; a row that is faulty by itself is `Broken`, or is
         told by `parse`.
         """
-        return SOURCES.get(self.kind)(self.blob)
+        if self.field is None:
+            return SOURCES.get(self.kind)(self.blob)
+        from tunesmith.data.sources.json_files import read_json
+
+        return read_json(self.blob, self.field)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunesmith.core import env
 
-__all__ = ["digest_of_file"]
+__all__ = ["digest_of_file", "write_whole"]
 
 # A file that changed this short a time ago can change once more within the same tick of its clock, so that its times
 # would not tell. Two seconds is the coarsest clock of a file system in use (FAT).
@@ -32,7 +32,7 @@ def digest_of_file(path: Path) -> str:
     changed = max(before[1:3])
     if _state(path) == before and time.time_ns() - changed > _STILL_WARM_NS:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
-            _write(memo, json.dumps({"path": str(path), "state": before, "digest": digest}))
+            write_whole(memo, json.dumps({"path": str(path), "state": before, "digest": digest}))
     return digest
 
 
@@ -46,8 +46,8 @@ def _memo(path: Path) -> Path:
     return env.cache_dir() / "data" / "digests" / f"{name}.json"
 
 
-def _write(target: Path, text: str) -> None:
-    """All or nothing, also when two runs write at once."""
+def write_whole(target: Path, text: str) -> None:
+    """Write a file all or not at all, also when two runs write it at once."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
     try:

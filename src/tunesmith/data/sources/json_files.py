@@ -11,7 +11,7 @@ from tunesmith.core.suggest import did_you_mean
 from tunesmith.core.types import Origin
 from tunesmith.data.rows import AGAIN, Row, Unparsed, not_an_object
 from tunesmith.data.sources.base import Blob
-from tunesmith.data.sources.decode import base_name, lines
+from tunesmith.data.sources.decode import lines
 from tunesmith.data.sources.window import Fault, Window
 
 __all__ = ["read_json", "read_jsonl"]
@@ -138,7 +138,7 @@ def _rows(value: Any) -> bool:
 def _rows_inside(lists: Sequence[str], name: str, line: int) -> Problem:
     found = " and ".join(f'"{key}"' for key in lists)
     what = "the file holds one JSON value, not a list of rows" + (f"; rows were found under {found}" if lists else "")
-    fix = f"keep only the list, for example: jq .{lists[0]} {base_name(name)} > rows.json" if lists else None
+    fix = f'dataset: [{{path: {name}, field: {lists[0]}}}]; or "field": "{lists[0]}" in its entry' if lists else None
     return Problem("E-DATA-007", what, where=f"{name}:{line}", fix=fix)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tunesmith.core.errors import DataError, MissingInputError, Problem, TunesmithError
@@ -42,12 +42,15 @@ def local_files(path: Path, file_type: str | None = None) -> list[SourceFile]:
     return as_sources(blobs, str(path), file_type)
 
 
-def as_sources(blobs: Sequence[Blob], name: str, file_type: str | None = None) -> list[SourceFile]:
-    """The blobs of a dataset `name` with their kinds; `file_type` is the kind of all where the user says it.
+def as_sources(
+    blobs: Sequence[Blob], name: str, file_type: str | None = None, path_of: Callable[[str], str] = str
+) -> list[SourceFile]:
+    """The blobs of a dataset `name` with their kinds; `file_type` is the kind of all where the user says it, `path_of`
+    leaves out of a name what is no part of the file's.
 
     Raises DataError: E-DATA-006 where a kind is not known, E-DATA-026 where they are of several.
     """
-    found = [(blob, file_type or kind_of(blob.name)) for blob in blobs]
+    found = [(blob, file_type or kind_of(path_of(blob.name))) for blob in blobs]
     by_kind: dict[str | None, list[str]] = {}
     for blob, kind in found:
         by_kind.setdefault(kind, []).append(_below(blob.name, name))
@@ -58,9 +61,11 @@ def as_sources(blobs: Sequence[Blob], name: str, file_type: str | None = None) -
         fix = "move these elsewhere, or name the files that are meant"
         raise DataError(Problem("E-DATA-026", what, where=name, got=", ".join(by_kind[rarest][:8]), fix=fix))
     if None in by_kind:
-        ending = Path(found[0][0].name).suffix or Path(found[0][0].name).name
-        fix = f"name it by what it holds ({', '.join(f'.{kind}' for kind in SOURCES)}), or say it with file_type"
-        raise DataError(Problem("E-DATA-006", f'unknown file type "{ending}"', where=found[0][0].name, fix=fix))
+        first = found[0][0].name
+        ending = Path(first).suffix or Path(first).name
+        endings = ", ".join(f".{one}" for one in SOURCES)
+        fix = f"name it by what it holds ({endings}), or say it with file_type"
+        raise DataError(Problem("E-DATA-006", f'unknown file type "{ending}"', where=first, fix=fix))
     return [SourceFile(blob, kind) for blob, kind in found if kind is not None]
 
 
@@ -119,8 +124,8 @@ def _head(file: Path) -> bytes:
             head = handle.read(MAGIC_LENGTH)
     except OSError as error:
         what = f"cannot be read: {errno.errorcode.get(error.errno or 0, 'unknown error')}"
-        fix = f"chmod +r {file}" if isinstance(error, PermissionError) else None
-        raise DataError(Problem("E-DATA-025", what, str(file), got=error.strerror, fix=fix)) from error
+        remedy = f"chmod +r {file}" if isinstance(error, PermissionError) else None
+        raise DataError(Problem("E-DATA-025", what, str(file), got=error.strerror, fix=remedy)) from error
     if not head:
         raise DataError(Problem("E-DATA-001", "the file is empty", str(file), fix=AGAIN))
     return head

@@ -128,8 +128,8 @@ def _hidden(name: str) -> bool:
     return name.startswith("__MACOSX/") or name.rsplit("/", 1)[-1].startswith(".")
 
 
-def _gzip(stream: BinaryIO) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+def _standard(reader: Callable[[BinaryIO], Any]) -> Callable[[BinaryIO], BinaryIO]:
+    return lambda stream: cast(BinaryIO, reader(stream))
 
 
 def _arrow(method: str) -> Callable[[BinaryIO], BinaryIO]:
@@ -143,10 +143,10 @@ def _arrow(method: str) -> Callable[[BinaryIO], BinaryIO]:
 
 # First bytes -> (what messages call the method, what opens it).
 _OPENERS: dict[bytes, tuple[str, Callable[[BinaryIO], BinaryIO]]] = {
-    b"\x1f\x8b": ("gzip", _gzip),
+    b"\x1f\x8b": ("gzip", lambda stream: cast(BinaryIO, gzip.GzipFile(fileobj=stream))),
     b"\x28\xb5\x2f\xfd": ("zstd", _arrow("zstd")),
-    b"BZh": ("bzip2", lambda stream: cast(BinaryIO, bz2.BZ2File(stream))),
-    b"\xfd7zXZ\x00": ("xz", lambda stream: cast(BinaryIO, lzma.LZMAFile(stream))),
+    b"BZh": ("bzip2", _standard(bz2.BZ2File)),
+    b"\xfd7zXZ\x00": ("xz", _standard(lzma.LZMAFile)),
     b"\x04\x22\x4d\x18": ("lz4", _arrow("lz4")),
 }
 # What the libraries raise for damaged files; pyarrow's own are OSError and ValueError. RuntimeError: a password.

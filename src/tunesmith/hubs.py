@@ -15,10 +15,15 @@ __all__ = ["HUB_NAMES", "chosen_hub", "download"]
 
 HUB_NAMES = {"hf": "the Hugging Face hub", "modelscope": "ModelScope", "openmind": "openMind"}
 _VARIABLES = {"modelscope": "USE_MODELSCOPE_HUB", "openmind": "USE_OPENMIND_HUB"}
-# Hub -> (package, module that has `snapshot_download`, its name for the revision "main").
+# Hub -> (package, module that downloads, its name for the revision "main").
 _PACKAGES = {
     "modelscope": ("modelscope", "modelscope", "master"),
     "openmind": ("openmind", "openmind.utils.hub", "main"),
+}
+# What is fetched -> (code of a missing package, code of a failed download, key that names it).
+_KINDS = {
+    "model": ("E-MODEL-020", "E-MODEL-021", "model_name_or_path"),
+    "dataset": ("E-DATA-042", "E-DATA-040", "dataset"),
 }
 
 
@@ -27,41 +32,48 @@ def chosen_hub() -> str:
     return next((hub for hub, variable in _VARIABLES.items() if env.get_bool(variable)), "hf")
 
 
-def download(hub: str, repository: str, revision: str, cache_dir: str | None, token: str | None = None) -> str:
-    """Fetch a repository of ModelScope or openMind, unless the hub's cache has it; returns its folder.
+def download(
+    hub: str, repository: str, revision: str, cache_dir: str | None, token: str | None = None, *, kind: str = "model"
+) -> str:
+    """Fetch a repository of ModelScope or openMind, unless the hub's cache has it; returns its folder. `kind` is
+    `model` or `dataset`.
 
     Raises MachineError if the hub's package is not installed, UnavailableError if the hub does not give the files.
     """
     from filelock import FileLock
 
     package, module, main = _PACKAGES[hub]
-    fetch = _member(hub, package, module, "snapshot_download")
+    _missing, failed, key = _KINDS[kind]
+    # ModelScope has a function for each kind, openMind an argument.
+    name = "dataset_snapshot_download" if (hub, kind) == ("modelscope", "dataset") else "snapshot_download"
+    fetch = _member(hub, package, module, name, kind)
+    options: dict[str, str] = {"repo_type": "dataset"} if (hub, kind) == ("openmind", "dataset") else {}
     locks = env.cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / f"{hub}.lock"):  # of several processes, the first one downloads
-            access = _sign_in(hub, package, token) if token else {}
+            access = _sign_in(hub, package, token, kind) if token else {}
             revision = main if revision == "main" else revision
-            return str(fetch(repository, revision=revision, cache_dir=cache_dir, **access))
+            return str(fetch(repository, revision=revision, cache_dir=cache_dir, **access, **options))
     except Exception as error:  # the packages raise errors of many kinds, their own and those of requests
-        what = f"{HUB_NAMES[hub]} does not give this model"
+        what = f"{HUB_NAMES[hub]} does not give this {kind}"
         got = str(error).strip() or type(error).__name__
         fix = f"check the name, the network and your access, or unset {_VARIABLES[hub]}"
-        raise UnavailableError(Problem("E-MODEL-021", what, f"model_name_or_path: {repository}", got, fix)) from error
+        raise UnavailableError(Problem(failed, what, f"{key}: {repository}", got, fix)) from error
 
 
-def _sign_in(hub: str, package: str, token: str) -> dict[str, str]:
+def _sign_in(hub: str, package: str, token: str, kind: str) -> dict[str, str]:
     """Use an access token; returns what the download has to be told of it. ModelScope signs the user in instead."""
     if hub == "modelscope":
-        _member(hub, package, "modelscope.hub.api", "HubApi")().login(token)
+        _member(hub, package, "modelscope.hub.api", "HubApi", kind)().login(token)
         return {}
     return {"token": token}
 
 
-def _member(hub: str, package: str, module: str, name: str) -> Any:
+def _member(hub: str, package: str, module: str, name: str, kind: str) -> Any:
     try:
         return getattr(import_module(module), name)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         what = f"downloads from {HUB_NAMES[hub]} need the package {package}"
         fix = f"pip install {package}, or unset {_VARIABLES[hub]}"
-        raise MachineError(Problem("E-MODEL-020", what, _VARIABLES[hub], str(error), fix)) from error
+        raise MachineError(Problem(_KINDS[kind][0], what, _VARIABLES[hub], str(error), fix)) from error
