@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-
 from tunesmith.core.types import Origin
 from tunesmith.data.notes import Notes
 
@@ -18,7 +16,7 @@ def notes(*rows: int) -> Notes:
 
 def test_remarks_of_parts_are_those_of_the_whole():
     whole, part = notes(3, 5, 9), notes(3)
-    part.merge(pickle.loads(pickle.dumps(notes(5, 9))))
+    part.merge(notes(5, 9))
     assert part.lines() == whole.lines() == ["odd: 3 rows (first: x.jsonl:4)"]
     assert part.tallies == whole.tallies == {"seen": 3}
 
