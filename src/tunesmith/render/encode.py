@@ -20,18 +20,18 @@ from tunesmith.render.control import ControlTokens
 from tunesmith.render.errors import RenderError
 from tunesmith.render.spans import Span
 
-__all__ = ["Encoder", "added_tokens_of"]
+__all__ = ["NO_TEXT", "Encoder", "Run", "added_tokens_of"]
 
 _CACHED_LENGTH = 24  # runs up to so many characters are remembered: "user\n", "\n", "\n\n"
 _CACHED_RUNS = 4096
 _BATCH_RUNS = 8192
-_NO_TEXT = "\U0010fffd"  # private use
+NO_TEXT = "\U0010fffd"  # private use
 
 Ranges = list[tuple[int, int]]
 
 
 @dataclass(slots=True)
-class _Run:
+class Run:
     """Text between two control tokens. `trained`: True or False for the whole run, or the trained ranges in it."""
 
     text: str
@@ -45,7 +45,7 @@ class _Run:
 class _Sequence:
     """One sample in the making: control tokens (id, trained?) and runs, in order."""
 
-    parts: list[tuple[int, bool] | _Run] = field(default_factory=list)
+    parts: list[tuple[int, bool] | Run] = field(default_factory=list)
 
 
 def added_tokens_of(backend: Any) -> list[dict[str, Any]]:
@@ -74,16 +74,27 @@ class Encoder:
         self._cache: dict[tuple[str, bool], Any] = {}
         unknown = spec["model"].get("unk_token")
         unknown_id = backend.token_to_id(unknown) if isinstance(unknown, str) else spec["model"].get("unk_id")
-        self._forbidden = control.ids - {unknown_id}
+        self.forbidden = control.ids - {unknown_id}
+        """Ids that no run may have."""
+
+    def describe(self) -> dict[str, Any]:
+        """The twin for runs inside a text, as a tokenizer.json has it."""
+        spec: dict[str, Any] = json.loads(self._inside.to_str())
+        return spec
+
+    def reference(self, text: str) -> list[int]:
+        """Ids of a run inside a text."""
+        ids: list[int] = self._inside.encode(text, add_special_tokens=False).ids
+        return ids
 
     def encode(self, samples: Sequence[Sequence[Span]], origins: Sequence[Origin] | None = None) -> list[Encoded]:
         """One `Encoded` per sample, in order. `origins`: one per sample, or None."""
-        sequences = [self._cut(spans) for spans in samples]
-        self._encode_runs([part for sequence in sequences for part in sequence.parts if isinstance(part, _Run)])
+        sequences = [self.cut(spans) for spans in samples]
+        self.encode_runs([part for sequence in sequences for part in sequence.parts if isinstance(part, Run)])
         origins = origins or [NOWHERE] * len(samples)
         return [_join(sequence, origin) for sequence, origin in zip(sequences, origins, strict=True)]
 
-    def _cut(self, spans: Sequence[Span]) -> _Sequence:
+    def cut(self, spans: Sequence[Span]) -> _Sequence:
         """Cut at the control tokens that lie wholly in trusted text, and honour the blanks they swallow."""
         text = "".join([span.text for span in spans])
         trained = _ranges(spans, "trained")
@@ -110,11 +121,11 @@ class Encoder:
             mask = True
         else:
             mask = [(first - start, last - start) for first, last in inside]
-        sequence.parts.append(_Run(text[start:end], start == 0, mask))
+        sequence.parts.append(Run(text[start:end], start == 0, mask))
 
-    def _encode_runs(self, runs: Sequence[_Run]) -> None:
+    def encode_runs(self, runs: Sequence[Run]) -> None:
         """Fill ids and mask of every run; short runs once, long ones in large batches."""
-        fresh: dict[tuple[bool, bool], list[_Run]] = {}
+        fresh: dict[tuple[bool, bool], list[Run]] = {}
         for run in runs:
             if len(run.text) <= _CACHED_LENGTH:
                 self._fill(run, self._remembered(run))
@@ -130,7 +141,7 @@ class Encoder:
                 ):
                     self._fill(run, found)
 
-    def _remembered(self, run: _Run) -> Any:
+    def _remembered(self, run: Run) -> Any:
         key = (run.text, run.at_start)
         if key not in self._cache:
             twin = self._at_start if run.at_start else self._inside
@@ -140,11 +151,11 @@ class Encoder:
             return found
         return self._cache[key]
 
-    def _fill(self, run: _Run, found: Any) -> None:
+    def _fill(self, run: Run, found: Any) -> None:
         """Take over ids and mask from a `tokenizers.Encoding`."""
         ids: list[int] = found.ids
-        if not self._forbidden.isdisjoint(ids):
-            made = next(token for token in ids if token in self._forbidden)
+        if not self.forbidden.isdisjoint(ids):
+            made = next(token for token in ids if token in self.forbidden)
             raise RenderError(
                 Problem(
                     "E-RENDER-010",
@@ -186,7 +197,7 @@ def _hide(control: ControlTokens, model: dict[str, Any]) -> None:
 
 
 def _hidden(content: str) -> str:
-    return f"{_NO_TEXT}{content}{_NO_TEXT}"
+    return f"{NO_TEXT}{content}{NO_TEXT}"
 
 
 def _ranges(spans: Sequence[Span], kind: str) -> Ranges:
@@ -234,7 +245,7 @@ def _join(sequence: _Sequence, origin: Origin) -> Encoded:
     ids: list[int] = []
     mask: list[bool] = []
     for part in sequence.parts:
-        if isinstance(part, _Run):
+        if isinstance(part, Run):
             ids += part.ids
             mask += part.mask
         else:

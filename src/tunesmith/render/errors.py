@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunesmith.core.errors import DataError, Problem
 
-__all__ = ["RenderError"]
+__all__ = ["QuickWayFault", "RenderError"]
 
 
 class RenderError(DataError):
@@ -16,3 +16,7 @@ class RenderError(DataError):
     def __init__(self, problems: Problem | Sequence[Problem], failed: Sequence[int] = ()) -> None:
         super().__init__(problems)
         self.failed = tuple(failed)
+
+
+class QuickWayFault(Exception):
+    """A quick way of rendering or encoding gave something else than the long way for the same chat."""

@@ -21,7 +21,7 @@ import jinja2.runtime
 import jinja2.sandbox
 import jinja2.utils
 
-__all__ = ["JinjaTemplate", "compile_template"]
+__all__ = ["JinjaTemplate", "compile_template", "parse"]
 
 _MARKS = "_generation_marks"  # context variable: the pair of characters put around generation blocks
 _ESCAPED_PLANE_16 = re.compile(r"\\udb[c-f][0-9a-f]\\ud[c-f][0-9a-f]{2}")
@@ -123,6 +123,11 @@ def _environment(lenient: bool = False) -> _Sandbox:
         raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_make_dict, namespace=_Namespace
     )
     return environment
+
+
+def parse(source: str) -> jinja2.nodes.Template:
+    """The syntax tree of a chat template. Raises jinja2.TemplateSyntaxError."""
+    return _environment().parse(source)
 
 
 _REWRITING = frozenset({"replace", "translate", "lower", "upper", "title", "capitalize", "casefold", "striptags"})

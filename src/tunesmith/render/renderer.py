@@ -8,29 +8,31 @@ renderer.parse(text)                  # what the model wrote, as a message
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
 
-from tunesmith.core.collector import no_collection
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.core.types import Chat, Encoded, Message, Origin, Text
+from tunesmith.core.types import Chat, Encoded, Message, Text
 from tunesmith.render.auto import AutoTemplate
+from tunesmith.render.batches import BatchEncoder, EncodedBatch
 from tunesmith.render.control import ControlTokens
 from tunesmith.render.encode import Encoder, added_tokens_of
-from tunesmith.render.errors import RenderError
+from tunesmith.render.errors import QuickWayFault, RenderError
+from tunesmith.render.fast_runs import FastRuns
 from tunesmith.render.jinja import JinjaTemplate, compile_template
+from tunesmith.render.jinja_reads import Reads, reads_of
 from tunesmith.render.replies import parse_reply
+from tunesmith.render.shapes import Shapes
+from tunesmith.render.slot_reads import reads_of_slots
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import Span, join_text
 from tunesmith.render.turns import KEEPING_WORDS, Statistics, TemplateSettings, TextTemplate
 
 __all__ = ["Renderer", "TemplateSettings", "make_renderer"]
-
-_CHUNK = 512  # chats that are rendered while as many are encoded
 
 
 class Renderer:
@@ -43,8 +45,11 @@ class Renderer:
         tokenizer: Any,
         notices: Sequence[str],
         writes_calls: bool,
+        read: Callable[[], Reads | None],
     ) -> None:
+        """`read`: says what the template looks for in texts; asked when many chats come."""
         self.template = template
+        self._read = read
         self.control = control
         self._writes_calls = writes_calls
         self.name = template.name
@@ -56,6 +61,19 @@ class Renderer:
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(int(token) for token in known if token is not None))
         self._stop_texts = tuple(backend.id_to_token(token) for token in self.stop_ids)
         self._text_prefix, self._text_suffix = _around_text(backend, tokenizer.eos_token_id)
+
+    @cached_property
+    def _batches(self) -> BatchEncoder:
+        return BatchEncoder(self._encoder, self.samples, self._shapes())
+
+    def _shapes(self) -> Shapes | None:
+        reads = self._read()
+        return None if reads is None else Shapes(reads, self._encoder, self.samples, lambda: self.template.statistics)
+
+    def speed_up(self) -> None:
+        """For many chats: encode by a faster library where there is one that proves itself. It takes a second."""
+        if fast := FastRuns.make(self._encoder):
+            self._batches = BatchEncoder(self._encoder, self.samples, self._shapes(), fast)
 
     @property
     def statistics(self) -> Statistics:
@@ -78,55 +96,37 @@ class Renderer:
         """Ids and mask of every training sample of every chat. One RenderError tells all chats that do not fit;
         its `failed` holds their positions."""
         before = replace(self.statistics)
-        encoded: list[list[Encoded]] = []
-        wrong: dict[int, Problem] = {}
-        # Collecting garbage was measured at a third of the time: a batch makes hundreds of thousands of small lists.
-        # One chunk is encoded (outside the interpreter's lock) while the next is rendered.
-        with no_collection(), ThreadPoolExecutor(max_workers=1) as background:
-            pending: Future[list[list[Encoded]]] | None = None
-            for start in range(0, len(chats), _CHUNK):
-                rendered = self._render(chats, range(start, min(start + _CHUNK, len(chats))), wrong)
-                if pending:
-                    encoded += pending.result()
-                pending = background.submit(self._encode, rendered, chats, wrong)
-            if pending:
-                encoded += pending.result()
-        if wrong:
+        try:
+            batch = self.encode_batch(chats)
+        except QuickWayFault:  # the quick ways are off now
+            batch = self.encode_batch(chats)
+        if batch.wrong:
             self.template.statistics = before  # the caller may come again without these chats
-            raise RenderError([wrong[index] for index in sorted(wrong)], sorted(wrong))
+            raise RenderError([batch.wrong[index] for index in sorted(batch.wrong)], sorted(batch.wrong))
+        encoded: list[list[Encoded]] = [[] for _ in chats]
+        ids, trained, end = batch.ids.tolist(), batch.trained.tolist(), 0
+        for length, index in zip(batch.lengths.tolist(), batch.chats.tolist(), strict=True):
+            start, end = end, end + length
+            encoded[index].append(Encoded(ids[start:end], trained[start:end], chats[index].origin))
         return encoded
 
-    def _render(
-        self, chats: Sequence[Chat], indices: Sequence[int], wrong: dict[int, Problem]
-    ) -> dict[int, list[list[Span]]]:
-        rendered = {}
-        for index in indices:
-            try:
-                rendered[index] = self.samples(chats[index])
-            except RenderError as error:
-                wrong[index] = error.problems[0]
-        return rendered
+    def encode_batch(self, chats: Sequence[Chat]) -> EncodedBatch:
+        """The training samples of all chats as flat arrays, and what is wrong with those that have none.
 
-    def _encode(
-        self, rendered: Mapping[int, list[list[Span]]], chats: Sequence[Chat], wrong: dict[int, Problem]
-    ) -> list[list[Encoded]]:
-        flat = [(sample, chats[index].origin) for index, samples in rendered.items() for sample in samples]
+        Raises QuickWayFault where a quick way does not give what the long one does. No quick way is taken from then
+        on; what it made before must be made again.
+        """
         try:
-            sequences = iter(self._encoder.encode([sample for sample, _ in flat], [origin for _, origin in flat]))
-        except RenderError:  # rare: find out whose fault it is
-            wrong.update(self._faults({index: (samples, chats[index].origin) for index, samples in rendered.items()}))
-            return []
-        return [[next(sequences) for _ in samples] for samples in rendered.values()]
+            return self._batches.encode(chats)
+        except QuickWayFault as fault:
+            self.notices.append(f"encoding by {self.encoder_name} was given up: {fault}")
+            self._batches = BatchEncoder(self._encoder, self.samples)
+            raise
 
-    def _faults(self, rows: Mapping[int, tuple[list[list[Span]], Origin]]) -> dict[int, Problem]:
-        """What is wrong with each row that cannot be encoded."""
-        found = {}
-        for index, (samples, origin) in rows.items():
-            try:
-                self._encoder.encode(samples)
-            except RenderError as error:
-                found[index] = replace(error.problems[0], where=str(origin))
-        return found
+    @property
+    def encoder_name(self) -> str:
+        """The library that turns text into ids."""
+        return self._batches.encoder_name
 
     def encode_texts(self, texts: Sequence[Text]) -> list[Encoded]:
         """Pre-training texts: everything trained, the end-of-text token appended, a beginning-of-text token where
@@ -135,14 +135,23 @@ class Renderer:
         try:
             encoded = self._encoder.encode(samples, [text.origin for text in texts])
         except RenderError:
-            rows = zip(samples, texts, strict=True)
-            wrong = self._faults({index: ([sample], text.origin) for index, (sample, text) in enumerate(rows)})
+            wrong = self._faults(samples, texts)
             raise RenderError(list(wrong.values()), list(wrong)) from None
         before, after = self._text_prefix, self._text_suffix
         return [
             Encoded([*before, *found.ids, *after], [True] * (len(before) + len(found.ids) + len(after)), found.origin)
             for found in encoded
         ]
+
+    def _faults(self, samples: Sequence[list[Span]], texts: Sequence[Text]) -> dict[int, Problem]:
+        """What is wrong with each text that cannot be encoded."""
+        found = {}
+        for index, sample in enumerate(samples):
+            try:
+                self._encoder.encode([sample])
+            except RenderError as error:
+                found[index] = replace(error.problems[0], where=str(texts[index].origin))
+        return found
 
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Ids of a chat that ends with the opening of a reply, for generation."""
@@ -182,7 +191,8 @@ def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | N
     added = added_tokens_of(backend)
     template = SlotTemplate.load(wanted, config, tokenizer, {token["content"] for token in added})
     control = ControlTokens(added, "\0".join(template.literals))
-    return Renderer(template, control, tokenizer, notices, writes_calls=template.dialect is not None)
+    read = partial(reads_of_slots, template.slots)
+    return Renderer(template, control, tokenizer, notices, template.dialect is not None, read)
 
 
 def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: JinjaTemplate | None) -> Renderer:
@@ -194,7 +204,8 @@ def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: 
         notices.append("the model's chat template may write today's date: rendering differs from day to day")
     if config.preserve_thinking and main.variables.isdisjoint(KEEPING_WORDS):
         notices.append("preserve_thinking has no effect: the model's chat template decides which thoughts it keeps")
-    return Renderer(template, control, tokenizer, notices, writes_calls="tool_calls" in (tools or main).source)
+    read = partial(reads_of, {one.source for one in (main, tools) if one is not None})
+    return Renderer(template, control, tokenizer, notices, "tool_calls" in (tools or main).source, read)
 
 
 def _as_written(chat: Chat) -> Chat:

@@ -101,7 +101,7 @@ def test_one_error_names_all_chats_that_do_not_fit(renderer: Renderer) -> None:
 
 def test_rows_that_cannot_be_encoded_are_named_too(renderer: Renderer) -> None:
     """A tokenizer that makes a control token from text: here one whose letter z is declared to be one."""
-    renderer._encoder._forbidden |= set(renderer._encoder.encode([[Span("z")]])[0].ids)
+    renderer._encoder.forbidden |= set(renderer._encoder.encode([[Span("z")]])[0].ids)
     evil = Chat((Message("user", "z"), Message("assistant", "a")), origin=Origin("f.json", 0, 9))
     unfit = Chat((Message("user", "q", trained=True),))
     with pytest.raises(RenderError) as caught:

@@ -1,0 +1,132 @@
+"""Many chats to flat arrays at once: what training data is made of.
+
+Chats of one shape are put together from what their shape knows; the others are rendered one by one. All runs of a
+batch are then encoded together, and ids and mask are laid out without an object per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.core.collector import no_collection
+from tunesmith.core.errors import Problem
+from tunesmith.core.types import Chat
+from tunesmith.render.encode import Encoder, Run
+from tunesmith.render.errors import RenderError
+from tunesmith.render.fast_runs import FastRuns
+from tunesmith.render.shapes import Constant, RunShape, Shapes
+from tunesmith.render.spans import Span
+
+__all__ = ["BatchEncoder", "EncodedBatch"]
+
+Part: TypeAlias = tuple[int, bool] | Constant | Run
+"""A control token (id, trained?), several tokens that are always the same, or a run of text."""
+
+
+@dataclass(slots=True)
+class EncodedBatch:
+    """The samples of some chats, one behind the other: ids [T] int32, trained [T] bool, and for each of N samples its
+    length and which of the chats it is of, both [N] int64. `wrong`: what is wrong with chats that have none."""
+
+    ids: npt.NDArray[np.int32]
+    trained: npt.NDArray[np.bool_]
+    lengths: npt.NDArray[np.int64]
+    chats: npt.NDArray[np.int64]
+    wrong: Mapping[int, Problem] = field(default_factory=dict)
+
+
+class BatchEncoder:
+    """`render`: the template's own way, chat by chat. Without `shapes` all chats go it; without `fast` all runs are
+    encoded by `tokenizers`."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        render: Callable[[Chat], list[list[Span]]],
+        shapes: Shapes | None = None,
+        fast: FastRuns | None = None,
+    ) -> None:
+        self._encoder, self._render, self._shapes, self._fast = encoder, render, shapes, fast
+
+    @property
+    def encoder_name(self) -> str:
+        return "tokenizers" if self._fast is None else self._fast.name
+
+    def encode(self, chats: Sequence[Chat]) -> EncodedBatch:
+        """Raises QuickWayFault where a quick way does not give what the long one does."""
+        with no_collection():  # a batch makes many small objects, and all of them stay for its time
+            wrong: dict[int, Problem] = {}
+            samples: list[list[Part]] = []
+            owners: list[int] = []
+            for index, chat in enumerate(chats):
+                try:
+                    found = self._parts(chat)
+                except RenderError as error:
+                    wrong[index] = error.problems[0]
+                    continue
+                samples += found
+                owners += [index] * len(found)
+            try:
+                self._encode_runs(samples)
+            except RenderError:  # rare: find out whose fault it is
+                wrong |= self._faults(samples, owners, chats)
+                kept = [number for number, owner in enumerate(owners) if owner not in wrong]
+                samples, owners = [samples[number] for number in kept], [owners[number] for number in kept]
+                self._encode_runs(samples)
+            return _lay_out(samples, owners, wrong)
+
+    def _parts(self, chat: Chat) -> list[list[Part]]:
+        found = self._shapes.find(chat) if self._shapes is not None else None
+        if found is None:
+            return [list(self._encoder.cut(spans).parts) for spans in self._render(chat)]
+        shape, texts = found
+        return [
+            [part.fill(texts) if isinstance(part, RunShape) else part for part in sample.plan]
+            for sample in shape.samples
+        ]
+
+    def _encode_runs(self, samples: Sequence[Sequence[Part]]) -> None:
+        runs = [part for parts in samples for part in parts if type(part) is Run]
+        if self._fast is not None:
+            fast = self._fast
+            runs = [run for run in runs if not fast.fill(run)]
+        self._encoder.encode_runs(runs)
+
+    def _faults(
+        self, samples: Sequence[Sequence[Part]], owners: Sequence[int], chats: Sequence[Chat]
+    ) -> dict[int, Problem]:
+        """What is wrong with each chat that cannot be encoded."""
+        found: dict[int, Problem] = {}
+        for parts, owner in zip(samples, owners, strict=True):
+            try:
+                self._encode_runs([parts])
+            except RenderError as error:
+                found[owner] = replace(error.problems[0], where=str(chats[owner].origin))
+        return found
+
+
+def _lay_out(samples: Sequence[Sequence[Part]], owners: Sequence[int], wrong: Mapping[int, Problem]) -> EncodedBatch:
+    ids: list[int] = []
+    mask: list[bool] = []
+    ends = np.zeros(len(samples) + 1, dtype=np.int64)
+    for number, parts in enumerate(samples, 1):
+        for part in parts:
+            if isinstance(part, Run | Constant):
+                ids += part.ids
+                mask += part.mask
+            else:  # a control token
+                ids.append(part[0])
+                mask.append(part[1])
+        ends[number] = len(ids)
+    return EncodedBatch(
+        np.array(ids, dtype=np.int32),
+        np.array(mask, dtype=np.bool_),
+        np.diff(ends),
+        np.array(owners, dtype=np.int64),
+        wrong,
+    )
