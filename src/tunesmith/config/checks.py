@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tunesmith.config.run_config import RunConfig
+from tunesmith.config.verbs import LOOKING
 from tunesmith.core.errors import Problem
 
 __all__ = ["CHECKS", "Check", "check"]
@@ -15,7 +16,7 @@ __all__ = ["CHECKS", "Check", "check"]
 Finder: TypeAlias = Callable[[RunConfig], Iterator[Problem]]
 
 _TRAIN = ("train",)
-_DATA = ("train", "preview")
+_DATA = ("train", *LOOKING)
 _ALL = ("train", "preview", "chat", "export")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
@@ -84,7 +85,7 @@ def _training_has_data(config: RunConfig) -> Iterator[Problem]:
         yield _missing('"dataset" is missing', "dataset: path/to/rows.jsonl, or a name of dataset_info.json")
 
 
-@_rule(("preview",), "dataset", "eval_dataset")
+@_rule(LOOKING, "dataset", "eval_dataset")
 def _preview_has_data(config: RunConfig) -> Iterator[Problem]:
     if not config.data.dataset and not config.data.eval_dataset:
         yield _missing('"dataset" is missing', "dataset: path/to/rows.jsonl, or a name of dataset_info.json")

@@ -8,6 +8,7 @@ from functools import cache
 
 from tunesmith.config.keys import all_keys
 from tunesmith.config.run_config import RunConfig
+from tunesmith.config.verbs import LOOKING
 
 __all__ = ["Rule", "rules", "without_effect"]
 
@@ -36,7 +37,7 @@ def without_effect(config: RunConfig) -> dict[str, Rule]:
 
 
 def _trains(config: RunConfig) -> bool:
-    return config.verb in ("train", "preview")
+    return config.verb == "train" or config.verb in LOOKING
 
 
 def _evaluates(config: RunConfig) -> bool:
@@ -98,10 +99,10 @@ def rules() -> tuple[Rule, ...]:
             lambda c: not c.model.disable_gradient_checkpointing,
             "disable_gradient_checkpointing is on",
         ),
-        Rule(_keys(_EVALUATION), lambda c: c.verb == "preview" or _evaluates(c), "nothing asks for evaluation"),
+        Rule(_keys(_EVALUATION), lambda c: c.verb in LOOKING or _evaluates(c), "nothing asks for evaluation"),
         Rule(
             _keys("val_size"),
-            lambda c: c.verb == "preview" or _evaluates(c),
+            lambda c: c.verb in LOOKING or _evaluates(c),
             "nothing asks for evaluation, so these rows are merely left out",
         ),
         Rule(_keys("predict_with_generate"), lambda c: c.train.do_predict, "only with do_predict: true"),

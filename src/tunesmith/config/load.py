@@ -16,7 +16,7 @@ from tunesmith.config.keys import SECTIONS, Key, all_keys
 from tunesmith.config.legacy import checkpointing, modernise
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.source import Given, Overrides, Source, read_overrides, read_source
-from tunesmith.config.verbs import VERBS, infer_verb
+from tunesmith.config.verbs import LOOKING, VERBS, infer_verb
 from tunesmith.core.errors import ConfigError, Problem
 from tunesmith.core.suggest import did_you_mean
 
@@ -27,15 +27,15 @@ def load_config(source: Source, overrides: Overrides = (), verb: str = "train") 
     """Read, convert and check a config for a verb.
 
     `source`: path of a YAML, JSON or TOML file, a mapping, or None. `overrides`: `key=value` texts or a mapping; they
-    win. `verb`: train, chat, export, preview, check (which finds out what the config is for) or show (which asks for
-    no key in particular). Raises ConfigError with all problems, MissingInputError if there is no such file.
+    win. `verb`: one of VERBS; "check" finds out what the config is for, "show" asks for no key in particular. Raises
+    ConfigError with all problems, MissingInputError if there is no such file.
     """
     assert verb in VERBS, verb
     written, problems = read_source(source)
     added, more = read_overrides(overrides)
     problems += more
     givens = _merge([*written, *added])
-    values, bad = _convert_all(givens.values(), problems)
+    values, bad = _convert_all(givens.values(), problems, verb)
     places = {key: given.place for key, given in givens.items()}
     config, lost = _build(values, places, verb, source, problems)
     problems += check(config, bad)
@@ -58,7 +58,7 @@ def _merge(givens: Iterable[Given]) -> dict[str, Given]:
     return merged
 
 
-def _convert_all(givens: Iterable[Given], problems: list[Problem]) -> tuple[dict[str, Any], frozenset[str]]:
+def _convert_all(givens: Iterable[Given], problems: list[Problem], verb: str) -> tuple[dict[str, Any], frozenset[str]]:
     """Values by key, and the keys that are wrong; what is wrong with them is added to `problems`."""
     values: dict[str, Any] = {}
     bad = set()
@@ -73,7 +73,8 @@ def _convert_all(givens: Iterable[Given], problems: list[Problem]) -> tuple[dict
             problems.append(_mismatch(given, mismatch))
             bad.add(given.key)
             continue
-        if (refusal := _refusal(key, value, given)) is not None:
+        looks = verb in LOOKING and key.section == "objective"  # which loss does not matter for looking at rows
+        if not looks and (refusal := _refusal(key, value, given)) is not None:
             problems.append(refusal)
             bad.add(given.key)
         elif value is not None or key.default is not None:

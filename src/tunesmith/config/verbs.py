@@ -6,9 +6,11 @@ from collections.abc import Collection
 
 from tunesmith.config.keys import all_keys
 
-__all__ = ["VERBS", "infer_verb"]
+__all__ = ["LOOKING", "VERBS", "infer_verb"]
 
-VERBS = ("train", "chat", "export", "preview", "check", "show")
+VERBS = ("train", "chat", "export", "preview", "inspect", "check", "show")
+LOOKING = ("preview", "inspect")
+"""Verbs that look at data; `inspect` also without a model. They read the rows of stages that cannot be trained yet."""
 
 # Arguments of transformers that other verbs read too.
 _SHARED = {"seed", "use_cpu"}
