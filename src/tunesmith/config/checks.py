@@ -178,6 +178,13 @@ def _tool_format_is_for_named_templates(config: RunConfig) -> Iterator[Problem]:
         yield _contradiction(config, "tool_format", what, "name a template, like template: qwen, or leave it out")
 
 
+@_rule(_DATA, "on_bad_row", "max_bad_rows")
+def _skipping_has_a_limit(config: RunConfig) -> Iterator[Problem]:
+    if config.data.on_bad_row == "skip" and config.data.max_bad_rows is None:
+        what = '"on_bad_row: skip" may lose any part of the data; say how many rows at most'
+        yield _contradiction(config, "on_bad_row", what, "max_bad_rows: 10, or as many as you accept to lose")
+
+
 @_rule(_DATA, "packing", "stage")
 def _packing_is_for_plain_text(config: RunConfig) -> Iterator[Problem]:
     if config.data.packing and config.objective.stage != "pt":

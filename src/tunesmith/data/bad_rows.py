@@ -65,7 +65,7 @@ class BadRows:
                 f"{group.what}: {group.count:,} of {rows:,} rows",
                 where=_places(group),
                 got=group.got,
-                fix=group.fix or "mend the rows, or leave them out with on_bad_row: skip",
+                fix=group.fix or "mend the rows, or leave them out with on_bad_row: skip and max_bad_rows",
             )
             for group in self.groups()
         ]

@@ -103,6 +103,9 @@ def absent_columns(
         fix = did_you_mean(column, [name for name in names if name not in format_.columns.values()])
         if guess is not None and (fix is None or guess.format != spec.format):
             fix = f"the rows look like {guess.format}; if that is meant: {_paste(spec, guess)}"
+        elif fix is None:
+            others = " or ".join(fitting(head))
+            fix = f"as they are, the rows fit stage {others}" if others else "name the column in dataset_info.json"
         what = f'no row has the column "{column}" ({meaning})'
         problems.append(Problem("E-DATA-011", what, str(spec.path), f"columns: {', '.join(names)}", fix))
     return problems
