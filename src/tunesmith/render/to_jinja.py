@@ -1,6 +1,6 @@
 """A declarative template as a chat template in Jinja, for other tools: the same text, from the same syntax tree.
 
-What it cannot say from a template's data (tools, for dialects that write more than JSON) it refuses with a sentence.
+What it cannot say (tools, in the forms that `jinja_forms.py` does not have) it refuses with a sentence.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _PLACES: Mapping[str, str] = {
     "content": "content",
     "thought": "thought",
     "system": "system",
-    "name": "(message.name or '')",
+    "name": "name",
+    "id": "id",
     "turn": "seen.questions",
     "turn0": "(seen.questions - 1)",
     "bos": "bos_token",
@@ -38,6 +39,8 @@ _PLACES: Mapping[str, str] = {
     "tools": "tools_text",
     "calls": "calls",
 }
+_FIRST: Mapping[str, Any] = {"before": "", "waiting": []}
+"""What is kept of the messages so far, where it is no count."""
 _OUTER_PLACES = ("bos", "eos", "system", "today", "tools")
 
 
@@ -144,9 +147,11 @@ def _messages(slots: SlotFile, used: _Used, tools: JinjaTools | None) -> Iterato
         "answers": used.any("last_reply"),
         "turns": slots.alternate,
         "before": used.any("after_question", "after_reply", "after_result"),
+        "calls": tools is not None and tools.numbers,
+        "waiting": tools is not None and tools.numbers,
     }
     more: Facts = TOOLS if tools else {}
-    if started := [f"{name}={''!r}" if name == "before" else f"{name}=0" for name, wanted in counts.items() if wanted]:
+    if started := [f"{name}={_FIRST.get(name, 0)!r}" for name, wanted in counts.items() if wanted]:
         yield "{%- set seen = namespace(" + ", ".join(started) + ") %}"
     yield "{%- for message in chat %}"
     body = [
@@ -168,7 +173,7 @@ def _messages(slots: SlotFile, used: _Used, tools: JinjaTools | None) -> Iterato
         reply = (*slots.open, *_with_calls(slots.body, tools), *slots.close)
         body += _indented([*counted, *tools.calls(), *_text(reply, {**REPLY, **more, "answered": CALLING})])
         body.append("{%- elif message.role == 'tool' %}")
-        body += _indented(_text(slots.tool, {**MESSAGE, **more}))
+        body += _indented([*tools.result(), *_text(slots.tool, {**MESSAGE, **more})])
         refusal = "this chat template knows the roles system, user, assistant and tool"
     else:
         body.append("{%- elif message.role == 'assistant' and not message.tool_calls %}")
