@@ -9,7 +9,7 @@ import pytest
 
 from tunesmith.core.types import Message, Origin, ToolCall
 from tunesmith.data.formats import FORMATS
-from tunesmith.data.formats.markup import THOUGHT_MARKS, split_thought
+from tunesmith.data.formats.markup import THOUGHT_ENDS, THOUGHT_MARKS, split_thought
 from tunesmith.data.rows import RowError
 from tunesmith.render.errors import RenderError
 from tunesmith.render.slot_files import load_slots, template_names
@@ -45,7 +45,14 @@ def test_all_thought_marks_of_the_templates_are_known() -> None:
         except RenderError:
             continue
         pairs.add((thinking.open.strip(), thinking.close.strip()))
-    assert pairs - {("", "")} <= set(THOUGHT_MARKS)
+    ends = {("", end) for end in THOUGHT_ENDS}
+    assert pairs - {("", "")} <= set(THOUGHT_MARKS) | ends
+
+
+@pytest.mark.parametrize("end", THOUGHT_ENDS)
+def test_a_thought_may_begin_with_the_text(end: str) -> None:
+    assert split_thought(f"why\n{end}\nanswer") == ("why", "answer")
+    assert split_thought(f"{THOUGHT_ENDS[end]}\nwhy\n{end}\nanswer") == ("why", "answer")
 
 
 @pytest.mark.parametrize("marks", THOUGHT_MARKS)

@@ -17,7 +17,7 @@ from tunesmith.render.tools import DIALECTS, get_dialect
 from tunesmith.render.tools.base import join_pieces
 from tunesmith.render.tools.content import parse_content
 
-__all__ = ["THOUGHT_MARKS", "split_thought", "structured"]
+__all__ = ["THOUGHT_ENDS", "THOUGHT_MARKS", "split_thought", "structured"]
 
 THOUGHT_MARKS = (
     ("<think>", "</think>"),
@@ -30,6 +30,9 @@ THOUGHT_MARKS = (
 )
 """Words around a thought, as the templates of the catalog write them."""
 
+THOUGHT_ENDS = {"[BEGIN FINAL RESPONSE]": "Here are my reasoning steps:"}
+"""Words behind a thought that begins with the text, and what its template may have written before it."""
+
 _THOUGHT = re.compile(
     r"\s*(?:" + "|".join(f"{re.escape(first)}(.*?){re.escape(last)}" for first, last in THOUGHT_MARKS) + ")",
     re.DOTALL,
@@ -38,6 +41,10 @@ _THOUGHT = re.compile(
 
 def split_thought(text: str) -> tuple[str | None, str]:
     """(thought, rest) of a text that opens with `<think>...</think>` or its like; (None, text) of any other."""
+    for end, opening in THOUGHT_ENDS.items():
+        if end in text:
+            thought, _, rest = text.partition(end)
+            return thought.strip("\n").removeprefix(opening).strip("\n"), rest.lstrip("\n")
     if text[:1].isalnum():  # most texts: not even a blank before a mark
         return None, text
     found = _THOUGHT.match(text)
