@@ -53,6 +53,7 @@ def _told(url: str, work: Callable[[], T]) -> T:
     try:
         return work()
     except urllib.error.HTTPError as error:
+        error.close()
         got = f"{error.code} {error.reason}"
         if error.code in (404, 410):
             raise MissingInputError(Problem("E-DATA-020", "there is no such file", where=url, got=got)) from error

@@ -140,7 +140,7 @@ def _system(url: str, options: dict[str, Any]) -> tuple[Any, str]:
 
     scheme = url.split("://", 1)[0]
     try:
-        system, path = fsspec.core.url_to_fs(url, **options)
+        return cast("tuple[Any, str]", fsspec.core.url_to_fs(url, **options))
     except ImportError as error:
         package, extra = _CLOUDS[scheme][1:] if scheme in _CLOUDS else (str(error), "")
         fix = f"pip install {package}" + (f", or tunesmith[{extra}]" if extra else "")
@@ -150,21 +150,26 @@ def _system(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         known = ["http", "https", *fsspec.available_protocols()]
         fix = did_you_mean(scheme, known) or "s3://, gs://, https:// and other places that fsspec knows"
         raise DataError(Problem("E-DATA-040", f'no place is called "{scheme}://"', where=url, fix=fix)) from error
-    return system, path
+    except Exception as error:
+        raise _explained(url, error) from error
 
 
 def _told(url: str, work: Callable[[], T]) -> T:
     """`work` with the errors of a cloud's library, which are of many kinds, as problems."""
     try:
         return work()
-    except TunesmithError:
-        raise
-    except FileNotFoundError as error:
-        raise MissingInputError(Problem("E-DATA-020", "there is no such file", where=url)) from error
     except Exception as error:
-        got = str(error).strip() or type(error).__name__
-        fix = "check the address, the network and your access"
-        raise UnavailableError(Problem("E-DATA-040", "the file cannot be read", url, got, fix)) from error
+        raise _explained(url, error) from error
+
+
+def _explained(url: str, error: Exception) -> TunesmithError:
+    if isinstance(error, TunesmithError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return MissingInputError(Problem("E-DATA-020", "there is no such file", where=url))
+    got = str(error).strip() or type(error).__name__
+    fix = "check the address, the network and your access"
+    return UnavailableError(Problem("E-DATA-040", "the file cannot be read", url, got, fix))
 
 
 # --- copies in the cache: data/files/<address>/<version>/<name>, and what each location stood for ---
