@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, Problem
@@ -51,7 +52,7 @@ def make_format(spec: DatasetSpec, head: Head, stage: str) -> tuple[Format | Non
             raise DataError([_unmapped(spec, format_, meaning, head, stage) for meaning in missing])
         return format_, []
     if unfit := unreadable(head):
-        raise DataError(Problem("E-DATA-018", f"the rows hold {unfit}", str(spec.path), fix=_TEXT_ONLY))
+        raise DataError(Problem("E-DATA-018", f"the rows hold {unfit}", spec.location, fix=_TEXT_ONLY))
     layout = detect(head, stage)
     if layout is None:
         raise DataError(_undetected(spec, head, stage))
@@ -84,7 +85,7 @@ def _scalar(text: str) -> str:
 
 
 def _paste(spec: DatasetSpec, layout: Layout) -> str:
-    return f"{as_yaml(str(spec.path), layout)} or, as an entry of dataset_info.json, {as_entry(spec.path.name, layout)}"
+    return f"{as_yaml(spec.location, layout)} or, as an entry of dataset_info.json, {as_entry(PurePath(spec.location).name, layout)}"
 
 
 def absent_columns(
@@ -107,7 +108,7 @@ def absent_columns(
             others = " or ".join(fitting(head))
             fix = f"as they are, the rows fit stage {others}" if others else "name the column in dataset_info.json"
         what = f'no row has the column "{column}" ({meaning})'
-        problems.append(Problem("E-DATA-011", what, str(spec.path), f"columns: {', '.join(names)}", fix))
+        problems.append(Problem("E-DATA-011", what, spec.location, f"columns: {', '.join(names)}", fix))
     return problems
 
 
@@ -121,7 +122,7 @@ def _unmapped(spec: DatasetSpec, format_: Format, meaning: str, head: Head, stag
     return Problem(
         "E-DATA-011",
         f'the columns of dataset "{spec.name}" name no {meaning} (a columns block replaces all defaults)',
-        where=str(spec.path),
+        where=spec.location,
         got=f"columns of the file: {', '.join(names)}",
         fix=fix,
     )
@@ -133,7 +134,7 @@ def _unfit_stage(spec: DatasetSpec, format_class: type[Format], stage: str) -> P
         fit = [one for one in fit if KINDS[one] in ("preference", "prompt")]
     rows = "ranking pairs" if spec.ranking else f'rows of format "{spec.format}"'
     what = f"{rows} cannot be used for stage {stage}"
-    return Problem("E-DATA-027", what, str(spec.path), fix=f"stage: {' or '.join(fit)}, or another dataset")
+    return Problem("E-DATA-027", what, spec.location, fix=f"stage: {' or '.join(fit)}, or another dataset")
 
 
 def _undetected(spec: DatasetSpec, head: Head, stage: str) -> Problem:
@@ -145,14 +146,14 @@ def _undetected(spec: DatasetSpec, head: Head, stage: str) -> Problem:
         known = ", ".join(NAMES.get(missing[0], missing))
         what = f"no column for the meaning {missing[0]}, which stage {stage} needs (known names: {known})"
         fix = f"say which column it is: {_paste(spec, _PLACEHOLDERS[KINDS[stage]])}"
-        return Problem("E-DATA-011", what, str(spec.path), got, fix)
+        return Problem("E-DATA-011", what, spec.location, got, fix)
     if not others:
         fix = f"say what they mean: {_paste(spec, _PLACEHOLDERS[KINDS[stage]])}"
-        return Problem("E-DATA-022", "the columns do not tell the format", str(spec.path), got, fix)
+        return Problem("E-DATA-022", "the columns do not tell the format", spec.location, got, fix)
     first = next(iter(others.values()))
     what = f"the rows look like {first}, which stage {stage} cannot use"
     what += f"; it needs {' and '.join(missing)} as well" if missing and KINDS[stage] != "document" else ""
-    return Problem("E-DATA-027", what, str(spec.path), got, f"stage: {' or '.join(others)}")
+    return Problem("E-DATA-027", what, spec.location, got, f"stage: {' or '.join(others)}")
 
 
 def check_labels(name: str, tallies: Mapping[str, int]) -> Problem | None:

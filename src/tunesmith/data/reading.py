@@ -71,7 +71,7 @@ def _one_kind_of_label(loaded: Sequence[LoadedDataset]) -> list[Problem]:
     """Feedback must hold both kinds; together, because a dataset may hold one and another the other."""
     train = [one for one in loaded if one.report.use == "train"]
     tallies = sum((one.tallies for one in train), Counter())
-    problem = check_labels(", ".join(str(one.spec.path) for one in train), tallies)
+    problem = check_labels(", ".join(one.spec.location for one in train), tallies)
     return [problem] if problem else []
 
 

@@ -159,6 +159,20 @@ def test_what_cannot_be_told_is_asked_for(write, stage, row, code, said):
         assert json.loads(pasted[2])["my_data"]["file_name"] == "x.jsonl"
 
 
+def test_what_is_pasted_is_read(write):
+    write("data/x.jsonl", [{"frage": "a", "antwort": "b"}])
+    write("data/dataset_info.json", {"d": {"file_name": "x.jsonl"}})
+    write("x.jsonl", [{"prompt": "a", "reply": "b"}])
+    with pytest.raises(TunesmithError) as caught:
+        read_examples(DataConfig(dataset=("x.jsonl",)), stage="sft")
+    (problem,) = caught.value.problems
+    pasted = problem.fix.split("say which column it is: ")[1].split(" or, as")[0]
+    (spec,) = yaml.safe_load(pasted)["dataset"]
+    spec["columns"] = {"prompt": "prompt", "response": "reply"}
+    (example,) = read_examples(DataConfig(dataset=(spec,)), stage="sft")
+    assert [message.content for message in example.messages] == ["a", "b"]
+
+
 def test_the_mapping_is_printed_with_what_is_not_read(write):
     name = write("x.jsonl", [{"id": 7, "question": "a", "answer": "b"}])
     (loaded,) = load_datasets(DataConfig(dataset=(name,)), stage="sft", seed=1)
