@@ -118,6 +118,85 @@ def test_two_ranks_change_nothing(launch, run_keys, tmp_path, reference, batch, 
     assert evaluated[-1]["eval_tokens"] == whole.metrics["eval_tokens"]
 
 
+@pytest.fixture
+def short_keys(tiny_model, tiny_data):
+    """40 chats of 21 to 28 tokens, on the tiny model; packs of 100 hold four of them."""
+    return {
+        "model_name_or_path": str(tiny_model),
+        "dataset": "known",
+        "dataset_dir": str(tiny_data),
+        "template": "auto",
+        "max_samples": 40,
+        "cutoff_len": 100,
+        "num_train_epochs": 1,
+    }
+
+
+def test_packing_changes_neither_loss_nor_gradient(train, tmp_path, short_keys):
+    """All rows in one step, as rows of their own and as packs."""
+    keys = {**short_keys, "per_device_train_batch_size": 40, "learning_rate": 1e-5}
+    apart = train(**keys, output_dir=str(tmp_path / "apart"))
+    packed = train(**keys, output_dir=str(tmp_path / "packed"), packing=True)
+    neat = train(**keys, output_dir=str(tmp_path / "neat"), neat_packing=True)
+    train_split = json.loads((packed.output_dir / "data_report.json").read_text())["splits"][0]
+    assert train_split["samples"] <= 12, "rows of the batch are packs"
+    ((loss, norm),) = curve(log(apart.output_dir))
+    assert curve(log(packed.output_dir)) == [(pytest.approx(loss, rel=1e-5), pytest.approx(norm, rel=1e-4))]
+    assert log(packed.output_dir)[-1]["tokens"] == log(apart.output_dir)[-1]["tokens"] == train_split["tokens"]
+    assert_bit_identical(packed.output_dir, neat.output_dir)
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(2, 2), (1, 4)])
+def test_accumulation_changes_nothing_for_packs(train, tmp_path, short_keys, batch, accumulation):
+    keys = {**short_keys, "packing": True, "val_size": 6, "eval_strategy": "epoch"}
+    whole = train(**keys, output_dir=str(tmp_path / "whole"))
+    split = train(
+        **keys,
+        output_dir=str(tmp_path / "split"),
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+    )
+    for found, wanted in zip(curve(log(split.output_dir)), curve(log(whole.output_dir)), strict=True):
+        assert found == pytest.approx(wanted, rel=1e-5)
+    assert split.metrics["eval_loss"] == pytest.approx(whole.metrics["eval_loss"], rel=1e-5)
+
+
+def test_packing_evaluates_as_rows_do(train, tmp_path, short_keys):
+    keys = {**short_keys, "val_size": 6, "eval_strategy": "epoch", "learning_rate": 0.0, "compute_accuracy": True}
+    apart = train(**keys, output_dir=str(tmp_path / "apart"))
+    packed = train(**keys, output_dir=str(tmp_path / "packed"), packing=True)
+    for name in ("eval_loss", "eval_accuracy", "eval_tokens"):
+        assert packed.metrics[name] == pytest.approx(apart.metrics[name], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than this machine has cores
+@pytest.mark.parametrize("order", ["random", "group_by_length"])
+def test_packs_are_the_same_with_any_number_of_loaders_and_after_a_resume(train, tmp_path, short_keys, order):
+    keys = {**short_keys, "packing": True, "per_device_train_batch_size": 2, "train_sampling_strategy": order}
+    whole = train(**keys, output_dir=str(tmp_path / "whole"), save_strategy="steps", save_steps=3)
+    assert len(curve(log(whole.output_dir))) > 4, "step 3 is in the middle of the epoch"
+    for workers in (1, 4):
+        loaded = train(**keys, output_dir=str(tmp_path / f"loaders{workers}"), dataloader_num_workers=workers)
+        assert curve(log(loaded.output_dir)) == curve(log(whole.output_dir))
+        assert_bit_identical(whole.output_dir, loaded.output_dir)
+    resumed = train(
+        **keys,
+        output_dir=str(tmp_path / "resumed"),
+        resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"),
+        dataloader_num_workers=1,
+    )
+    assert curve(log(resumed.output_dir)) == curve(log(whole.output_dir))[3:]
+    assert_bit_identical(whole.output_dir, resumed.output_dir)
+
+
+def test_two_ranks_change_nothing_for_packs(train, launch, run_keys, short_keys, tmp_path):
+    keys = {**run_keys, **short_keys, "packing": True}
+    whole = train(**{**keys, "output_dir": str(tmp_path / "whole")})
+    lines = launch(2, {**keys, "output_dir": str(tmp_path / "ranks"), "per_device_train_batch_size": 2})
+    for found, wanted in zip(curve(lines), curve(log(whole.output_dir)), strict=True):
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
 def test_the_loss_is_the_mean_over_trained_tokens(train, tmp_path, stories, run_keys):
     """Step 1 and the evaluation against transformers' own model, one row at a time, summed in double precision."""
     import torch

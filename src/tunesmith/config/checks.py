@@ -185,11 +185,20 @@ def _skipping_has_a_limit(config: RunConfig) -> Iterator[Problem]:
         yield _contradiction(config, "on_bad_row", what, "max_bad_rows: 10, or as many as you accept to lose")
 
 
-@_rule(_DATA, "packing", "stage")
-def _packing_is_for_plain_text(config: RunConfig) -> Iterator[Problem]:
-    if config.data.packing and config.objective.stage != "pt":
-        what = '"packing: true" is supported by this version for stage pt only'
-        yield Problem("E-CONFIG-008", what, config.place("packing"), fix="leave the key out")
+@_rule(_DATA, "packing", "neat_packing")
+def _packing_is_one_thing(config: RunConfig) -> Iterator[Problem]:
+    if config.data.neat_packing and config.data.packing is False:
+        what = '"neat_packing" asks for packed rows, "packing: false" for none'
+        yield _contradiction(
+            config, "neat_packing", what, "keep one of them: neat_packing is the same as packing: true"
+        )
+
+
+@_rule(_TRAIN, "packing", "neat_packing", "stage", "flash_attn")
+def _packed_rows_need_a_mask(config: RunConfig) -> Iterator[Problem]:
+    if config.data.packs(config.objective.stage) and config.model.flash_attn == "fa2":
+        what = '"flash_attn: fa2" is not proven to keep packed sequences apart'
+        yield _contradiction(config, "flash_attn", what, "flash_attn: auto, or packing: false")
 
 
 # --- method ---

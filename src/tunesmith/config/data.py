@@ -21,8 +21,11 @@ class DataConfig:
     """Folder that holds `dataset_info.json` and the files it names."""
     media_dir: str | None = later(None, "data with images, video or audio")
     """Folder that paths of images, video and audio start from."""
-    cutoff_len: int = works(2048, least=1)
-    """Most tokens per example; what is longer is cut so that the end of the answer stays."""
+    cutoff_len: int = works(2048, least=2)
+    """Most tokens per example; `on_too_long` says what becomes of one that is longer."""
+    on_too_long: Literal["truncate", "drop", "split", "error"] = works("truncate", later=("drop", "split", "error"))
+    """An example longer than `cutoff_len` keeps as many whole turns as fit, is left out, becomes several at the borders
+    of its turns, or stops the run."""
     streaming: bool = later(False, _STREAMING)
     """Read rows while training instead of before it."""
     buffer_size: int = ignored(16384, "it belongs to streaming, which does not exist yet")
@@ -46,9 +49,10 @@ class DataConfig:
     eval_on_each_dataset: bool = works(False)
     """Report the evaluation of each dataset by itself."""
     packing: bool | None = works(None)
-    """Fill sequences of `cutoff_len` with several examples; left out, on for pre-training only."""
-    neat_packing: bool = later(False, "packing for fine-tuning")
-    """Pack without attention between the examples of a sequence."""
+    """Fill rows of `cutoff_len` tokens with several examples, none of which sees another; left out, on for pre-training
+    only. A batch counts rows."""
+    neat_packing: bool = works(False)
+    """The same as `packing: true`: here no example ever sees another."""
     tokenized_path: str | None = later(None, "saving tokenised datasets")
     """Folder for saving and loading the tokenised dataset."""
     data_shared_file_system: bool = later(False, "preparing data once for several machines")
@@ -57,3 +61,7 @@ class DataConfig:
     """What happens to a row that cannot be used: stop with its place, or leave it out and count it."""
     max_bad_rows: int | None = works(None, least=0)
     """With `on_bad_row: skip`, stop after all when more rows than this are bad."""
+
+    def packs(self, stage: str) -> bool:
+        """Do several sequences share a row?"""
+        return bool(self.packing or self.neat_packing or (self.packing is None and stage == "pt"))

@@ -11,7 +11,8 @@ __all__ = ["RunPlan"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """A run's derived values. `dtype` is that of frozen weights, `autocast` that of the arithmetic where it differs
-    from the weights' own, `attention` the chosen implementation, `order` how rows are drawn."""
+    from the weights' own, `attention` the chosen implementation, `packing` whether sequences share rows, `order` how
+    rows are drawn."""
 
     stage: str
     finetuning_type: str
@@ -19,6 +20,7 @@ class RunPlan:
     dtype: str
     autocast: str | None
     attention: str
+    packing: bool
     world_size: int
     per_device_batch_size: int
     gradient_accumulation_steps: int

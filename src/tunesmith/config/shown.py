@@ -37,13 +37,12 @@ _SHOWN: dict[str, str] = {
     _DATA + "test_rows_become_tokens_with_their_place": "dataset",
     _DATA + "test_eval_datasets_as_one_or_each_by_itself": "eval_dataset eval_on_each_dataset",
     _INFO + "test_a_path_needs_no_table_and_may_start_here_or_in_dataset_dir": "dataset_dir",
-    _DATA + "test_what_is_too_long_is_cut_and_counted": "cutoff_len",
+    _DATA + "test_what_is_too_long_is_cut_and_counted": "cutoff_len on_too_long",
     _DATA + "test_several_datasets_are_mixed": "mix_strategy",
     "tests/property/test_data_properties.py::test_weights_are_kept": "interleave_probs",
     _DATA + "test_batches_do_not_change_the_result": "preprocessing_batch_size",
     _DATA + "test_max_samples_takes_the_first_rows_of_each_dataset_and_reads_no_further": "max_samples",
     _DATA + "test_val_size_holds_rows_out": "val_size",
-    _DATA + "test_pre_training_without_packing_cuts_and_counts": "packing",
     _BAD + "test_skip_drops_and_counts": "on_bad_row",
     _BAD + "test_skip_has_a_limit": "max_bad_rows",
     "tests/parity/test_named_templates.py::test_text_equals_the_models_own_template": "template",
@@ -139,6 +138,7 @@ _SHOWN: dict[str, str] = {
     _EXACT + "test_a_resumed_run_gives_the_bits_of_one_that_never_stopped": (
         "resume_from_checkpoint save_strategy save_steps"
     ),
+    _EXACT + "test_packing_changes_neither_loss_nor_gradient": "packing neat_packing",
     _EXACT + "test_accumulation_changes_nothing": "per_device_train_batch_size gradient_accumulation_steps",
     _EXPORT + "test_the_adapter_loads_in_plain_peft_and_the_merged_model_equals_it": "export_dir",
     _EXPORT + "test_shards_have_the_size_that_was_asked_for": "export_size",

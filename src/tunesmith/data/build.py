@@ -14,7 +14,7 @@ from tunesmith.core.errors import DataError, Problem, UsageError
 from tunesmith.core.types import Example
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.mix import hold_out, mix
-from tunesmith.data.pack import PackedDataset, cut_into_blocks
+from tunesmith.data.pack import PackedDataset, cut_into_blocks, pack
 from tunesmith.data.reading import LoadedDataset, load_datasets, raise_for_bad_rows
 from tunesmith.data.rendering import PROMPT_TOO_LONG, Encoder, Progress
 from tunesmith.data.report import DataReport, SplitReport
@@ -42,9 +42,10 @@ class Datasets:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence."""
+        """Tokens of the longest sequence; of a pack, of its longest piece."""
         parts = [part for part in (self.train, *self.eval.values()) if part is not None and len(part)]
-        return max((int(part.lengths.max()) for part in parts), default=0)
+        pieces = [part.pieces if isinstance(part, PackedDataset) else part for part in parts]
+        return max((int(part.lengths.max()) for part in pieces), default=0)
 
 
 def read_examples(data: DataConfig, *, stage: str, which: str = "train", seed: int = 42) -> list[Example]:
@@ -63,8 +64,7 @@ def build_datasets(
     Raises DataError (65) or MissingInputError (66) with all problems of the rows; UsageError (2) where `val_size`
     leaves no rows for training or for validation.
     """
-    assert stage == "pt" or not data.packing, "the config refuses packing for other stages"
-    packed = stage == "pt" and data.packing is not False
+    blocks = stage == "pt" and data.packs(stage)
     loaded = load_datasets(data, stage=stage, seed=seed)
     train = [one for one in loaded if one.report.use == "train"]
     evaluation = [one for one in loaded if one.report.use == "eval"]
@@ -73,7 +73,7 @@ def build_datasets(
     train_order, held = _split(data, order, seed)
 
     total = len(np.unique(order)) + sum(len(one.examples) for one in evaluation)
-    cutoff_len = None if packed else data.cutoff_len
+    cutoff_len = None if blocks else data.cutoff_len
     encode = Encoder(renderer, data.preprocessing_batch_size, cutoff_len, total, on_progress)
     splits: dict[str, Samples] = {}
     if train:
@@ -86,8 +86,10 @@ def build_datasets(
     raise_for_bad_rows(loaded, data)
     if empty := [name for name, tokens in splits.items() if not len(tokens)]:
         raise DataError([_nothing_left(name, loaded) for name in empty])
-    if packed:
+    if blocks:
         splits = {name: cut_into_blocks(tokens, data.cutoff_len) for name, tokens in splits.items()}
+    elif "train" in splits and data.packs(stage):  # evaluation means the same row by row, and predictions need rows
+        splits["train"] = pack(splits["train"], data.cutoff_len, seed)
     report = _report(loaded, splits, renderer)
     return Datasets(splits.pop("train", None), splits, report)
 

@@ -30,6 +30,7 @@ class PaddingCollator:
         self.pad_id, self.label_pad, self.multiple_of = pad_id, label_pad, multiple_of
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        assert all("lengths" not in sample for sample in samples), "the sequences of a pack would see each other"
         lengths = [len(sample["input_ids"]) for sample in samples]
         width = -(-max(lengths) // self.multiple_of) * self.multiple_of
         mask = np.arange(width) < np.asarray(lengths)[:, None]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tunesmith.config.model import ModelConfig
 
-__all__ = ["ATTENTION", "Loaded", "infer_dtype", "load", "torch_dtype"]
+__all__ = ["ATTENTION", "Loaded", "infer_dtype", "load", "settings_of", "torch_dtype"]
 
 # `flash_attn` of the config -> `attn_implementation` of transformers. `auto` is SDPA where the model knows it, and
 # what transformers takes instead where it does not.
@@ -55,17 +55,21 @@ def torch_dtype(name: str) -> torch.dtype:
 
 def infer_dtype(config: ModelConfig, device: str) -> str:
     """The dtype to generate and export in: `infer_dtype`, or the saved one, or float32 where the device lacks it."""
-    from transformers import AutoConfig
-
     if config.infer_dtype != "auto":
         return config.infer_dtype
+    saved = str(getattr(settings_of(config), "dtype", None) or "float32").removeprefix("torch.")
+    slow = device == "cpu" and (saved == "float16" or not cpu_has_bf16())
+    return "float32" if slow or saved not in {"float32", "bfloat16", "float16"} else saved
+
+
+def settings_of(config: ModelConfig) -> Any:
+    """The model's config.json as transformers' object; no weights are read. Raises what `load` raises."""
+    from transformers import AutoConfig
+
     config = located(config)
     check_folder(str(config.model_name_or_path), "model_name_or_path", must_hold="config.json")
     with _explaining(config):
-        settings = AutoConfig.from_pretrained(config.model_name_or_path, **hub_arguments(config))
-    saved = str(getattr(settings, "dtype", None) or "float32").removeprefix("torch.")
-    slow = device == "cpu" and (saved == "float16" or not cpu_has_bf16())
-    return "float32" if slow or saved not in {"float32", "bfloat16", "float16"} else saved
+        return AutoConfig.from_pretrained(config.model_name_or_path, **hub_arguments(config))
 
 
 def load(

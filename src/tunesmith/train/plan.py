@@ -36,6 +36,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
         dtype="bfloat16" if pure else half or "float32",
         autocast=None if pure else half,
         attention=ATTENTION[config.model.flash_attn],
+        packing=config.data.packs(config.objective.stage),
         world_size=world_size,
         per_device_batch_size=batch,
         gradient_accumulation_steps=accumulation,

@@ -34,6 +34,7 @@ def train(config: RunConfig) -> Result:
 
     from tunesmith.models.catalog import fallback_template
     from tunesmith.models.chat_template import carry_template
+    from tunesmith.models.packing import check_packing
     from tunesmith.models.prepare import warn_if_longer
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.objectives import OBJECTIVES
@@ -48,6 +49,8 @@ def train(config: RunConfig) -> Result:
         log.info(line)
     arguments = training_arguments(config, plan)
     objective = OBJECTIVES.get(plan.stage)(config.objective)
+    if plan.packing:
+        check_packing(config.model)
     tokenizer = load_tokenizer(config.model)
     renderer = make_renderer(config.template, tokenizer, fallback=fallback_template(config.model.model_name_or_path))
     datasets = _build_data(config, plan, renderer)
@@ -99,17 +102,18 @@ def _build_trainer(
     tokenizer: Any,
     datasets: Datasets,
 ) -> Trainer:
-    from tunesmith.data.collate import PaddingCollator
+    from tunesmith.data.collate import FlatCollator, PaddingCollator
     from tunesmith.models.tokenizer import pad_id_of
     from tunesmith.train.callbacks import make_callbacks
     from tunesmith.train.trainer import Trainer
 
-    evaluation = datasets.eval
+    evaluation, pad_id = datasets.eval, pad_id_of(tokenizer)
     return Trainer(
         model=model,
         args=arguments,
         objective=objective,
-        collate=PaddingCollator(pad_id_of(tokenizer)),
+        # A row for each pack: attention with a mask costs the square of a row.
+        collate=FlatCollator(pad_id, one_row=False) if plan.packing else PaddingCollator(pad_id),
         train_dataset=datasets.train,
         eval_dataset=next(iter(evaluation.values())) if len(evaluation) == 1 else evaluation or None,
         tokenizer=tokenizer,

@@ -172,6 +172,7 @@ def test_a_plan_is_printable_and_adds_up() -> None:
         "dtype": "float32",
         "autocast": None,
         "attention": "sdpa",
+        "packing": False,
         "world_size": 2,
         "per_device_batch_size": 3,
         "gradient_accumulation_steps": 4,

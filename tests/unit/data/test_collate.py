@@ -89,5 +89,10 @@ def test_without_weights_there_are_none(samples):
     assert "weights" not in FlatCollator(pad_id=9)(list(samples))
 
 
+def test_packs_are_never_padded_into_one_sequence(packs):
+    with pytest.raises(AssertionError):
+        PaddingCollator(pad_id=9)([packs[0]])
+
+
 def test_tokens_are_counted_without_padding(samples):
     assert count_tokens(PaddingCollator(pad_id=9)(list(samples))) == 8

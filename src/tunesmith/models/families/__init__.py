@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["EXCEPTIONS"]
+from tunesmith.models.families.packing import PACKS
+
+__all__ = ["EXCEPTIONS", "PACKS"]
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     # Mamba's out_proj is read as a raw weight by its kernel: PEFT refuses to wrap it.
