@@ -125,3 +125,51 @@ def test_plain_generate_stops_at_the_templates_token(tiny_model, tmp_path):
 def test_pre_training_changes_no_template(run, tiny_model):
     folder = run(stage="pt", dataset="stories", cutoff_len=64, max_steps=1).output_dir
     assert (folder / "chat_template.jinja").read_text() == (tiny_model / "chat_template.jinja").read_text()
+
+
+def with_other_end(tiny_model, folder, **generation):
+    """The tiny model as a base model that ends texts with another token than chats, and generates as told."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.eos_token = "<|endoftext|>"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.generation_config.eos_token_id = model.config.eos_token_id = 0
+    for part in (tokenizer, model):
+        part.save_pretrained(folder)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **generation}))
+    return str(folder)
+
+
+def test_an_adapter_folder_says_which_tokens_end_a_reply(run, tiny_model, tmp_path):
+    from transformers import GenerationConfig
+
+    base = with_other_end(tiny_model, tmp_path / "base", temperature=0.6, do_sample=True)
+    keys = {"model_name_or_path": base, "template": "chatml", "save_strategy": "steps", "save_steps": 1}
+    folder = run(**keys, max_steps=1).output_dir
+    assert (folder / "adapter_config.json").is_file()
+    for place in (folder, folder / "checkpoint-1"):
+        saved = GenerationConfig.from_pretrained(place)
+        assert sorted(saved.eos_token_id) == [0, 2]
+        assert (saved.temperature, saved.do_sample) == (0.6, True)
+
+
+@pytest.mark.parametrize("finetuning_type", ["lora", "full"])
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({"temperature": 0.6}, {"temperature": 0.6, "do_sample": True}),
+        ({"temperature": 0.6, "length_penalty": 2.0, "num_beams": 1}, {}),
+    ],
+)
+def test_a_run_ends_well_with_settings_that_transformers_does_not_save(
+    finetuning_type, told, kept, run, tiny_model, tmp_path
+):
+    """Models of old have sampling values without do_sample; transformers raises when these are saved."""
+    base = with_other_end(tiny_model, tmp_path / "base", **told)
+    folder = run(model_name_or_path=base, template="chatml", finetuning_type=finetuning_type, max_steps=1).output_dir
+    saved = json.loads((folder / "generation_config.json").read_text())
+    assert sorted(saved["eos_token_id"]) == [0, 2]
+    assert {key: saved[key] for key in kept} == kept
+    assert kept or "temperature" not in saved

@@ -29,7 +29,7 @@ def export_model(config: RunConfig) -> Path:
     """
     from tunesmith.methods.base import Adapters
     from tunesmith.methods.merge import attach_adapter, merge_adapters
-    from tunesmith.models.chat_template import carry_template
+    from tunesmith.models.chat_template import carry_template, make_savable
     from tunesmith.models.load import ATTENTION, infer_dtype, load, torch_dtype
     from tunesmith.models.machine import pick_device
     from tunesmith.models.tokenizer import load_tokenizer
@@ -55,6 +55,7 @@ def export_model(config: RunConfig) -> Path:
     get_logger().info("writing %s weights to %s", dtype, folder)
     if renderer:
         carry_template(renderer, config.template, loaded.tokenizer, model)
+    make_savable(model)
     model.save_pretrained(folder, max_shard_size=f"{config.export.export_size}GB")
     loaded.tokenizer.save_pretrained(folder)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)

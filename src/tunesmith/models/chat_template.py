@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunesmith.config.template import TemplateConfig
     from tunesmith.render import Renderer
 
-__all__ = ["carry_template", "template_beside"]
+__all__ = ["carry_template", "make_savable", "save_beside_adapter", "template_beside"]
 
 
 def carry_template(renderer: Renderer, settings: TemplateConfig, tokenizer: Any, model: Any) -> None:
@@ -36,6 +36,39 @@ def carry_template(renderer: Renderer, settings: TemplateConfig, tokenizer: Any,
         known = [] if known is None else [known] if isinstance(known, int) else list(known)
         if not set(renderer.stop_ids) <= set(known):
             generation.eos_token_id = list(dict.fromkeys([*renderer.stop_ids, *known]))
+
+
+def make_savable(model: Any) -> None:
+    """Mend generation settings that transformers refuses to save: sampling values without `do_sample` mean sampling.
+    Of others that contradict each other only the tokens are kept."""
+    from transformers import GenerationConfig
+
+    generation = getattr(model, "generation_config", None)
+    if generation is None or _is_valid(generation):
+        return
+    sampling = generation.do_sample
+    generation.do_sample = True
+    if _is_valid(generation):
+        return
+    generation.do_sample = sampling
+    kept = {name: getattr(generation, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**kept)
+    get_logger().warning("the model's generation settings contradict each other: only its tokens are saved")
+
+
+def _is_valid(generation: Any) -> bool:
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        return False
+    return True
+
+
+def save_beside_adapter(model: Any, folder: str | Path) -> None:
+    """Write generation_config.json, with the tokens that end a reply, into an adapter's folder: PEFT does not."""
+    generation = getattr(model, "generation_config", None)
+    if generation is not None and hasattr(model, "peft_config"):
+        generation.save_pretrained(folder)
 
 
 def _own_is_same(renderer: Renderer, settings: TemplateConfig, tokenizer: Any) -> bool:

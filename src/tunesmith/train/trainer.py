@@ -27,6 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import DivergedError, MachineError, Problem, UsageError
 from tunesmith.data.collate import count_tokens
+from tunesmith.models.chat_template import make_savable, save_beside_adapter
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
 
 if TYPE_CHECKING:
@@ -293,7 +294,10 @@ class Trainer(transformers.Trainer):
         if not self.args.should_save:
             return
         folder = output_dir or self.args.output_dir
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        model = self.accelerator.unwrap_model(self.model)
+        make_savable(model)
+        model.save_pretrained(folder, state_dict=state_dict)
+        save_beside_adapter(model, folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
