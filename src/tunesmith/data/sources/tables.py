@@ -118,7 +118,11 @@ def _seekable(blob: Blob) -> Any:
         return pyarrow.PythonFile(stream, "r")
     with stream:  # it must be unpacked first; in memory as long as it is small
         whole = tempfile.SpooledTemporaryFile(max_size=_MOST_IN_MEMORY)  # noqa: SIM115 - pyarrow closes it
-        shutil.copyfileobj(stream, whole, BLOCK)
+        try:
+            shutil.copyfileobj(stream, whole, BLOCK)
+        except BaseException:
+            whole.close()
+            raise
     whole.seek(0)
     return pyarrow.PythonFile(whole, "r")
 
