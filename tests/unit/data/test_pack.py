@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.config.data import DataConfig
 from tunesmith.core.types import Encoded, Origin
+from tunesmith.data.build import build_datasets
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.pack import PackedDataset, StreamPacker, cut_into_blocks, fit, pack
 
@@ -181,3 +183,36 @@ def test_a_buffer_fills_the_packs_of_a_stream():
         return sum(lengths) / (2048 * len(stream(StreamPacker(2048, buffer), lengths)))
 
     assert fill(500) > 0.99 > 0.95 > fill(0)
+
+
+# --- in a run ---
+
+
+def test_training_rows_are_packed_and_evaluation_rows_are_not(write, renderer):
+    name = write("rows.jsonl", [{"instruction": "q" * 4, "output": "a" * (2 + row % 3)} for row in range(12)])
+    config = DataConfig(dataset=(name,), val_size=4, cutoff_len=30, packing=True)
+    datasets = build_datasets(config, renderer, stage="sft", seed=1)
+    assert isinstance(datasets.train, PackedDataset)
+    assert len(datasets.train.pieces) == 8
+    assert len(datasets.train) == 3, "8 rows of 8 to 10 tokens"
+    (evaluation,) = datasets.eval.values()
+    assert isinstance(evaluation, TokenDataset)
+    assert len(evaluation) == 4
+    assert datasets.longest == 10, "of a sequence, not of a pack"
+    train_split = next(split for split in datasets.report.splits if split.name == "train")
+    assert (train_split.samples, train_split.tokens) == (3, datasets.train.num_tokens)
+
+
+@pytest.mark.parametrize(
+    ("keys", "stage", "packs"),
+    [
+        ({}, "sft", False),
+        ({}, "pt", True),
+        ({"packing": True}, "sft", True),
+        ({"packing": False}, "pt", False),
+        ({"neat_packing": True}, "sft", True),
+        ({"neat_packing": True}, "pt", True),
+    ],
+)
+def test_when_rows_are_packed(keys, stage, packs):
+    assert DataConfig(**keys).packs(stage) is packs
