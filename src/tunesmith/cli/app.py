@@ -23,7 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("tunesmith.cli.demo", "teach a small chat model something, before and after"),
     "init": ("tunesmith.cli.init", "write a short config to start from"),
     "config": ("tunesmith.cli.config", "show, check: what a config means; schema: every key"),
-    "data": ("tunesmith.cli.data", "preview: rows as the model will see them"),
+    "data": ("tunesmith.cli.data", "preview, check: rows as the model sees them; faults in them"),
     "template": ("tunesmith.cli.template", "list, show, render, check: chat templates"),
     "models": ("tunesmith.cli.models", "list, show, search: names, hub ids and templates of models"),
     "explain": ("tunesmith.cli.explain", "what an error code means and how to mend it"),

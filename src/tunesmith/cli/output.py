@@ -6,11 +6,22 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from tunesmith.core import env
+from tunesmith.core.errors import OutputError, Problem
 
-__all__ = ["has_colour", "is_secret", "is_terminal", "print_json", "redact", "redact_words", "table_lines"]
+__all__ = [
+    "has_colour",
+    "is_secret",
+    "is_terminal",
+    "print_json",
+    "redact",
+    "redact_words",
+    "table_lines",
+    "write_page",
+]
 
 HIDDEN = "***"
 _SECRET = re.compile(r"(^|_)(token|api_key|key|secret|password|sk|webhook_url)$", re.IGNORECASE)
@@ -20,6 +31,17 @@ def print_json(value: Any) -> None:
     """One indented JSON document on standard output; what JSON does not know is written as text."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
     sys.stdout.write("\n")
+
+
+def write_page(file: str, page: str) -> None:
+    """Write a page and say where on standard error. Raises OutputError where that cannot be."""
+    path = Path(file).expanduser()
+    try:
+        path.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+    except OSError as error:
+        what = f"the page cannot be written: {error.strerror}"
+        raise OutputError(Problem("E-CLI-006", what, str(path), fix="name a file in a folder that exists")) from error
+    print(f"written: {path}", file=sys.stderr)
 
 
 def is_secret(key: str) -> bool:

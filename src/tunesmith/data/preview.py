@@ -6,7 +6,7 @@ All rows are read, so that every bad one is told; only those asked for are rende
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,11 @@ import numpy as np
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Encoded, Example, Origin
 from tunesmith.data.reading import load_datasets
-from tunesmith.data.rendering import NOTHING_TRAINED, PROMPT_TOO_LONG, render_examples
+from tunesmith.data.reasons import message_ranges, reason_at
+from tunesmith.data.blocks import NOTHING_TRAINED
+from tunesmith.data.prepared import PROMPT_TOO_LONG
 from tunesmith.data.report import DatasetReport
+from tunesmith.data.sequences import View, encode_examples
 from tunesmith.data.truncate import cut_point
 from tunesmith.render.errors import RenderError
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
     from tunesmith.render import Renderer
 
-__all__ = ["Piece", "Preview", "PreviewRow", "preview", "split_pieces"]
+__all__ = ["Decode", "Piece", "Preview", "PreviewRow", "decoder", "preview", "preview_rows", "split_pieces"]
 
 LONGEST_CHARACTER = 8  # tokens; four bytes are the longest character, some tokenizers use more than one token per byte
 
@@ -33,18 +36,24 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The fewest tokens that make whole characters: mostly one. Trained if any of them is."""
+    """The fewest tokens that make whole characters: mostly one. Trained if any of them is.
+
+    `weight`: what it counts in the loss. `why`: why it is not trained, a key of `reasons.REASONS`.
+    """
 
     text: str
     ids: tuple[int, ...]
     trained: bool
+    weight: float = 1.0
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewRow:
     """One training sample of row `number`: all of it, unless a split chat gave `samples` of them.
 
-    `note` says what cutoff_len did to it; a dropped sample shows what it would have been.
+    `label` says which answer of a pair it is, and the like. `note` says what cutoff_len did to it; a dropped sample
+    shows what it would have been. `lost` is what cutoff_len has left out.
     """
 
     number: int
@@ -56,6 +65,8 @@ class PreviewRow:
     dropped: bool = False
     sample: int = 1
     samples: int = 1
+    label: str = ""
+    lost: tuple[Piece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,52 +91,61 @@ def preview(
     `tokenizer`: of transformers, for decoding. Raises what `build_datasets` raises; of rows that cannot be rendered it
     knows only those shown.
     """
-
-    def decode(ids: Sequence[int]) -> str:
-        text: str = tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
-        return text
-
     loaded = load_datasets(data, stage=stage, seed=seed)
     use = "train" if data.dataset else "eval"
     shown = [one for one in loaded if one.report.use == use]
     examples = list(islice(chain.from_iterable(one.examples for one in shown), start, start + rows))
     packed = stage == "pt" and data.packing is not False
     cutoff_len = None if packed else data.cutoff_len
-    found: list[PreviewRow] = []
-    for number, (example, samples) in enumerate(_rendered(renderer, examples, data.on_bad_row == "skip"), start):
-        if isinstance(samples, Problem):
-            found.append(PreviewRow(number, example.origin, (), 0, 0, f"dropped: {samples.what}", True))
-            continue
-        for place, sample in enumerate(samples, 1):
-            found.append(_row(sample, cutoff_len, decode, (number, place, len(samples))))
+    found = list(preview_rows(renderer, decoder(tokenizer), examples, cutoff_len, data.on_bad_row == "skip", start))
     notices = [*(notice for one in loaded for notice in one.notices), *renderer.notices, *renderer.statistics.lines()]
     if packed:
         notices.append(f"documents are shown; training packs them into blocks of {data.cutoff_len:,} tokens")
     return Preview(found, sum(len(one.examples) for one in shown), [one.report for one in loaded], notices)
 
 
-def _rendered(
-    renderer: Renderer, examples: Sequence[Example], skip: bool
-) -> Iterator[tuple[Example, list[Encoded] | Problem]]:
-    """Each example with its samples; with `skip`, with what is wrong where it cannot be rendered."""
-    wrong: dict[int, Problem] = {}
-    try:
-        samples = iter(render_examples(renderer, examples) if examples else [])
-    except RenderError as error:
-        if not (skip and error.failed):
-            raise
-        wrong = dict(zip(error.failed, error.problems, strict=True))
-        samples = iter(render_examples(renderer, [one for i, one in enumerate(examples) if i not in wrong]))
-    for index, example in enumerate(examples):
-        yield example, wrong[index] if index in wrong else next(samples)
+def decoder(tokenizer: Any) -> Decode:
+    """Ids to the text that they stand for, control tokens included. `tokenizer`: of transformers."""
+
+    def decode(ids: Sequence[int]) -> str:
+        text: str = tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    return decode
 
 
-def _row(sample: Encoded, cutoff_len: int | None, decode: Decode, place: tuple[int, int, int]) -> PreviewRow:
+def preview_rows(
+    renderer: Renderer,
+    decode: Decode,
+    examples: Sequence[Example],
+    cutoff_len: int | None,
+    skip: bool = True,
+    first: int = 0,
+) -> Iterator[PreviewRow]:
+    """The samples of examples; the first of these is row `first`. An example that cannot be rendered is a dropped row
+    with `skip`, and an error without."""
+    outcomes = encode_examples(renderer, examples)
+    if not skip and (problems := [one for one in outcomes if isinstance(one, Problem)]):
+        raise RenderError(problems, [index for index, one in enumerate(outcomes) if isinstance(one, Problem)])
+    for number, (example, outcome) in enumerate(zip(examples, outcomes, strict=True), first):
+        if isinstance(outcome, Problem):
+            yield PreviewRow(number, example.origin, (), 0, 0, f"dropped: {outcome.what}", True)
+            continue
+        for reading in outcome:
+            for place, sample in enumerate(reading.samples, 1):
+                yield _row(sample, reading.view, cutoff_len, decode, (number, place, len(reading.samples)))
+
+
+def _row(
+    sample: Encoded, view: View, cutoff_len: int | None, decode: Decode, place: tuple[int, int, int]
+) -> PreviewRow:
     """`place`: (number of the row, which of its samples, of how many)."""
     trained = np.asarray(sample.trained, dtype=np.bool_)
     cut = cut_point(trained, len(trained) if cutoff_len is None else cutoff_len)
     note = None
-    if not trained.any():
+    if view.open:
+        note = "a prompt: the model writes the answer, nothing of this is trained"
+    elif not trained.any():
         note = f"dropped: {NOTHING_TRAINED}"
     elif not cut.length:
         note = f"dropped: {PROMPT_TOO_LONG}"
@@ -134,14 +154,39 @@ def _row(sample: Encoded, cutoff_len: int | None, decode: Decode, place: tuple[i
     elif cut.turns_dropped:
         note = f"shortened to cutoff_len: {cut.turns_dropped} later answers are left out"
     dropped = note is not None and note.startswith("dropped")
-    length = len(trained) if dropped else cut.length
-    pieces = tuple(split_pieces(sample.ids[:length], sample.trained[:length], decode))
+    length = len(trained) if dropped or view.open else cut.length
+    pieces = _explained(split_pieces(sample.ids, sample.trained, decode, sample.weights), view)
+    kept, lost = _cut(pieces, length)
     number, which, samples = place
     counts = length, int(np.count_nonzero(trained[:length]))
-    return PreviewRow(number, sample.origin, pieces, *counts, note, dropped, which, samples)
+    return PreviewRow(number, sample.origin, kept, *counts, note, dropped, which, samples, view.label, lost)
 
 
-def split_pieces(ids: Sequence[int], trained: Sequence[bool], decode: Decode) -> list[Piece]:
+def _explained(pieces: Sequence[Piece], view: View) -> list[Piece]:
+    """The pieces with the reason for each that is not trained."""
+    ranges = message_ranges("".join(piece.text for piece in pieces), view.content, view.label)
+    found = []
+    start = 0
+    for piece in pieces:
+        end = start + len(piece.text)
+        found.append(piece if piece.trained else replace(piece, why=reason_at(ranges, start, end)))
+        start = end
+    return found
+
+
+def _cut(pieces: Sequence[Piece], length: int) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """(the first `length` tokens, the others)."""
+    kept, tokens = 0, 0
+    while kept < len(pieces) and tokens + len(pieces[kept].ids) <= length:
+        tokens += len(pieces[kept].ids)
+        kept += 1
+    lost = tuple(replace(piece, trained=False, why="cut") for piece in pieces[kept:])
+    return tuple(pieces[:kept]), lost
+
+
+def split_pieces(
+    ids: Sequence[int], trained: Sequence[bool], decode: Decode, weights: Sequence[float] | None = None
+) -> list[Piece]:
     """Tokens with the text that each adds. Tokens that hold parts of one character are kept together.
 
     The text of a token is what decoding gains by it behind the piece before it: decoded alone, tokens of SentencePiece
@@ -153,6 +198,7 @@ def split_pieces(ids: Sequence[int], trained: Sequence[bool], decode: Decode) ->
         text = decode(ids[context:end])[len(decode(ids[context:begin])) :]
         if text.endswith("\ufffd") and end - begin < LONGEST_CHARACTER and end < len(ids):
             continue
-        pieces.append(Piece(text, tuple(int(token) for token in ids[begin:end]), any(trained[begin:end])))
+        weight = 1.0 if weights is None else max(float(one) for one in weights[begin:end])
+        pieces.append(Piece(text, tuple(int(token) for token in ids[begin:end]), any(trained[begin:end]), weight))
         context, begin = begin, end
     return pieces

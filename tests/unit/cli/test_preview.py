@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tunesmith.cli.preview import as_dict, coloured, head, marked, parts, summary, totals
+from dataclasses import replace
+
+from tunesmith.cli.preview import as_dict, coloured, head, legend, marked, parts, summary, token_lines, totals
 from tunesmith.core.types import Origin
 from tunesmith.data.preview import Piece, Preview, PreviewRow
 from tunesmith.data.report import DatasetReport
@@ -40,6 +42,46 @@ def test_colour_marks_the_same_characters() -> None:
     assert text.plain[trained.start : trained.end] == " Hello"
 
 
+def test_colours_tell_why_a_part_is_not_trained() -> None:
+    pieces = (
+        Piece("<|user|>", (1,), False, why="template"),
+        Piece("Hi", (2,), False, why="prompt"),
+        Piece("Hello", (3,), True),
+    )
+    mixed = row()
+    mixed = replace(mixed, pieces=pieces)
+    styles = [str(span.style) for span in coloured(mixed).spans]
+    assert styles == ["dim", "cyan", "bold green"]
+    assert legend([mixed]).plain == "trained   not trained: prompt template"
+
+
+def test_a_line_per_token() -> None:
+    pieces = (
+        Piece("Hi\n", (1,), False, why="prompt"),
+        Piece("🜂", (7, 8), True, weight=0.5),
+        Piece("</s>", (2,), True),
+    )
+    lost = (Piece("end", (9,), False, why="cut"),)
+    assert [line.split(maxsplit=1) for line in token_lines(replace(row(), pieces=pieces, lost=lost))] == [
+        ["1", "Hi\\n" + " " * 38 + "prompt"],
+        ["7", "8  🜂" + " " * 41 + "trained, weight 0.5"],
+        ["2", "</s>" + " " * 38 + "trained"],
+        ["9", "end" + " " * 39 + "cut"],
+    ]
+
+
+def test_parts_of_other_weights_and_reasons_stand_apart() -> None:
+    pieces = (Piece("a", (1,), True, weight=2.0), Piece("b", (2,), True), Piece("c", (3,), False, why="weight"))
+    plain = as_dict(Preview([replace(row(label="chosen"), pieces=pieces)], 1, [], []), None)
+    assert plain["rows"][0]["label"] == "chosen"
+    assert [(part["text"], part["weight"], part["why"]) for part in plain["rows"][0]["parts"]] == [
+        ("a", 2.0, None),
+        ("b", 1.0, None),
+        ("c", 1.0, "weight"),
+    ]
+    assert head(row(label="chosen")).startswith("row 0, chosen: ")
+
+
 def test_data_cannot_steer_the_terminal() -> None:
     forged = row(("\x1b]0;title\x07\tkept\n\r\x9b1m\x7f", False))
     assert marked(forged) == coloured(forged).plain == "␛]0;title␇\tkept\n␍\ufffd1m␡"
@@ -62,4 +104,4 @@ def test_counts_are_of_what_is_shown_and_kept() -> None:
     plain = as_dict(found, "auto")
     assert plain["shown"] == totals(found.rows)
     assert plain["datasets"] == [{"name": "x", "use": "train", "rows": 9, "dropped": {"no answer": 1}}]
-    assert plain["rows"][0]["parts"][1] == {"text": " Hello</s>", "trained": True}
+    assert plain["rows"][0]["parts"][1] == {"text": " Hello</s>", "trained": True, "why": None, "weight": 1.0}

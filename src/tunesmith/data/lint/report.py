@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.data.lint.base import SEVERITIES, Finding
 from tunesmith.data.lint.statistics import DatasetStatistics, Lengths
 
-__all__ = ["LintReport", "places_text"]
+__all__ = ["LintReport", "percent", "places_text", "spark"]
 
 _WIDTH = 80
 _SHOWN = 6
@@ -94,9 +94,9 @@ class LintReport:
         if one.longer_than_cutoff:
             parts.append(f"{one.longer_than_cutoff:,} rows over cutoff_len")
         if one.scripts:
-            parts.append(", ".join(f"{name} {_percent(share)}" for name, share in list(one.scripts.items())[:3]))
+            parts.append(", ".join(f"{name} {percent(share)}" for name, share in list(one.scripts.items())[:3]))
         if one.unfinished is not None:
-            parts.append(f"{_percent(one.unfinished)} of answers end without a final sign")
+            parts.append(f"{percent(one.unfinished)} of answers end without a final sign")
         return (f"{one.name}: " if several else "") + "; ".join(parts)
 
     def _closing(self) -> Iterator[str]:
@@ -123,11 +123,11 @@ def spark(lengths: Lengths) -> str:
 
 
 def _head(one: Finding) -> str:
-    share = f" ({_percent(one.share)})" if one.total > one.count else ""
+    share = f" ({percent(one.share)})" if one.total > one.count else ""
     return f"{one.what}: {one.count:,} of {one.total:,} {one.unit}{share}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     if 0 < share < 0.001:
         return "under 0.1 %"
     return f"{share:.1%}".replace("%", " %") if share < 0.1 else f"{share:.0%}".replace("%", " %")

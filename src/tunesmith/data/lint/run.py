@@ -202,4 +202,4 @@ def _first_words(example: Example) -> str:
     row = LintRow(example, 0, 0)
     if not row.question:
         return excerpt(row.answer)
-    return f"{excerpt(row.question, width=50)} -> {excerpt(row.answer, width=40)}"
+    return f"{excerpt(row.question, width=50)} → {excerpt(row.answer, width=40)}"

@@ -146,6 +146,6 @@ def test_the_plain_form_is_json(write, renderer) -> None:
     assert finding["code"] == "E-LINT-007"
     assert finding["share"] == 1 / 9
     assert finding["places"] == [
-        {"place": "x.jsonl:1", "row": 0, "excerpt": "question 0 -> The answer is 0.", "note": "2 times"}
+        {"place": "x.jsonl:1", "row": 0, "excerpt": "question 0 → The answer is 0.", "note": "2 times"}
     ]
     assert plain["datasets"][0]["lengths"]["unit"] == "tokens"
