@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from tunesmith.core.errors import Problem, TunesmithError
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
+    from tunesmith.config.data import DataConfig
 
 KEYS = "[CONFIG] [KEY=VALUE ...]"
 
@@ -101,12 +104,35 @@ def missing_inputs(config: RunConfig) -> list[str]:
     except TunesmithError as error:
         found += [_in_one_line(problem) for problem in error.problems]
     if config.verb in ("train", "preview"):
-        folder = Path(config.data.dataset_dir).expanduser()
-        names = _table_of_datasets(folder / "dataset_info.json")
-        for name in (*config.data.dataset, *config.data.eval_dataset):
-            if name not in names and not Path(name).expanduser().exists() and not (folder / name).exists():
-                found.append(f'no dataset "{name}": neither a path nor an entry of {folder / "dataset_info.json"}')
+        found += _missing_datasets(config.data)
     return found
+
+
+def _missing_datasets(data: DataConfig) -> list[str]:
+    """Names that are no entry and no path. Those of remote places are not looked for, and mappings name themselves."""
+    table = data.dataset_dir
+    if not isinstance(table, str) or table == "ONLINE" or table.startswith("REMOTE:"):
+        return []
+    folder = Path(table).expanduser()
+    names = _table_of_datasets(folder / "dataset_info.json")
+    found = []
+    for name in (*data.dataset, *data.eval_dataset):
+        if not isinstance(name, str) or _ADDRESS.match(name):
+            continue
+        if _REPOSITORY.fullmatch(name) and not Path(name).parent.is_dir():
+            continue
+        forms = {name, _ROWS.sub("", name), _SUBSET.sub("", _ROWS.sub("", name))}
+        there = (Path(form).expanduser().exists() or (folder / form).exists() for form in forms)
+        if not (forms & names or any(there) or glob.has_magic(name)):
+            found.append(f'no dataset "{name}": neither a path nor an entry of {folder / "dataset_info.json"}')
+    return found
+
+
+# Forms of names, as `tunesmith.data.dataset_info` knows them: addresses and repositories; what may stand behind a name.
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]+(:[\w.+-]+)?(#\d+)?")
+_ROWS = re.compile(r"#\d+$")
+_SUBSET = re.compile(r":[\w.+-]+$")
 
 
 def _table_of_datasets(path: Path) -> set[str]:

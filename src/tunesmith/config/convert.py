@@ -74,6 +74,8 @@ def convert(key: Key, value: Any, text: Any = None) -> Any:
 
 def _convert(key: Key, value: Any, text: Any) -> Any:
     if isinstance(value, dict):
+        if "items" in key.types:
+            return (_numbers_inside(value),)
         return _numbers_inside(value) if {"dict", "object"} & set(key.types) else _NONE
     if isinstance(value, (list, tuple)):
         return _from_list(key, value, text)
@@ -111,6 +113,8 @@ def _from_text(key: Key, text: str) -> Any:
 
 
 def _from_list(key: Key, values: Any, texts: Any) -> Any:
+    if "items" in key.types and any(isinstance(value, dict) for value in values):
+        return _items(key, values, texts)
     if any(isinstance(value, (dict, list, tuple)) or value is None for value in values):
         return _NONE
     if "numbers" in key.types:
@@ -123,6 +127,17 @@ def _from_list(key: Key, values: Any, texts: Any) -> Any:
     if "names" in key.types:
         return tuple(written)
     return written if "list" in key.types else _NONE
+
+
+def _items(key: Key, values: Any, texts: Any) -> Any:
+    """Names with mappings among them."""
+    found: list[Any] = []
+    for value, text in zip(values, texts or values, strict=True):
+        items = (_numbers_inside(value),) if isinstance(value, dict) else _from_list(key, [value], [text])
+        if items is _NONE:
+            return _NONE
+        found += items
+    return tuple(found)
 
 
 def _numbers_inside(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from tunesmith.config.fields import ignored, later, never, section, works
 
@@ -13,12 +14,16 @@ _STREAMING = "streaming datasets"
 class DataConfig:
     """From dataset names to token sequences."""
 
-    dataset: tuple[str, ...] = works(())
-    """Comma list of training datasets: names of `dataset_info.json`, or paths of files."""
-    eval_dataset: tuple[str, ...] = works(())
+    dataset: tuple[str | Mapping[str, Any], ...] = works(())
+    """Comma list of training datasets: names of `dataset_info.json`, paths, addresses, names of the hub; or a list,
+    also of mappings (docs/data.md)."""
+    eval_dataset: tuple[str | Mapping[str, Any], ...] = works(())
     """Comma list of evaluation datasets, named like `dataset`."""
-    dataset_dir: str = works("data")
-    """Folder that holds `dataset_info.json` and the files it names."""
+    dataset_dir: str | Mapping[str, Any] = works("data")
+    """Folder of `dataset_info.json` and the files it names, or that table itself; also `REMOTE:owner/name` and `ONLINE`
+    (docs/data.md)."""
+    offline: bool = works(False)
+    """Ask no network for datasets: read what was fetched before, or say what is missing."""
     media_dir: str | None = later(None, "data with images, video or audio")
     """Folder that paths of images, video and audio start from."""
     cutoff_len: int = works(2048, least=2)

@@ -55,7 +55,8 @@ _PLAIN = {bool: "bool", int: "int", float: "float", str: "str", Mapping: "dict"}
 @dataclass(frozen=True, slots=True)
 class Key:
     """One key. `types` are plain names: bool, int, float, str, list, dict, object, and for comma lists names
-    (of text) and numbers. `passed_on`: a training argument of transformers, found in `config.train.hf`."""
+    (of text) and numbers; items beside names: a mapping may stand for a name. `passed_on`: a training argument of
+    transformers, found in `config.train.hf`."""
 
     name: str
     section: str
@@ -105,7 +106,8 @@ def _plain(annotation: Any) -> tuple[tuple[str, ...], bool, tuple[str, ...]]:
             choices = typing.get_args(part)
             names.append("str")
         elif base is tuple:
-            names.append("names" if typing.get_args(part)[0] is str else "numbers")
+            inner = typing.get_args(part)[0]
+            names += ["names", "items"] if str in typing.get_args(inner) else ["names" if inner is str else "numbers"]
         elif part is not type(None):
             names.append(_PLAIN[base])
     return tuple(names), type(None) in parts, choices

@@ -91,6 +91,8 @@ def _plain(value: Any) -> Any:
         return value
     if not value:
         return None
+    if any(isinstance(item, Mapping) for item in value):
+        return list(value)
     texts = [str(item) for item in value]
     if all(isinstance(item, str) for item in value) and any("," in t or t != t.strip() or not t for t in texts):
         return texts

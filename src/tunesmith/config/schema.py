@@ -12,7 +12,12 @@ from tunesmith.config.keys import SECTIONS, Key, all_keys
 
 __all__ = ["described", "json_schema"]
 
-_LISTS = {"names": {"type": "string"}, "numbers": {"type": "number"}, "list": {"type": "string"}}
+_LISTS = {
+    "names": {"type": "string"},
+    "items": {"anyOf": [{"type": "string"}, {"type": "object"}]},
+    "numbers": {"type": "number"},
+    "list": {"type": "string"},
+}
 _PLAIN = {"bool": "boolean", "int": "integer", "float": "number", "str": "string", "dict": "object", "object": "object"}
 _LIMITS = {"above": "exclusiveMinimum", "least": "minimum", "below": "exclusiveMaximum", "most": "maximum"}
 
@@ -45,6 +50,8 @@ def _property(key: Key) -> dict[str, Any]:
 def _type(key: Key) -> dict[str, Any]:
     options: list[dict[str, Any]] = []
     for name in key.types:
+        if name == "names" and "items" in key.types:
+            continue
         if name in _LISTS:
             items = {"enum": list(key.choices)} if key.choices else _LISTS[name]
             options += [{"type": "array", "items": items}, {"type": "string"}]

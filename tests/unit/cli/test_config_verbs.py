@@ -114,3 +114,20 @@ def test_init_says_where_it_cannot_write(config: Path, capsys: pytest.CaptureFix
     below_a_file = config / "run.yaml"
     assert main(["init", "--model", "m", "--data", "d", "--output", str(below_a_file)]) == 73
     assert "error[E-CLI-006]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    ["x.jsonl#5", "d:part#3", "*.jsonl", "owner/name:en#5", "s3://bucket/a.jsonl", "[{path: y.jsonl, field: data}]"],
+)
+def test_check_knows_the_forms_that_a_dataset_may_have(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dataset: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jsonl").write_text("{}")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset_info.json").write_text('{"d": {"hf_hub_url": "a/b"}}')
+    assert main(["config", "check", str(config), "model_name_or_path=a/b", f"dataset={dataset}"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["config", "check", str(config), "model_name_or_path=a/b", "dataset=data/y"]) == 0
+    assert 'no dataset "data/y"' in capsys.readouterr().err

@@ -193,3 +193,27 @@ def test_a_plan_is_printable_and_adds_up() -> None:
 def test_run_config_equality_ignores_where_keys_were_written() -> None:
     assert load_config(GOOD) == load_config(None, [f"{key}={value}" for key, value in GOOD.items()])
     assert isinstance(load_config(GOOD), RunConfig)
+
+
+MAPPING = {"path": "x.csv", "columns": {"prompt": "q", "response": "a"}, "weight": "1e-1", "num_samples": 3}
+
+
+@pytest.mark.parametrize("value", [[MAPPING], MAPPING, ["a", MAPPING, "b,c"]])
+def test_datasets_may_be_mappings(tmp_path, value):
+    config = load_config({**GOOD, "dataset": value})
+    expected = [{**MAPPING, "weight": 0.1}]
+    if isinstance(value, list) and len(value) > 1:
+        expected = ["a", *expected, "b,c"]
+    assert list(config.data.dataset) == expected
+    (tmp_path / "run.yaml").write_text(dump_yaml(config))
+    assert load_config(tmp_path / "run.yaml") == config
+
+
+def test_a_mapping_may_be_typed_on_the_command_line():
+    config = load_config(GOOD, ["dataset=[a, {path: b.jsonl, field: data}]"])
+    assert config.data.dataset == ("a", {"path": "b.jsonl", "field": "data"})
+
+
+def test_the_table_of_datasets_may_be_a_mapping():
+    config = load_config({**GOOD, "dataset_dir": {"d": {"file_name": "x.jsonl"}}})
+    assert config.data.dataset_dir == {"d": {"file_name": "x.jsonl"}}

@@ -30,7 +30,9 @@ def test_the_schema_says_what_a_key_takes() -> None:
     }
     assert properties["finetuning_type"]["enum"] == ["lora", "oft", "freeze", "full"]
     assert properties["finetuning_type"]["x-later-values"] == ["oft"]
-    assert properties["dataset"]["anyOf"] == [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]
+    assert properties["lora_target"]["anyOf"] == [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]
+    items = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+    assert properties["dataset"]["anyOf"] == [{"type": "array", "items": items}, {"type": "string"}]
     assert properties["max_samples"]["anyOf"] == [{"type": "integer", "minimum": 1}, {"type": "null"}]
     assert properties["hf_hub_token"]["writeOnly"] is True
     assert properties["use_galore"]["x-note"] == "GaLore"

@@ -120,7 +120,7 @@ def test_a_folder_is_its_files_in_order_without_hidden_ones(write):
 
 def test_a_pattern_is_the_files_that_match_it_in_order(write):
     for name in ("d/b.jsonl", "d/a.jsonl", "d/.c.jsonl", "d/sub/x.jsonl", "d/sub/deep/y.jsonl", "d/z.csv"):
-        write(name, '{"name": "%s"}\n' % name)
+        write(name, json.dumps({"name": name}))
     assert [row["name"] for row, _place in read("d/*.jsonl")] == ["d/a.jsonl", "d/b.jsonl"]
     assert [row["name"] for row, _place in read("d/**/*.jsonl")] == [
         "d/a.jsonl",

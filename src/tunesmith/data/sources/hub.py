@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tunesmith.core import env
-from tunesmith.core.errors import DataError, MissingInputError, Problem, TunesmithError, UnavailableError
+from tunesmith.core.errors import MissingInputError, Problem, TunesmithError, UnavailableError
 from tunesmith.core.log import get_logger
 from tunesmith.data.sources.base import Blob, LocalFile, SourceFile
 from tunesmith.data.sources.decode import BLOCK
@@ -211,7 +211,7 @@ def _explained(repository: str, error: Exception) -> TunesmithError:
     where, got = f"hf://datasets/{repository}", (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, GatedRepoError):
         fix = "ask for access on its page, and set HF_TOKEN"
-        return DataError(Problem("E-DATA-040", "the owner gives this dataset on request only", where, got, fix))
+        return UnavailableError(Problem("E-DATA-040", "the owner gives this dataset on request only", where, got, fix))
     if isinstance(error, RevisionNotFoundError):
         return MissingInputError(Problem("E-DATA-020", "there is no such revision", where=where, got=got))
     if isinstance(error, RepositoryNotFoundError | HFValidationError):

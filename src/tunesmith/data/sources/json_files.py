@@ -155,15 +155,16 @@ def _fault(window: Window, what: str) -> DataError:
 
 def _under(window: Window, field: str) -> Iterator[Row]:
     """The rows under a key of a top-level object."""
-    keys = []
+    keys, found = [], False
     for key in _keys(window):
         keys.append(key)
         if key == field and window.sign() == "[":
             yield from _array(window)
+            found = True
         else:
             _pass_over(window)
-    if field not in keys:
-        fix = did_you_mean(field, keys) or "keys: " + ", ".join(keys[:8])
+    if not found:
+        fix = did_you_mean(field, [key for key in keys if key != field]) or "keys: " + ", ".join(keys[:8])
         raise DataError(Problem("E-DATA-007", f'no list of rows under "{field}"', where=window.name, fix=fix))
 
 

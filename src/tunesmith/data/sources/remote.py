@@ -149,7 +149,7 @@ def _system(url: str, options: dict[str, Any]) -> tuple[Any, str]:
     except ValueError as error:
         known = ["http", "https", *fsspec.available_protocols()]
         fix = did_you_mean(scheme, known) or "s3://, gs://, https:// and other places that fsspec knows"
-        raise DataError(Problem("E-DATA-040", f'no place is called "{scheme}://"', where=url, fix=fix)) from error
+        raise DataError(Problem("E-DATA-021", f'no place is called "{scheme}://"', where=url, fix=fix)) from error
     except Exception as error:
         raise _explained(url, error) from error
 

@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
     def commit(self, **files: bytes) -> None:
         """Other files in the repository, and so another commit."""
         self.repository.update(files)
-        self.sha = hashlib.sha1(repr(sorted(self.repository.items())).encode()).hexdigest()  # noqa: S324
+        self.sha = hashlib.sha1(repr(sorted(self.repository.items())).encode()).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):

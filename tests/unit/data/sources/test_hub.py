@@ -167,8 +167,8 @@ def test_the_table_of_a_repository_names_files_in_it(hub):
     assert (first.place, first.location, first.files) == ("hf", "owner/name", "part/x.jsonl")
     assert (second.location, second.files) == ("other/one", None)
     assert rows(first) == ROWS
+    hub.commit(**{"dataset_info.json": b'{"e": {"file": "x"}}'})
     with pytest.raises(DataError, match=r'owner/name/dataset_info\.json, entry "e"') as caught:
-        hub.commit(**{"dataset_info.json": b'{"e": {"file": "x"}}'})
         resolve(["e"], "REMOTE:owner/name")
     assert caught.value.code == "E-DATA-021"
 
