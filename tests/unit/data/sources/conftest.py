@@ -135,6 +135,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder of ours."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("TUNESMITH_CACHE", str(folder))
+    monkeypatch.setenv("TUNESMITH_DATA_CACHE", str(folder / "data"))
     return folder
 
 

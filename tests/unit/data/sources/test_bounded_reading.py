@@ -139,8 +139,7 @@ def test_lines_stay_as_they_are_until_they_are_parsed(write):
     assert parse({"b": 2}) == {"b": 2}
 
 
-def test_the_digest_is_that_of_the_bytes_and_of_the_kind(write, monkeypatch, tmp_path):
-    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+def test_the_digest_is_that_of_the_bytes_and_of_the_kind(write, cache):
     for name in ("a.jsonl", "b.jsonl"):
         write(name, '{"a": 1}\n')
     a, b = (SourceFile(LocalFile(Path(name)), "jsonl") for name in ("a.jsonl", "b.jsonl"))
@@ -151,8 +150,7 @@ def test_the_digest_is_that_of_the_bytes_and_of_the_kind(write, monkeypatch, tmp
     assert a.digest() != before
 
 
-def test_a_digest_is_remembered_until_the_file_changes(write, monkeypatch, tmp_path):
-    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+def test_a_digest_is_remembered_until_the_file_changes(write, cache, monkeypatch):
     path = Path(write("a.jsonl", '{"a": 1}\n'))
     file = SourceFile(LocalFile(path), "jsonl")
     monkeypatch.setattr("tunesmith.data.sources.digests._STILL_WARM_NS", -1)
@@ -167,7 +165,7 @@ def test_a_digest_is_remembered_until_the_file_changes(write, monkeypatch, tmp_p
     monkeypatch.setattr(Path, "open", watched)
     assert file.digest() == first
     assert "a.jsonl" not in opened
-    (memo,) = (tmp_path / "cache" / "data" / "digests").iterdir()
+    (memo,) = (cache / "data" / "digests").iterdir()
     memo.write_text("{")  # damaged
     assert file.digest() == first
     assert "a.jsonl" in opened
