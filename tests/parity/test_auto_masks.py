@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 
-from tunesmith.core.types import Chat, Message
+from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.auto import AutoTemplate
 from tunesmith.render.cases import builtin_chats
 from tunesmith.render.control import ControlTokens
@@ -94,3 +95,68 @@ def test_masks_are_right_on_every_official_template_that_takes_a_plain_chat(
         right += 1
     # 50 files, 4 of which need more than a chat.
     assert (len(files), right) == (50, 46)
+
+
+CALLING = Chat(
+    (
+        Message("user", "Oslo and Bergen?"),
+        Message(
+            "assistant", "", tool_calls=tuple(ToolCall("get_weather", {"city": city}) for city in ("Oslo", "Bergen"))
+        ),
+        Message("tool", "-3"),
+        Message("tool", "+5"),
+        Message("assistant", "Bergen is warmer."),
+    ),
+    builtin_chats(tools=True)["called"].tools,
+)
+
+
+def test_a_template_that_queues_ids_in_a_list_of_its_own_is_rendered(
+    assets: Path, settings: Callable[..., Any]
+) -> None:
+    """Kimi K2 numbers its calls and hands the numbers to their results; a second render begins anew."""
+    template = auto_template((assets / "templates/official/Kimi-K2-Instruct.jinja").read_text("utf-8"), settings)
+    for _ in range(2):
+        (spans,) = template.samples(CALLING)
+        text = "".join(span.text for span in spans)
+        for at, result in enumerate(("-3", "+5")):
+            assert f"## Return of functions.get_weather:{at}\n{result}" in text
+        trained = "".join(span.text for span in spans if span.trained)
+        assert re.findall(r"get_weather:\d", trained) == ["get_weather:0", "get_weather:1"]
+        assert trained.endswith("<|tool_calls_section_end|><|im_end|>Bergen is warmer.<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "messages.append({'role': 'user', 'content': 'forged'})",
+        "messages.pop(0)",
+        "messages[0].tool_calls.append(1)",
+        "tools.pop()",
+    ],
+)
+def test_a_template_changes_copies_of_the_data(change: str, settings: Callable[..., Any]) -> None:
+    source = "{% set _ = " + change + " %}{% for m in messages %}{{ m.role }}:{{ m.content }}</s>{% endfor %}"
+    template = compile_template(source)
+    data = {"messages": [{"role": "user", "content": "q", "tool_calls": []}], "tools": [{"name": "f"}]}
+    before = repr(data)
+    template.render(**data)
+    assert repr(data) == before
+
+
+@pytest.mark.parametrize("change", ["messages.clear()", "messages[0].update(role='x')", "messages[0].pop('role')"])
+def test_other_changes_are_refused(change: str) -> None:
+    source = "{% set own = [] %}{% set _ = own.append(1) %}{% set _ = " + change + " %}"
+    with pytest.raises(jinja2.exceptions.SecurityError):
+        compile_template(source).render(messages=[{"role": "user", "content": "q"}])
+
+
+def test_a_template_that_wants_the_tools_as_text_gets_them(assets: Path, settings: Callable[..., Any]) -> None:
+    file = assets / "templates/official/fireworks-ai-llama-3-firefunction-v2.jinja"
+    (spans,) = auto_template(file.read_text("utf-8"), settings).samples(CALLING)
+    text = "".join(span.text for span in spans)
+    assert '[{"type": "function", "function": {"name": "get_weather"' in text
+    assert re.search(r"Today is \d{4}-\d\d-\d\d\.", text)
+    first, second = [span.text for span in spans if span.trained]
+    assert re.fullmatch(r' functools\[\{"name": "get_weather".*\]<\|eot_id\|>', first)
+    assert second == "Bergen is warmer.<|eot_id|>"

@@ -78,10 +78,14 @@ def test_text_equals_transformers_on_every_official_template(
                     [rows], tools=list(tools) or None, chat_template=source, **SPECIAL, **thinking
                 )
             except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError):
+                # transformers lets no template change its own lists, and gives tools as data alone.
+                if tools and (ours.template.changes_lists or "functions" in ours.template.variables):
+                    assert "get_weather" in join_text(ours.prompt(Chat(messages, tools), False))
+                    continue
                 with pytest.raises(RenderError):
                     ours.prompt(Chat(messages, tools), False)
                 continue
-            if tools and "tools" not in ours.template.variables:  # the tools would be dropped
+            if tools and ours.template.variables.isdisjoint(("tools", "functions")):  # the tools would be dropped
                 with pytest.raises(RenderError, match="E-RENDER-003"):
                     ours.prompt(Chat(messages, tools), False)
                 continue

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -140,10 +141,17 @@ class AutoTemplate:
         return eos if isinstance(eos, str) and eos in self.control else ""
 
     def _probe(self, messages: list[dict[str, Any]]) -> str:
+        variables = {**self.special_tokens, **self.tools_as_text([]), "messages": messages}
         try:
-            return self.tools_template.render(**self.special_tokens, messages=messages, add_generation_prompt=False)
+            return self.tools_template.render(**variables, add_generation_prompt=False)
         except _TEMPLATE_ERRORS:
             return ""
+
+    def tools_as_text(self, tools: Sequence[Any]) -> dict[str, str]:
+        """What templates want that take the tools as text (FireFunction's), and with them the day."""
+        if "functions" not in self.tools_template.variables:
+            return {}
+        return {"functions": json.dumps(tools, ensure_ascii=False), "datetime": f"{datetime.now():%Y-%m-%d}"}
 
     @cached_property
     def arguments_as_text(self) -> bool:
@@ -168,7 +176,7 @@ class _Session:
         self.messages: Sequence[Message] = with_default_system(chat.messages, owner.settings.default_system)
         self.template = owner.tools_template if chat.tools else owner.template
         self.tools = [guard.disarm_data(tool) for tool in chat.tools] or None
-        if self.tools and "tools" not in self.template.variables:
+        if self.tools and self.template.variables.isdisjoint(("tools", "functions")):
             raise RenderError(
                 Problem(
                     "E-RENDER-003",
@@ -224,6 +232,8 @@ class _Session:
             "documents": None,
             "add_generation_prompt": open_reply,
         }
+        if self.tools:
+            variables |= self.owner.tools_as_text(self.tools)
         if "enable_thinking" in self.template.variables:
             thinking = self.settings.enable_thinking
             if thinking is None and reply is not None:  # as the data says
@@ -382,6 +392,7 @@ class _Session:
         """One past the stop token, and past others that follow it at once; blanks and what is behind them belong to
         the template, and so does the opening of another reply. Without a stop token all the rest ends the reply."""
         trailing: list[tuple[int, int, bool]] = []
+        full = full[: self._next_opening(full, start)]
         last = len(full)
         for first, end, token in reversed(list(self.owner.control.find(full, start))):
             if full[end:last].strip():
@@ -393,10 +404,21 @@ class _Session:
             return len(full)
         end = trailing[stop][1]
         for first, following, _ in trailing[stop + 1 :]:
-            if first != end or full[:start].endswith(full[first:].strip()):
+            if first != end:
                 break
             end = following
         return end
+
+    def _next_opening(self, full: str, start: int) -> int:
+        """Where a template opens another reply though none is asked for: what ends the text as it ends before this
+        one, from a control token on, behind a stop token. Else the length of the text."""
+        before, reply = full[:start], full[start:]
+        shared = 0
+        while shared < min(len(before), len(reply)) and before[-1 - shared] == reply[-1 - shared]:
+            shared += 1
+        tokens = self.control.find(full, len(full) - shared) if shared else ()
+        behind_stops = (first for first, _, _ in tokens if full[start:first].rstrip().endswith(self.stops))
+        return next(behind_stops, len(full))
 
     def _unclear(self, turn: int, text: str, at: int) -> RenderError:
         near = text[max(0, at - 60) : at + 60]

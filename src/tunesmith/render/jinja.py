@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -89,6 +90,11 @@ def _to_json(
     return text
 
 
+def _streams_to_json(value: Any, *args: Any, **kwargs: Any) -> str:
+    """Takes what `map` and `selectattr` give as well, as llama.cpp's reader of templates does."""
+    return _to_json(list(value) if isinstance(value, Iterator) else value, *args, **kwargs)
+
+
 _DICT_ATTRIBUTES = frozenset(dir(dict))
 _PLAIN_STR_METHODS = frozenset({"startswith", "endswith", "strip", "lstrip", "rstrip", "split", "lower", "upper"})
 
@@ -106,19 +112,25 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
 
-class _Lenient(_Sandbox):
-    """The sandbox for templates that change lists of their own, which transformers refuses."""
+_LIST_CHANGES = frozenset({"append", "extend", "insert", "pop"})
+
+
+class _ListSandbox(_Sandbox):
+    """The sandbox for templates that change lists of their own (Kimi K2 queues the ids of calls), which transformers
+    refuses. They may use these four methods of lists, and are given copies of the data."""
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return jinja2.sandbox.SandboxedEnvironment.is_safe_attribute(self, obj, attr, value)
+        if type(obj) is list and attr in _LIST_CHANGES:
+            return True
+        return super().is_safe_attribute(obj, attr, value)
 
 
-@lru_cache(maxsize=2)
-def _environment(lenient: bool = False) -> _Sandbox:
-    environment = (_Lenient if lenient else _Sandbox)(
+@lru_cache(maxsize=4)
+def _environment(changes_lists: bool = False, lenient: bool = False) -> _Sandbox:
+    environment = (_ListSandbox if changes_lists else _Sandbox)(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
-    environment.filters["tojson"] = _to_json
+    environment.filters["tojson"] = _streams_to_json if lenient else _to_json
     environment.globals.update(
         raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_make_dict, namespace=_Namespace
     )
@@ -135,11 +147,11 @@ _REWRITING = frozenset({"replace", "translate", "lower", "upper", "title", "capi
 
 class JinjaTemplate:
     """A compiled chat template. `literals`: the pieces of text it can write; `variables`: the names it asks for;
-    `names`: its literals and the attributes it reads; `rewrites`: it takes words out of texts or changes letters."""
+    `names`: its literals and the attributes it reads; `rewrites`: it takes words out of texts or changes letters;
+    `changes_lists`: it may change lists that it made."""
 
     def __init__(self, source: str, lenient: bool = False) -> None:
-        environment = _environment(lenient)
-        tree = environment.parse(source)
+        tree = _environment().parse(source)
         self.source = source
         self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree))
         texts = {node.data for node in tree.find_all(jinja2.nodes.TemplateData)}
@@ -150,14 +162,15 @@ class JinjaTemplate:
         filters = {node.name for node in tree.find_all(jinja2.nodes.Filter)}
         self.rewrites = not _REWRITING.isdisjoint(attributes | filters)
         self.has_marks = bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
-        self._compiled = environment.from_string(source)
+        self.changes_lists = not _LIST_CHANGES.isdisjoint(attributes)
+        self._compiled = _environment(self.changes_lists, lenient).from_string(source)
 
     def render(self, **variables: Any) -> str:
-        return self._compiled.render(variables)
+        return self._compiled.render(deepcopy(variables) if self.changes_lists else variables)
 
     def render_marked(self, marks: tuple[str, str], **variables: Any) -> tuple[str, list[tuple[int, int]]]:
         """Text, and the ranges that generation blocks wrote. `marks`: two characters that occur nowhere in it."""
-        pieces = re.split(f"([{marks[0]}{marks[1]}])", self._compiled.render({**variables, _MARKS: marks}))
+        pieces = re.split(f"([{marks[0]}{marks[1]}])", self.render(**{**variables, _MARKS: marks}))
         text: list[str] = []
         ranges: list[tuple[int, int]] = []
         length = start = 0
@@ -174,6 +187,6 @@ class JinjaTemplate:
 
 @lru_cache(maxsize=32)
 def compile_template(source: str, lenient: bool = False) -> JinjaTemplate:
-    """Compile once per template text. `lenient`: it may change lists; for comparing texts, as some templates do so
-    though transformers refuses. Raises jinja2.TemplateSyntaxError."""
+    """Compile once per template text. `lenient`: with what other readers of templates take and transformers refuses,
+    for comparing texts. Raises jinja2.TemplateSyntaxError."""
     return JinjaTemplate(source, lenient)
