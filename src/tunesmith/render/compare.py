@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from tunesmith.core.types import Chat
 from tunesmith.render.auto import AutoTemplate
@@ -19,7 +18,6 @@ from tunesmith.render.jinja import JinjaTemplate, compile_template
 from tunesmith.render.slot_files import SlotFile
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import join_text
-from tunesmith.render.tools.json_forms import to_json
 from tunesmith.render.turns import KEEPING_WORDS
 
 __all__ = ["BOS", "EOS", "Outcome", "compare", "compare_all", "deviations", "difference"]
@@ -72,8 +70,6 @@ def compare(slots: SlotFile, source: JinjaTemplate, chat: Chat) -> Iterator[Outc
         special: dict[str, object] = {"bos_token": BOS, "eos_token": EOS}
         if "training_prompt" in source.source:  # writes the stop token behind the last reply, too
             special["training_prompt"] = True
-        if chat.tools and "functions" in source.variables:  # the tools as text, and a date of the caller's
-            special |= {"functions": to_json(chat.tools), "datetime": f"{datetime.now():%Y-%m-%d}"}
         theirs = AutoTemplate(source, ControlTokens([], ""), settings, special)
         ours = SlotTemplate(slots, settings, BOS, EOS)
         for open_reply in (False, True) if can_open else (False,):

@@ -65,6 +65,8 @@ class JinjaTools:
     dialect: Dialect
     form: Form
     tools_frame: tuple[str, str, str]
+    thinking_tail: str
+    """What stands behind the tools where the model is asked to think."""
     calls_frame: tuple[str, str, str]
     results: frozenset[str]
     """What the template says of a call beside its result: its name, its id."""
@@ -77,7 +79,9 @@ class JinjaTools:
             return None
         dialect = get_dialect(slots.dialect)
         form = FORMS[slots.dialect](dialect)
-        return cls(dialect, form, _tools_frame(dialect, form), _calls_frame(dialect, form), frozenset(places))
+        frame, thinking = (_tools_frame(dialect, form, thinking) for thinking in (False, True))
+        assert frame[:2] == thinking[:2], f"the tool form {dialect.name!r} differs in front of the tools"
+        return cls(dialect, form, frame, thinking[2], _calls_frame(dialect, form), frozenset(places))
 
     @property
     def numbers(self) -> bool:
@@ -100,7 +104,9 @@ class JinjaTools:
                 yield f"            {{{{- '' if loop.first else {quoted(between)} }}}}"
             yield "            " + self.form.tool
             yield "        {%- endfor %}"
-        if tail:
+        if tail != self.thinking_tail:
+            yield f"        {{{{- {quoted(self.thinking_tail)} if thinking is true else {quoted(tail)} }}}}"
+        elif tail:
             yield "        {{- " + _with_names(tail) + " }}"
         yield "    {%- endif %}"
         yield "{%- endset %}"
@@ -169,11 +175,11 @@ def _with_names(tail: str) -> str:
     return f"{quoted(before)} ~ tools | map(attribute='function.name') | join(', ') ~ {quoted(behind)}"
 
 
-def _tools_frame(dialect: Dialect, form: Form) -> tuple[str, str, str]:
+def _tools_frame(dialect: Dialect, form: Form, thinking: bool) -> tuple[str, str, str]:
     """Text before, between and behind the tools."""
     loop = form.tool + _CUT if form.whole else "".join(map(str.strip, _TOOL_LOOP)) + form.tool + _CUT + "{%- endfor %}"
     pieces = _rendered(form, loop, tools=_PROBES)
-    return _frame(join_pieces(dialect.write_tools(_PROBES)), pieces, dialect.name)
+    return _frame(join_pieces(dialect.tools_text(_PROBES, thinking)), pieces, dialect.name)
 
 
 def _calls_frame(dialect: Dialect, form: Form) -> tuple[str, str, str]:
