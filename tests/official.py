@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["official_source"]
+__all__ = ["AUTO_RIGHT", "official_source"]
+
+AUTO_RIGHT = (46, 50)
+"""On so many official templates are auto's masks right, of so many; `tests/parity/test_auto_masks.py` counts them."""
 
 OWN = Path(__file__).parent / "assets" / "templates"
 

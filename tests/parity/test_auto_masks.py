@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 import pytest
 
+from tests.official import AUTO_RIGHT
 from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.auto import AutoTemplate
 from tunesmith.render.cases import builtin_chats
@@ -93,8 +94,8 @@ def test_masks_are_right_on_every_official_template_that_takes_a_plain_chat(
             wrong = fault(template, chat, samples, has_stop=file.stem not in NO_STOP_TOKEN)
             assert wrong is None, f"{file.stem}, {case}: {wrong}"
         right += 1
-    # 50 files, 4 of which need more than a chat.
-    assert (len(files), right) == (50, 46)
+    assert (right, len(files)) == AUTO_RIGHT
+    assert len(files) - right == len(NEED_MORE)
 
 
 CALLING = Chat(
