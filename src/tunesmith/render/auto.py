@@ -24,7 +24,7 @@ import jinja2
 
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Chat, Message
-from tunesmith.render.borders import Region, quick_regions, with_stops
+from tunesmith.render.borders import Region, quick_regions, reply_end, with_stops
 from tunesmith.render.control import ControlTokens, Guard, StandInClash
 from tunesmith.render.errors import RenderError
 from tunesmith.render.jinja import JinjaTemplate
@@ -354,7 +354,7 @@ class _Session:
                         fix="use a model with tool calling, or write the calls into the text of the reply",
                     )
                 )
-        return start, self._end(full, start)
+        return start, reply_end(full, start, self.control, self.stops)
 
     def _prompt(self, full: str, turn: int) -> str:
         if turn > 0:
@@ -387,38 +387,6 @@ class _Session:
             raise self._unclear(turn, full, before)
         ends = [end for _, end, _ in self.owner.control.find(prompt, 0, common)]
         return max([*ends, prompt.rfind("\n", 0, common) + 1, before])
-
-    def _end(self, full: str, start: int) -> int:
-        """One past the stop token, and past others that follow it at once; blanks and what is behind them belong to
-        the template, and so does the opening of another reply. Without a stop token all the rest ends the reply."""
-        trailing: list[tuple[int, int, bool]] = []
-        full = full[: self._next_opening(full, start)]
-        last = len(full)
-        for first, end, token in reversed(list(self.owner.control.find(full, start))):
-            if full[end:last].strip():
-                break
-            trailing.insert(0, (first, end, token.content in self.owner.stops))
-            last = first
-        stop = next((index for index, (_, _, is_stop) in enumerate(trailing) if is_stop), None)
-        if stop is None:
-            return len(full)
-        end = trailing[stop][1]
-        for first, following, _ in trailing[stop + 1 :]:
-            if first != end:
-                break
-            end = following
-        return end
-
-    def _next_opening(self, full: str, start: int) -> int:
-        """Where a template opens another reply though none is asked for: what ends the text as it ends before this
-        one, from a control token on, behind a stop token. Else the length of the text."""
-        before, reply = full[:start], full[start:]
-        shared = 0
-        while shared < min(len(before), len(reply)) and before[-1 - shared] == reply[-1 - shared]:
-            shared += 1
-        tokens = self.control.find(full, len(full) - shared) if shared else ()
-        behind_stops = (first for first, _, _ in tokens if full[start:first].rstrip().endswith(self.stops))
-        return next(behind_stops, len(full))
 
     def _unclear(self, turn: int, text: str, at: int) -> RenderError:
         near = text[max(0, at - 60) : at + 60]

@@ -20,7 +20,7 @@ from typing import Protocol
 from tunesmith.core.types import Message
 from tunesmith.render.control import ControlTokens, Guard
 
-__all__ = ["Region", "ReplyFinder", "quick_regions", "with_stops"]
+__all__ = ["Region", "ReplyFinder", "quick_regions", "reply_end", "with_stops"]
 
 Region = tuple[int, int]
 _FEWEST = 3  # replies; fewer are found as cheaply one by one
@@ -134,3 +134,38 @@ def with_stops(
                 without += 1
         widened.append((start, end))
     return text, widened, without
+
+
+def reply_end(full: str, start: int, control: ControlTokens, stops: tuple[str, ...]) -> int:
+    """Where the last reply of the rendered text `full` ends that begins at `start`: one past the stop token, and past
+    others that follow it at once; blanks and what is behind them belong to the template, and so does the opening of
+    another reply. Without a stop token all the rest ends the reply."""
+    trailing: list[tuple[int, int, bool]] = []
+    full = full[: _next_opening(full, start, control, stops)]
+    last = len(full)
+    for first, end, token in reversed(list(control.find(full, start))):
+        if full[end:last].strip():
+            break
+        trailing.insert(0, (first, end, token.content in stops))
+        last = first
+    stop = next((index for index, (_, _, is_stop) in enumerate(trailing) if is_stop), None)
+    if stop is None:
+        return len(full)
+    end = trailing[stop][1]
+    for first, following, _ in trailing[stop + 1 :]:
+        if first != end:
+            break
+        end = following
+    return end
+
+
+def _next_opening(full: str, start: int, control: ControlTokens, stops: tuple[str, ...]) -> int:
+    """Where a template opens another reply though none is asked for: what ends the text as it ends before this one,
+    from a control token on, behind a stop token. Else the length of the text."""
+    before, reply = full[:start], full[start:]
+    shared = 0
+    while shared < min(len(before), len(reply)) and before[-1 - shared] == reply[-1 - shared]:
+        shared += 1
+    tokens = control.find(full, len(full) - shared) if shared else ()
+    behind_stops = (first for first, _, _ in tokens if full[start:first].rstrip().endswith(stops))
+    return next(behind_stops, len(full))
