@@ -22,7 +22,7 @@ def check_chat(slots: SlotFile, chat: Chat, messages: Sequence[Message]) -> None
         problem = Problem(
             "E-RENDER-011",
             f'template "{slots.name}" has no form for tools, their calls and results',
-            fix="use template: auto with a model whose own template writes tools",
+            fix="use template: auto with a model whose own template writes tools, or name a form (tool_format: qwen)",
         )
     elif len(roles) < len(messages) and slots.system_in == "nowhere":
         problem = Problem(
