@@ -111,7 +111,8 @@ PARTS = 4
 def test_no_named_template_can_be_forged(name: str, tiny_model: Path) -> None:
     counts = no_forgery(*named(name, tiny_model), rounds=2)
     assert {"plain", "thoughts"} <= counts.keys()
-    assert ({"offered", "called"} <= counts.keys()) == (load_slots(name).dialect is not None)
+    # DeepSeek V3.1's form writes calls, and refuses a list of tools.
+    assert ({"offered", "called"} <= counts.keys()) == (load_slots(name).dialect not in (None, "deepseek_v3_1"))
 
 
 @pytest.mark.parametrize("part", range(PARTS))
