@@ -38,8 +38,9 @@ INTRODUCTION = """# Tool dialects
 How each family of models is told about tools, writes its calls, and is read back. Made by
 `python scripts/generate_tools_doc.py`; do not edit.
 
-A template names its dialect (`tools: {{dialect: qwen}}`). What a dialect writes, its parser reads back as it was, or
-the writer refuses the row with E-RENDER-021 and says what the form has no place for. Where values stand without quotes,
+A template names its dialect (`tools: {{dialect: qwen}}`); `tool_format: NAME` chooses another for a run. What a
+dialect writes, its parser reads back as it was, or the writer refuses the row with E-RENDER-021 and says what the form
+has no place for. Where values stand without quotes,
 the tool's JSON schema tells types: `5` is the string `"5"` where the schema says `string`, and the number 5 where it
 says `integer` or nothing. Plain strings, nested objects and calls without arguments are never refused. A malformed call
 in a model's reply stays text.
