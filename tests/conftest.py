@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ for _name, _value in {
     "MPLBACKEND": "Agg",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# What tests prepare is not kept among what the user has prepared.
+_data_cache = tempfile.TemporaryDirectory(prefix="tunesmith-data-")
+os.environ["TUNESMITH_DATA_CACHE"] = _data_cache.name
 
 ROOT = Path(__file__).resolve().parents[1]
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}

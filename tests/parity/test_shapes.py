@@ -108,7 +108,7 @@ def check(renderer: Renderer, seed: int, count: int) -> tuple[int, int]:
     assert found.ids.tolist() == expected.ids.tolist()
     assert found.trained.tolist() == expected.trained.tolist()
     assert found.lengths.tolist() == expected.lengths.tolist()
-    assert found.chats.tolist() == expected.chats.tolist()
+    assert found.rows.tolist() == expected.rows.tolist()
     assert {row: problem.code for row, problem in found.wrong.items()} == {
         row: problem.code for row, problem in expected.wrong.items()
     }

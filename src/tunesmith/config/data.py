@@ -28,7 +28,7 @@ class DataConfig:
     """Folder that paths of images, video and audio start from."""
     cutoff_len: int = works(2048, least=2)
     """Most tokens per example; `on_too_long` says what becomes of one that is longer."""
-    on_too_long: Literal["truncate", "drop", "split", "error"] = works("truncate", later=("drop", "split", "error"))
+    on_too_long: Literal["truncate", "drop", "split", "error"] = works("truncate")
     """An example longer than `cutoff_len` keeps as many whole turns as fit, is left out, becomes several at the borders
     of its turns, or stops the run."""
     streaming: bool = later(False, _STREAMING)
@@ -39,12 +39,12 @@ class DataConfig:
     """How several datasets become one: one after the other, or interleaved until the first or the last runs out."""
     interleave_probs: tuple[float, ...] = works(())
     """Comma list with the share of each dataset when interleaving."""
-    overwrite_cache: bool = ignored(False, "a changed file or setting is noticed by itself")
-    """Tokenise again even if a cached result is there."""
+    overwrite_cache: bool = works(False)
+    """Prepare the data again even if it is cached; a changed file or setting is noticed without this."""
     preprocessing_batch_size: int = works(1000, least=1)
-    """Examples rendered and tokenised at a time."""
-    preprocessing_num_workers: int | None = ignored(None, "tokenising uses all cores in one process")
-    """Processes for tokenising."""
+    """Rows that go through parsing, rendering and tokenising at a time."""
+    preprocessing_num_workers: int | None = works(None, least=0)
+    """Processes that prepare data; left out, one per core for large files on Linux; 0: none but the run's own."""
     max_samples: int | None = works(None, least=1)
     """Take only this many rows of each dataset."""
     ignore_pad_token_for_loss: bool = never(True, "padding is never trained on: leave the key out")
@@ -58,8 +58,8 @@ class DataConfig:
     only. A batch counts rows."""
     neat_packing: bool = works(False)
     """The same as `packing: true`: here no example ever sees another."""
-    tokenized_path: str | None = later(None, "saving tokenised datasets")
-    """Folder for saving and loading the tokenised dataset."""
+    tokenized_path: str | None = works(None)
+    """Folder for the prepared data, in place of the cache; an error if it holds what was made otherwise."""
     data_shared_file_system: bool = later(False, "preparing data once for several machines")
     """All machines see the same files, so only the first prepares data."""
     on_bad_row: Literal["error", "skip"] = works("error")

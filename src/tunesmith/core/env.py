@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["TABLE", "Variable", "cache_dir", "get", "get_bool", "get_int", "set_default"]
+__all__ = ["TABLE", "Variable", "cache_dir", "data_cache_dir", "get", "get_bool", "get_int", "set_default"]
 
 _TRUE = {"1", "true", "yes", "y", "on"}
 
@@ -22,6 +22,7 @@ TABLE: dict[str, Variable] = {
     variable.name: variable
     for variable in (
         Variable("TUNESMITH_CACHE", "", "folder for converted models and caches (default: the user cache folder)"),
+        Variable("TUNESMITH_DATA_CACHE", "", "folder for prepared data (default: data in the folder for caches)"),
         Variable("TUNESMITH_LOG", "info", "log level: debug, info, warning or error"),
         Variable("TUNESMITH_DEBUG", "0", "show the traceback of an error that a user can mend"),
         Variable("XDG_CACHE_HOME", "", "base of the user cache folder"),
@@ -64,3 +65,9 @@ def cache_dir() -> Path:
         return Path(explicit).expanduser()
     base = Path(get("XDG_CACHE_HOME")).expanduser() if get("XDG_CACHE_HOME") else Path.home() / ".cache"
     return base / "tunesmith"
+
+
+def data_cache_dir() -> Path:
+    """The folder for prepared data; not created here."""
+    explicit = get("TUNESMITH_DATA_CACHE")
+    return Path(explicit).expanduser() if explicit else cache_dir() / "data"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Origin
@@ -69,6 +70,22 @@ class BadRows:
             )
             for group in self.groups()
         ]
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The groups as plain values; `from_list` makes them again."""
+        return [
+            {**asdict(group), "reason": reason, "field": field_}
+            for (_code, reason, field_), group in self._groups.items()
+        ]
+
+    @classmethod
+    def from_list(cls, groups: Iterable[Mapping[str, Any]]) -> BadRows:
+        made = cls()
+        for saved in groups:
+            group = BadRowGroup(saved["code"], saved["what"], saved["count"], got=saved["got"], fix=saved["fix"])
+            group.places = [Origin(**place) for place in saved["places"]]
+            made._groups[saved["code"], saved["reason"], saved["field"]] = group
+        return made
 
 
 def _with_field(reason: str, field: str | None) -> str:

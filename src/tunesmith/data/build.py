@@ -1,7 +1,8 @@
-"""The data of a run in one call: read, mix, hold out, render, cut, pack, count."""
+"""The data of a run in one call: prepare, cut, mix, hold out, pack, count."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,14 @@ import numpy.typing as npt
 from tunesmith.core.errors import DataError, Problem, UsageError
 from tunesmith.core.types import Example
 from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.length import LengthOutcome, raise_for_lost_rows
 from tunesmith.data.mix import hold_out, mix
 from tunesmith.data.pack import PackedDataset, cut_into_blocks, pack
-from tunesmith.data.reading import LoadedDataset, load_datasets, raise_for_bad_rows
-from tunesmith.data.rendering import PROMPT_TOO_LONG, Encoder, Progress
+from tunesmith.data.prepare import Progress
+from tunesmith.data.prepared import PROMPT_TOO_LONG, Pool, Prepared, prepare_datasets
+from tunesmith.data.reading import load_datasets
 from tunesmith.data.report import DataReport, SplitReport
+from tunesmith.render.turns import Statistics
 
 if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
@@ -65,32 +69,31 @@ def build_datasets(
     leaves no rows for training or for validation.
     """
     blocks = stage == "pt" and data.packs(stage)
-    loaded = load_datasets(data, stage=stage, seed=seed)
-    train = [one for one in loaded if one.report.use == "train"]
-    evaluation = [one for one in loaded if one.report.use == "eval"]
-    sizes = [len(one.examples) for one in train]
-    order = mix(sizes, data.mix_strategy, data.interleave_probs or None, seed)
-    train_order, held = _split(data, order, seed)
-
-    total = len(np.unique(order)) + sum(len(one.examples) for one in evaluation)
-    cutoff_len = None if blocks else data.cutoff_len
-    encode = Encoder(renderer, data.preprocessing_batch_size, cutoff_len, total, on_progress)
+    prepared = prepare_datasets(data, renderer, stage=stage, seed=seed, on_progress=on_progress)
+    outcomes = [] if blocks else [one.fit(data.cutoff_len, data.on_too_long) for one in prepared]
+    raise_for_lost_rows(outcomes)
+    for one in prepared:
+        one.count()
+    train = [one for one in prepared if one.report.use == "train"]
+    evaluation = [one for one in prepared if one.report.use == "eval"]
     splits: dict[str, Samples] = {}
     if train:
-        pool = encode(train, np.unique(order))
+        pool = Pool.of(train)
+        order = mix([len(order) for order in pool.orders], data.mix_strategy, data.interleave_probs or None, seed)
+        train_order, held = _split(data, np.concatenate(pool.orders)[order], seed)
         splits["train"] = pool.take(train_order)
         if len(held):
             splits[HELD_OUT] = pool.take(held)
     for name, group in _eval_groups(evaluation, data.eval_on_each_dataset).items():
-        splits[name] = encode(group, np.arange(sum(len(one.examples) for one in group), dtype=np.int64)).tokens
-    raise_for_bad_rows(loaded, data)
+        pool = Pool.of(group)
+        splits[name] = pool.take(np.concatenate(pool.orders))
     if empty := [name for name, tokens in splits.items() if not len(tokens)]:
-        raise DataError([_nothing_left(name, loaded) for name in empty])
+        raise DataError([_nothing_left(name, prepared) for name in empty])
     if blocks:
         splits = {name: cut_into_blocks(tokens, data.cutoff_len) for name, tokens in splits.items()}
     elif "train" in splits and data.packs(stage):  # evaluation means the same row by row, and predictions need rows
         splits["train"] = pack(splits["train"], data.cutoff_len, seed)
-    report = _report(loaded, splits, renderer)
+    report = _report(prepared, splits, outcomes)
     return Datasets(splits.pop("train", None), splits, report)
 
 
@@ -106,32 +109,31 @@ def _split(data: DataConfig, order: Indices, seed: int) -> tuple[Indices, Indice
     return train, held
 
 
-def _eval_groups(evaluation: Sequence[LoadedDataset], each: bool) -> Mapping[str, list[LoadedDataset]]:
+def _eval_groups(evaluation: Sequence[Prepared], each: bool) -> Mapping[str, list[Prepared]]:
     """Evaluation datasets by the name that their metrics carry: all as one, or each by itself."""
     if not each:
         return {HELD_OUT: list(evaluation)} if evaluation else {}
-    groups: dict[str, list[LoadedDataset]] = {}
+    groups: dict[str, list[Prepared]] = {}
     for one in evaluation:
-        name = one.spec.name if one.spec.registered else Path(one.spec.name).stem
+        name = one.name if one.registered else Path(one.name).stem
         groups[name if name not in groups and name != "train" else f"{name}_{len(groups) + 1}"] = [one]
     return groups
 
 
-def _nothing_left(name: str, loaded: Sequence[LoadedDataset]) -> Problem:
-    reasons = dict.fromkeys(reason for one in loaded for reason in one.report.dropped)
+def _nothing_left(name: str, prepared: Sequence[Prepared]) -> Problem:
+    reasons = dict.fromkeys(reason for one in prepared for reason in one.report.dropped)
     fix = "raise cutoff_len" if PROMPT_TOO_LONG in reasons else None
     return Problem("E-DATA-019", f"no sample is left for {name}", got="; ".join(reasons) or None, fix=fix)
 
 
-def _report(loaded: Sequence[LoadedDataset], splits: Mapping[str, Samples], renderer: Renderer) -> DataReport:
-    report = DataReport([one.report for one in loaded])
-    report.notices = [notice for one in loaded for notice in one.notices] + renderer.statistics.lines()
-    for one in report.datasets:
-        # A few rows that are too long are normal; many mean that cutoff_len is wrong for this data.
-        lost = one.dropped[PROMPT_TOO_LONG]
-        if lost > one.rows * 0.05:
-            what = f"{one.name}: {lost:,} of {one.rows:,} rows are lost, because the prompt alone fills cutoff_len"
-            report.notices.append(what)
+def _report(
+    prepared: Sequence[Prepared], splits: Mapping[str, Samples], outcomes: Sequence[LengthOutcome]
+) -> DataReport:
+    report = DataReport([one.report for one in prepared])
+    statistics = sum((one.statistics for one in prepared), Counter())
+    report.notices = [notice for one in prepared for notice in one.notices] + Statistics(**statistics).lines()
+    report.encoders = list(dict.fromkeys(one.encoder for one in prepared))
+    report.lengths = [outcome.to_dict() for outcome in outcomes]
     for name, tokens in splits.items():
         longest = int(tokens.lengths.max())
         report.splits.append(SplitReport(name, len(tokens), tokens.num_tokens, tokens.num_trained, longest))

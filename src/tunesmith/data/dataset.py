@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tunesmith.core.types import Encoded, Origin
 
-__all__ = ["Origins", "TokenDataset", "Tokens"]
+__all__ = ["NO_LINE", "Origins", "TokenDataset", "Tokens"]
 
 Ints = npt.NDArray[np.int64]
 NO_LINE = -1

@@ -85,7 +85,8 @@ def _scalar(text: str) -> str:
 
 
 def _paste(spec: DatasetSpec, layout: Layout) -> str:
-    return f"{as_yaml(spec.location, layout)} or, as an entry of dataset_info.json, {as_entry(PurePath(spec.location).name, layout)}"
+    entry = as_entry(PurePath(spec.location).name, layout)
+    return f"{as_yaml(spec.location, layout)} or, as an entry of dataset_info.json, {entry}"
 
 
 def absent_columns(

@@ -14,10 +14,10 @@ import numpy as np
 
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Encoded, Example, Origin
-from tunesmith.data.reading import load_datasets
-from tunesmith.data.reasons import message_ranges, reason_at
 from tunesmith.data.blocks import NOTHING_TRAINED
 from tunesmith.data.prepared import PROMPT_TOO_LONG
+from tunesmith.data.reading import load_datasets
+from tunesmith.data.reasons import message_ranges, reason_at
 from tunesmith.data.report import DatasetReport
 from tunesmith.data.sequences import View, encode_examples
 from tunesmith.data.truncate import cut_point

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tunesmith.core.collector import no_collection
-from tunesmith.core.errors import DataError, MissingInputError, Problem, TunesmithError
+from tunesmith.core.errors import (
+    DataError,
+    MachineError,
+    MissingInputError,
+    Problem,
+    TunesmithError,
+    UnavailableError,
+)
 from tunesmith.core.types import Example
 from tunesmith.data.bad_rows import BadRows
+from tunesmith.data.blocks import convert
 from tunesmith.data.dataset_info import DatasetSpec, resolve
-from tunesmith.data.formats import Format
-from tunesmith.data.mapping import absent_columns, check_labels, make_format
-from tunesmith.data.mix import sample
+from tunesmith.data.mapping import check_labels
 from tunesmith.data.notes import Notes
+from tunesmith.data.opened import open_dataset
 from tunesmith.data.report import DatasetReport
-from tunesmith.data.rows import Broken, Row, RowError, parse
-from tunesmith.data.sources.local import read_path
 
 if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
+    from tunesmith.data.prepared import Prepared
 
-__all__ = ["LoadedDataset", "load_datasets", "raise_for_bad_rows"]
+__all__ = ["LoadedDataset", "load_datasets", "raise_for_bad_rows", "raise_together"]
 
-Fault = tuple[str, str, str | None, str | None, str | None]
-"""(code, reason, field, got, fix) of a row that cannot be used."""
-HEAD = 20  # rows that detection looks at
+_ELSEWHERE: dict[str, type[TunesmithError]] = {
+    "E-DATA-020": MissingInputError,
+    "E-DATA-040": UnavailableError,
+    "E-DATA-041": MissingInputError,
+    "E-DATA-042": MachineError,
+}
+"""Codes of problems that lie elsewhere than in the data."""
 
 
 @dataclass(slots=True)
@@ -52,7 +61,7 @@ def load_datasets(
     """
     names = {"train": data.dataset, "eval": data.eval_dataset}
     wanted = [(use, name) for use in uses for name in names[use]]
-    specs = resolve([name for _use, name in wanted], data.dataset_dir)
+    specs = resolve([name for _use, name in wanted], data.dataset_dir, offline=data.offline)
     loaded: list[LoadedDataset] = []
     problems: list[Problem] = []
     for (use, _name), spec in zip(wanted, specs, strict=True):
@@ -75,7 +84,9 @@ def _one_kind_of_label(loaded: Sequence[LoadedDataset]) -> list[Problem]:
     return [problem] if problem else []
 
 
-def raise_for_bad_rows(loaded: Sequence[LoadedDataset], data: DataConfig, others: Sequence[Problem] = ()) -> None:
+def raise_for_bad_rows(
+    loaded: Sequence[LoadedDataset | Prepared], data: DataConfig, others: Sequence[Problem] = ()
+) -> None:
     """One error with the `others` and with all bad rows, unless `on_bad_row` and `max_bad_rows` let these pass.
     A dataset of which nothing is left never passes."""
     problems = list(others)
@@ -87,56 +98,31 @@ def raise_for_bad_rows(loaded: Sequence[LoadedDataset], data: DataConfig, others
     for one in loaded:
         if one.bad.count and (too_many or not one.examples):
             problems += one.bad.problems(one.report.rows)
+    raise_together(problems)
+
+
+def raise_together(problems: Sequence[Problem]) -> None:
+    """One error with all problems, if there are any; not a DataError if all of them lie elsewhere in one way."""
+    kinds = {_ELSEWHERE.get(problem.code, DataError) for problem in problems}
     if problems:
-        missing = all(problem.code == "E-DATA-020" for problem in problems)
-        raise MissingInputError(problems) if missing else DataError(problems)
+        raise (kinds.pop() if len(kinds) == 1 else DataError)(problems)
 
 
 def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) -> LoadedDataset:
-    rows = read_path(spec.path)
-    head = list(islice(rows, HEAD))
-    shown = [values for row in head if not isinstance(values := parse(row.values), Broken)]
-    format_, notices = make_format(spec, shown, stage)
-    rows = chain(head, rows)
-    if spec.num_samples is not None:
-        every = list(rows)
-        rows = (every[index] for index in sample(len(every), spec.num_samples, seed))
-    report = DatasetReport(spec.name, use)
-    bad = BadRows()
-    examples, columns = _convert(islice(rows, data.max_samples), format_, bad, report)
-    if spec.trusted_markup:
-        examples = [replace(example, trusted_markup=True) for example in examples]
-    if columns and (absent := absent_columns(spec, format_, columns, shown, stage)):
-        raise DataError(absent)
-    notes = format_.notes if format_ is not None else Notes()
-    return LoadedDataset(spec, examples, report, bad, [*spec.notices, *notices, *notes.lines()], notes.tallies)
-
-
-def _convert(
-    rows: Iterable[Row], format_: Format | None, bad: BadRows, report: DatasetReport
-) -> tuple[list[Example], dict[str, None]]:
-    """(examples, all columns in the order in which they were met)."""
-    examples: list[Example] = []
-    columns: dict[str, None] = {}
-    last: Any = ()
-    for unparsed, origin in rows:
-        report.rows += 1
-        values = parse(unparsed)
-        if isinstance(values, Broken):
-            fault: Fault = (values.code, values.reason, None, values.got, None)
-        else:
-            if values.keys() != last:
-                last = values.keys()
-                columns.update(dict.fromkeys(values))
-            try:
-                if format_ is not None:
-                    examples.append(format_.example(values, origin))
-                continue
-            except RowError as error:
-                fault = (error.code, error.reason, error.field, error.got, error.fix)
-        bad.add(origin, *fault)
-        report.drop(fault[1] if fault[2] is None else f'{fault[1]} (field "{fault[2]}")', origin)
-    return examples, columns
+    opened = open_dataset(spec, stage, max_samples=data.max_samples, seed=seed, offline=data.offline)
+    rows = list(opened.rows())
+    if (chosen := opened.chosen) is not None:
+        read = dict(zip(sorted(set(chosen.tolist())), rows, strict=True))
+        rows = [read[number] for number in chosen.tolist()]
+    found = convert(rows, opened.format, trusted_markup=spec.trusted_markup)
+    opened.raise_for_absent(found.columns)
+    report, bad = DatasetReport(spec.name, use, found.rows), BadRows()
+    for fault in found.faults:
+        bad.add(fault.origin, fault.code, fault.reason, fault.field, fault.got, fault.fix)
+        report.drop(fault.told, fault.origin)
+    notes = opened.format.notes if opened.format is not None else Notes()
+    notices = [*opened.notices, *notes.lines()]
+    return LoadedDataset(spec, found.examples, report, bad, notices, notes.tallies)
 
 
 def _too_many(bad: int, allowed: int | None) -> Problem:

@@ -9,10 +9,10 @@ from typing import Any
 
 from tunesmith.core.types import Origin
 
-__all__ = ["Cuts", "DataReport", "DatasetReport", "SplitReport"]
+__all__ = ["PLACES", "Cuts", "DataReport", "DatasetReport", "SplitReport"]
 
 _WIDTH = 80
-_PLACES = 3
+PLACES = 3
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Cuts:
     def add(self, origin: Origin, turns: int = 0) -> None:
         self.samples += 1
         self.turns += turns
-        if len(self.places) < _PLACES:
+        if len(self.places) < PLACES:
             self.places.append(str(origin))
 
 
@@ -48,11 +48,15 @@ class DatasetReport:
     """Later turns that did not fit were left out; the last one kept is whole."""
     answers_cut: Cuts = field(default_factory=Cuts)
     """Not even the first answer fitted: its start is trained, its end and stop are gone."""
+    split: Cuts = field(default_factory=Cuts)
+    """Too long, and made into several samples."""
+    histogram: list[str] = field(default_factory=list)
+    """Lines with the lengths of all samples, where some were too long."""
 
     def drop(self, reason: str, origin: Origin | None = None) -> None:
         self.dropped[reason] += 1
         places = self.dropped_places.setdefault(reason, [])
-        if origin is not None and len(places) < _PLACES:
+        if origin is not None and len(places) < PLACES:
             places.append(str(origin))
 
     def details(self) -> Iterator[str]:
@@ -64,6 +68,9 @@ class DatasetReport:
             yield f"  shortened {cuts.samples:,}: {what}{_first(cuts.places)}"
         if (cuts := self.answers_cut).samples:
             yield f"  cut {cuts.samples:,}: the end of the text does not fit cutoff_len{_first(cuts.places)}"
+        if (cuts := self.split).samples:
+            yield f"  split {cuts.samples:,}: too long for cutoff_len, now several samples{_first(cuts.places)}"
+        yield from ("  " + line for line in self.histogram)
 
 
 @dataclass(slots=True)
@@ -82,6 +89,10 @@ class DataReport:
     datasets: list[DatasetReport] = field(default_factory=list)
     splits: list[SplitReport] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    encoders: list[str] = field(default_factory=list)
+    """Libraries that turned text into ids."""
+    lengths: list[dict[str, Any]] = field(default_factory=list)
+    """What became of samples longer than cutoff_len, per dataset, with a histogram of all lengths."""
 
     def lines(self) -> list[str]:
         """The report for people, at most 80 columns wide: what the user should know, then the numbers."""
@@ -120,6 +131,8 @@ class DataReport:
             "splits": [asdict(split) for split in self.splits],
             "total": total,
             "notices": list(self.notices),
+            "encoders": list(self.encoders),
+            "lengths": list(self.lengths),
         }
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tunesmith.core.collector import no_collection
 from tunesmith.core.errors import Problem
-from tunesmith.core.types import Chat
+from tunesmith.core.types import Chat, Text
 from tunesmith.render.encode import Encoder, Run
 from tunesmith.render.errors import RenderError
 from tunesmith.render.fast_runs import FastRuns
@@ -30,13 +30,13 @@ Part: TypeAlias = tuple[int, bool] | Constant | Run
 
 @dataclass(slots=True)
 class EncodedBatch:
-    """The samples of some chats, one behind the other: ids [T] int32, trained [T] bool, and for each of N samples its
-    length and which of the chats it is of, both [N] int64. `wrong`: what is wrong with chats that have none."""
+    """The samples of some chats or texts, one behind the other: ids [T] int32, trained [T] bool, and for each of N
+    samples its length and which of the rows it is of, both [N] int64. `wrong`: what is wrong with rows without any."""
 
     ids: npt.NDArray[np.int32]
     trained: npt.NDArray[np.bool_]
     lengths: npt.NDArray[np.int64]
-    chats: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
     wrong: Mapping[int, Problem] = field(default_factory=dict)
 
 
@@ -71,14 +71,33 @@ class BatchEncoder:
                     continue
                 samples += found
                 owners += [index] * len(found)
-            try:
-                self._encode_runs(samples)
-            except RenderError:  # rare: find out whose fault it is
-                wrong |= self._faults(samples, owners, chats)
-                kept = [number for number, owner in enumerate(owners) if owner not in wrong]
-                samples, owners = [samples[number] for number in kept], [owners[number] for number in kept]
-                self._encode_runs(samples)
-            return _lay_out(samples, owners, wrong)
+            return self._encoded(samples, owners, chats, wrong)
+
+    def encode_texts(self, texts: Sequence[Text], before: Sequence[int], after: Sequence[int]) -> EncodedBatch:
+        """Texts that are trained throughout, each between the ids `before` and `after`."""
+        first, last = Constant(list(before), [True] * len(before)), Constant(list(after), [True] * len(after))
+        with no_collection():
+            samples: list[list[Part]] = [
+                [first, *self._encoder.cut([Span(text.text, trained=True, trusted=text.trusted_markup)]).parts, last]
+                for text in texts
+            ]
+            return self._encoded(samples, list(range(len(texts))), texts, {})
+
+    def _encoded(
+        self,
+        samples: list[list[Part]],
+        owners: list[int],
+        rows: Sequence[Chat] | Sequence[Text],
+        wrong: dict[int, Problem],
+    ) -> EncodedBatch:
+        try:
+            self._encode_runs(samples)
+        except RenderError:  # rare: find out whose fault it is
+            wrong |= self._faults(samples, owners, rows)
+            kept = [number for number, owner in enumerate(owners) if owner not in wrong]
+            samples, owners = [samples[number] for number in kept], [owners[number] for number in kept]
+            self._encode_runs(samples)
+        return _lay_out(samples, owners, wrong)
 
     def _parts(self, chat: Chat) -> list[list[Part]]:
         found = self._shapes.find(chat) if self._shapes is not None else None
@@ -98,15 +117,15 @@ class BatchEncoder:
         self._encoder.encode_runs(runs)
 
     def _faults(
-        self, samples: Sequence[Sequence[Part]], owners: Sequence[int], chats: Sequence[Chat]
+        self, samples: Sequence[Sequence[Part]], owners: Sequence[int], rows: Sequence[Chat] | Sequence[Text]
     ) -> dict[int, Problem]:
-        """What is wrong with each chat that cannot be encoded."""
+        """What is wrong with each row that cannot be encoded."""
         found: dict[int, Problem] = {}
         for parts, owner in zip(samples, owners, strict=True):
             try:
                 self._encode_runs([parts])
             except RenderError as error:
-                found[owner] = replace(error.problems[0], where=str(chats[owner].origin))
+                found[owner] = replace(error.problems[0], where=str(rows[owner].origin))
         return found
 
 

@@ -67,7 +67,7 @@ class FastRuns:
         ids = self._encode(text, False)
         self.runs += 1
         if (self.runs <= _PROVEN_FIRST or self.runs % _PROVEN_EVERY == 0) and ids != self._encoder.reference(text):
-            raise QuickWayFault(f"its ids for {text[:60]!r} are others")
+            raise QuickWayFault(f"kitoken's ids for {text[:60]!r} are others")
         if self._checks_ids and not self._encoder.forbidden.isdisjoint(ids):
             return False  # `tokenizers` will make them too, and say what is wrong
         run.ids = ids

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import cached_property, partial
+from hashlib import blake2b
+from importlib.metadata import version
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
@@ -28,6 +31,7 @@ from tunesmith.render.jinja_reads import Reads, reads_of
 from tunesmith.render.replies import parse_reply
 from tunesmith.render.shapes import Shapes
 from tunesmith.render.slot_reads import reads_of_slots
+from tunesmith.render.slot_text import Place, walk
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import Span, join_text
 from tunesmith.render.turns import KEEPING_WORDS, Statistics, TemplateSettings, TextTemplate
@@ -46,9 +50,13 @@ class Renderer:
         notices: Sequence[str],
         writes_calls: bool,
         read: Callable[[], Reads | None],
+        identity: Sequence[str],
     ) -> None:
-        """`read`: says what the template looks for in texts; asked when many chats come."""
+        """`read`: says what the template looks for in texts; asked when many chats come. `identity`: all that the
+        template's text depends on."""
         self.template = template
+        self._identity = identity
+        self._backend = tokenizer.backend_tokenizer
         self._read = read
         self.control = control
         self._writes_calls = writes_calls
@@ -103,12 +111,7 @@ class Renderer:
         if batch.wrong:
             self.template.statistics = before  # the caller may come again without these chats
             raise RenderError([batch.wrong[index] for index in sorted(batch.wrong)], sorted(batch.wrong))
-        encoded: list[list[Encoded]] = [[] for _ in chats]
-        ids, trained, end = batch.ids.tolist(), batch.trained.tolist(), 0
-        for length, index in zip(batch.lengths.tolist(), batch.chats.tolist(), strict=True):
-            start, end = end, end + length
-            encoded[index].append(Encoded(ids[start:end], trained[start:end], chats[index].origin))
-        return encoded
+        return _unpacked(batch, chats)
 
     def encode_batch(self, chats: Sequence[Chat]) -> EncodedBatch:
         """The training samples of all chats as flat arrays, and what is wrong with those that have none.
@@ -116,12 +119,27 @@ class Renderer:
         Raises QuickWayFault where a quick way does not give what the long one does. No quick way is taken from then
         on; what it made before must be made again.
         """
+        return self._quickly(lambda: self._batches.encode(chats))
+
+    def _quickly(self, encode: Callable[[], EncodedBatch]) -> EncodedBatch:
         try:
-            return self._batches.encode(chats)
+            return encode()
         except QuickWayFault as fault:
-            self.notices.append(f"encoding by {self.encoder_name} was given up: {fault}")
-            self._batches = BatchEncoder(self._encoder, self.samples)
+            self.give_up_quick_ways(fault)
             raise
+
+    def give_up_quick_ways(self, fault: QuickWayFault) -> None:
+        """After a fault, also one in another process: from now on each chat is rendered by itself."""
+        self.notices.append(f"{fault}: chats are rendered one by one and encoded by tokenizers")
+        self._batches = BatchEncoder(self._encoder, self.samples)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What ids and masks depend on, as plain values: the template's text, the run's settings, the tokenizer."""
+        return {
+            "template": [self.name, *self._identity],
+            "tokenizer": _digest(self._backend.to_str(), version("tokenizers")),
+            "ends": [self._text_prefix, self._text_suffix],
+        }
 
     @property
     def encoder_name(self) -> str:
@@ -131,27 +149,14 @@ class Renderer:
     def encode_texts(self, texts: Sequence[Text]) -> list[Encoded]:
         """Pre-training texts: everything trained, the end-of-text token appended, a beginning-of-text token where
         the tokenizer adds one by itself. Look-alikes of control tokens in the text stay text, unless it is trusted."""
-        samples = [[Span(text.text, trained=True, trusted=text.trusted_markup)] for text in texts]
-        try:
-            encoded = self._encoder.encode(samples, [text.origin for text in texts])
-        except RenderError:
-            wrong = self._faults(samples, texts)
-            raise RenderError(list(wrong.values()), list(wrong)) from None
-        before, after = self._text_prefix, self._text_suffix
-        return [
-            Encoded([*before, *found.ids, *after], [True] * (len(before) + len(found.ids) + len(after)), found.origin)
-            for found in encoded
-        ]
+        batch = self.encode_text_batch(texts)
+        if batch.wrong:
+            raise RenderError([batch.wrong[index] for index in sorted(batch.wrong)], sorted(batch.wrong))
+        return [found[0] for found in _unpacked(batch, texts)]
 
-    def _faults(self, samples: Sequence[list[Span]], texts: Sequence[Text]) -> dict[int, Problem]:
-        """What is wrong with each text that cannot be encoded."""
-        found = {}
-        for index, sample in enumerate(samples):
-            try:
-                self._encoder.encode([sample])
-            except RenderError as error:
-                found[index] = replace(error.problems[0], where=str(texts[index].origin))
-        return found
+    def encode_text_batch(self, texts: Sequence[Text]) -> EncodedBatch:
+        """`encode_texts` as flat arrays, with what is wrong with texts that cannot be encoded."""
+        return self._quickly(lambda: self._batches.encode_texts(texts, self._text_prefix, self._text_suffix))
 
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Ids of a chat that ends with the opening of a reply, for generation."""
@@ -192,7 +197,11 @@ def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | N
     template = SlotTemplate.load(wanted, config, tokenizer, {token["content"] for token in added})
     control = ControlTokens(added, "\0".join(template.literals))
     read = partial(reads_of_slots, template.slots)
-    return Renderer(template, control, tokenizer, notices, template.dialect is not None, read)
+    dated = any(
+        isinstance(node, Place) and node.name == "today" for slot in template.slots.slots for node in walk(slot)
+    )
+    identity = [_digest(repr(template.slots)), str(tokenizer.bos_token), str(tokenizer.eos_token), *_today(dated)]
+    return Renderer(template, control, tokenizer, notices, template.dialect is not None, read, identity)
 
 
 def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: JinjaTemplate | None) -> Renderer:
@@ -205,7 +214,25 @@ def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: 
     if config.preserve_thinking and main.variables.isdisjoint(KEEPING_WORDS):
         notices.append("preserve_thinking has no effect: the model's chat template decides which thoughts it keeps")
     read = partial(reads_of, {one.source for one in (main, tools) if one is not None})
-    return Renderer(template, control, tokenizer, notices, "tool_calls" in (tools or main).source, read)
+    writes_calls = "tool_calls" in (tools or main).source
+    sources = [_digest(one.source) for one in (main, tools) if one is not None]
+    special = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
+    identity = [*sources, repr(special), *_settings(config), *_today("strftime_now" in main.variables)]
+    return Renderer(template, control, tokenizer, notices, writes_calls, read, identity)
+
+
+def _settings(config: TemplateSettings) -> list[str]:
+    names = sorted(name for name in dir(TemplateSettings) if not name.startswith("_") and name != "template")
+    return [f"{name}={getattr(config, name)!r}" for name in names]
+
+
+def _today(dated: bool) -> list[str]:
+    """The date, for a template that writes it."""
+    return [date.today().isoformat()] if dated else []
+
+
+def _digest(*texts: str) -> str:
+    return blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
 
 
 def _as_written(chat: Chat) -> Chat:
@@ -234,6 +261,16 @@ def _own_templates(found: str | Mapping[str, str] | None) -> tuple[JinjaTemplate
         fix = "get the model's chat template again, or name a template of the catalog"
         what = "the model's chat template is not valid Jinja"
         raise DataError(Problem("E-RENDER-013", what, f"line {error.lineno}", error.message, fix)) from error
+
+
+def _unpacked(batch: EncodedBatch, rows: Sequence[Chat] | Sequence[Text]) -> list[list[Encoded]]:
+    """The samples of each row."""
+    encoded: list[list[Encoded]] = [[] for _ in rows]
+    ids, trained, end = batch.ids.tolist(), batch.trained.tolist(), 0
+    for length, index in zip(batch.lengths.tolist(), batch.rows.tolist(), strict=True):
+        start, end = end, end + length
+        encoded[index].append(Encoded(ids[start:end], trained[start:end], rows[index].origin))
+    return encoded
 
 
 def _around_text(backend: Any, eos_id: int | None) -> tuple[list[int], list[int]]:

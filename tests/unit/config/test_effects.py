@@ -25,10 +25,10 @@ def test_a_plain_config_earns_no_warning() -> None:
 
 
 def test_one_warning_names_all_keys_by_reason() -> None:
-    text = warning(finetuning_type="full", lora_rank=8, use_dora=True, overwrite_cache=True)
+    text = warning(finetuning_type="full", lora_rank=8, use_dora=True, buffer_size=99)
     assert text == (
         "keys without effect: lora_rank, use_dora (only with finetuning_type: lora); "
-        "overwrite_cache (a changed file or setting is noticed by itself)"
+        "buffer_size (it belongs to streaming, which does not exist yet)"
     )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Chat, Encoded, Text
 from tunesmith.render import RenderError
+from tunesmith.render.batches import EncodedBatch
 from tunesmith.render.turns import Statistics
 
 STOP = 0
@@ -27,6 +30,7 @@ class ByteRenderer:
         self.statistics = Statistics()
         self.notices: list[str] = []
         self.batches: list[int] = []
+        self.made = time.time_ns()
 
     def encode_chats(self, chats: Sequence[Chat]) -> list[list[Encoded]]:
         self.batches.append(len(chats))
@@ -40,6 +44,26 @@ class ByteRenderer:
         pieces = [[*text.text.encode(), STOP] for text in texts]
         return [Encoded(piece, [True] * len(piece), text.origin) for piece, text in zip(pieces, texts, strict=True)]
 
+    def encode_batch(self, chats: Sequence[Chat]) -> EncodedBatch:
+        self.batches.append(len(chats))
+        wrong = {
+            index: Problem("E-RENDER-003", "no such thing", fix="mend it")
+            for index, chat in enumerate(chats)
+            if any("unrenderable" in message.content for message in chat.messages)
+        }
+        return batch_of({i: self._chat(chat) for i, chat in enumerate(chats) if i not in wrong}, wrong)
+
+    def encode_text_batch(self, texts: Sequence[Text]) -> EncodedBatch:
+        return batch_of(dict(enumerate(self.encode_texts(texts))), {})
+
+    def speed_up(self) -> None:
+        self.encoder_name = "quick bytes"
+
+    encoder_name = "bytes"
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"template": "bytes", "one of its own in each test": id(self), "at": self.made}
+
     @staticmethod
     def _chat(chat: Chat) -> Encoded:
         ids: list[int] = []
@@ -49,6 +73,16 @@ class ByteRenderer:
             ids += piece
             trained += [message.role == "assistant"] * len(piece)
         return Encoded(ids, trained, chat.origin)
+
+
+def batch_of(samples: Mapping[int, Encoded], wrong: Mapping[int, Problem]) -> EncodedBatch:
+    return EncodedBatch(
+        np.array([token for sample in samples.values() for token in sample.ids], dtype=np.int32),
+        np.array([flag for sample in samples.values() for flag in sample.trained], dtype=np.bool_),
+        np.array([len(sample.ids) for sample in samples.values()], dtype=np.int64),
+        np.array(list(samples), dtype=np.int64),
+        wrong,
+    )
 
 
 @pytest.fixture

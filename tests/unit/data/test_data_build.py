@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -120,9 +121,9 @@ def test_what_is_too_long_is_cut_and_counted(write, renderer):
     long_answer = {"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "x" * 50}]}
     long_prompt = {"conversations": [{"from": "human", "value": "u" * 13}, {"from": "gpt", "value": "a"}]}
     fits = {"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "y" * 10}]}  # 13 tokens
-    name = write("x.jsonl", [long_talk, long_answer, long_prompt, fits])
+    name = write("x.jsonl", [long_talk, long_answer, long_prompt, *[fits] * 17])
     datasets = build(renderer, dataset=(name,), cutoff_len=13)
-    assert texts(datasets.train) == ["aaa.bbb.", "x" * 11, "y" * 10 + "."]
+    assert texts(datasets.train) == ["aaa.bbb.", "x" * 11, *["y" * 10 + "."] * 17]
     (report,) = datasets.report.datasets
     assert (report.turns_dropped.samples, report.turns_dropped.turns, report.turns_dropped.places) == (
         1,
@@ -131,30 +132,40 @@ def test_what_is_too_long_is_cut_and_counted(write, renderer):
     )
     assert (report.answers_cut.samples, report.answers_cut.places) == (1, ["x.jsonl:2"])
     assert report.dropped == {"the prompt alone is longer than cutoff_len": 1}
-    assert (report.rows, report.kept, report.samples) == (4, 3, 3)
-    assert any("1 of 4 rows are lost" in notice for notice in datasets.report.notices)
+    assert (report.rows, report.kept, report.samples) == (20, 19, 19)
+    assert any(line.split()[:3] == ["8-15", "tokens", "17"] for line in report.histogram)
+    assert datasets.report.to_dict()["lengths"][0]["too_long"] == 3
+
+
+def test_a_run_that_loses_more_than_a_twentieth_of_its_rows_stops(write, renderer):
+    name = write("x.jsonl", [*rows("a", prompt="u" * 20), *rows(*"abcdefghijklmnopqr")])
+    with pytest.raises(DataError, match="E-DATA-091") as caught:
+        build(renderer, dataset=(name,), cutoff_len=13)
+    assert "1 of 19 rows would train nothing" in str(caught.value)
+    assert len(build(renderer, dataset=(name,), cutoff_len=13, on_too_long="drop").train) == 18
 
 
 def test_nothing_left_is_an_error(write, renderer):
     name = write("x.jsonl", rows("a", "b"))
     with pytest.raises(DataError) as caught:
         build(renderer, dataset=(name,), cutoff_len=2)
+    assert caught.value.code == "E-DATA-091"
+    with pytest.raises(DataError) as caught:
+        build(renderer, dataset=(name,), cutoff_len=2, on_too_long="drop")
     assert caught.value.code == "E-DATA-019"
-    assert "raise cutoff_len" in str(caught.value)
 
 
 def test_a_row_without_anything_to_train_is_dropped(write, renderer):
     untrained = {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}
     name = write("x.jsonl", [untrained, untrained])
-    encode = renderer.encode_chats
+    encode = renderer._chat
+    made = []
 
-    def masked(chats):
-        first, *others = encode(chats)
-        from tunesmith.core.types import Encoded
+    def masked(chat):
+        made.append(encode(chat))
+        return replace(made[0], trained=[False] * len(made[0].ids)) if len(made) == 1 else made[-1]
 
-        return [[Encoded(s.ids, [False] * len(s.ids), s.origin) for s in first], *others]
-
-    renderer.encode_chats = masked
+    renderer._chat = masked
     datasets = build(renderer, dataset=(name,))
     assert datasets.report.datasets[0].dropped == {"nothing of it is trained": 1}
     assert str(datasets.train.origin(0)) == "x.jsonl:2"

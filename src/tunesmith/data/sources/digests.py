@@ -43,7 +43,7 @@ def _state(path: Path) -> list[int]:
 
 def _memo(path: Path) -> Path:
     name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=16).hexdigest()
-    return env.cache_dir() / "data" / "digests" / f"{name}.json"
+    return env.data_cache_dir() / "digests" / f"{name}.json"
 
 
 def write_whole(target: Path, text: str) -> None:

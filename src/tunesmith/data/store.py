@@ -1,0 +1,78 @@
+"""Encoded samples in a folder: written batch by batch, opened as arrays that are mapped, not read.
+
+ids.i32  trained.b1  [weights.f32]   the tokens of all samples, one sample behind the other
+samples.npy                          [N, 6] int64: length, trained tokens, example, file, row, line
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.data.dataset import Origins, TokenDataset, Tokens
+
+__all__ = ["SampleWriter", "open_samples"]
+
+Ints = npt.NDArray[np.int64]
+_COLUMNS = ("length", "trained", "example", "file", "row", "line")
+
+
+class SampleWriter:
+    """Appends samples to the files of a folder; nothing of them stays in memory but six numbers each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ids: BinaryIO = (folder / "ids.i32").open("wb")
+        self._trained: BinaryIO = (folder / "trained.b1").open("wb")
+        self._weights: BinaryIO | None = None
+        self._tokens = 0
+        self._table: list[Ints] = []
+
+    def add(
+        self,
+        ids: npt.NDArray[np.int32],
+        trained: npt.NDArray[np.bool_],
+        weights: npt.NDArray[np.float32] | None,
+        table: Ints,
+    ) -> None:
+        """`table`: the six numbers of each sample, as in `samples.npy`."""
+        assert table.shape[1] == len(_COLUMNS), "six numbers for a sample"
+        assert len(ids) == len(trained) == table[:, 0].sum(), "the lengths do not cover the tokens"
+        if weights is not None and self._weights is None:
+            self._weights = (self._folder / "weights.f32").open("wb")
+            np.ones(self._tokens, np.float32).tofile(self._weights)
+        if self._weights is not None:
+            (np.ones(len(ids), np.float32) if weights is None else weights).tofile(self._weights)
+        ids.tofile(self._ids)
+        trained.tofile(self._trained)
+        self._tokens += len(ids)
+        self._table.append(table)
+
+    def __enter__(self) -> SampleWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in (self._ids, self._trained, self._weights):
+            if handle is not None:
+                handle.close()
+        if kind is None:
+            np.save(
+                self._folder / "samples.npy", np.concatenate([np.zeros((0, len(_COLUMNS)), np.int64), *self._table])
+            )
+
+
+def open_samples(folder: Path, files: Sequence[str]) -> tuple[TokenDataset, Ints]:
+    """The samples, and [N] which example each is of. `files`: the names that the numbers of files stand for."""
+    table: Ints = np.load(folder / "samples.npy", allow_pickle=False)
+    length, trained, example, file, row, line = np.ascontiguousarray(table.T)
+    origins = Origins(tuple(files), file, row, line)
+    starts = np.cumsum(length) - length
+    stores = [Tokens.open(folder)]
+    return TokenDataset(stores, np.zeros_like(length), starts, length, origins, trained), example
