@@ -11,7 +11,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.types import Encoded, Origin
 from tunesmith.data import length as length_module
 from tunesmith.data.dataset import TokenDataset
-from tunesmith.data.length import POLICIES, LengthOutcome, fit_lengths, histogram, raise_for_lost_rows
+from tunesmith.data.length import POLICIES, LengthOutcome, fit_lengths, histogram, length_bars, raise_for_lost_rows
 from tunesmith.data.truncate import cut_point
 
 masks = st.lists(st.lists(st.booleans(), min_size=1, max_size=40).map(tuple), max_size=12)
@@ -211,3 +211,11 @@ def test_a_histogram_counts_every_sample():
     assert counts.tolist() == [1, 2, 2, 2]
     assert [array.tolist() for array in histogram(np.array([0, 1]))] == [[0, 1, 2], [1, 1]]
     assert histogram(np.zeros(0, np.int64))[1].sum() == 0
+
+
+def test_bars_show_the_histogram():
+    assert length_bars(np.array([1, 2, 3, 3])) == [
+        "              1-1 tokens         1 ##########",
+        "              2-3 tokens         3 ##############################",
+    ]
+    assert length_bars(np.zeros(0, np.int64)) == []
