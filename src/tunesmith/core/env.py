@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["TABLE", "Variable", "cache_dir", "data_cache_dir", "get", "get_bool", "get_int", "set_default"]
+__all__ = ["TABLE", "Variable", "cache_dir", "data_cache_dir", "get", "get_bool", "get_int", "override", "set_default"]
 
 _TRUE = {"1", "true", "yes", "y", "on"}
 
@@ -57,6 +57,11 @@ def get_int(name: str) -> int:
 def set_default(name: str, value: str) -> None:
     """Set a variable that a library underneath reads, unless the user has set it."""
     os.environ.setdefault(name, value)
+
+
+def override(name: str, value: str) -> None:
+    """Set a variable that a library underneath reads, whatever the user has set; where anything else would hang."""
+    os.environ[name] = value
 
 
 def cache_dir() -> Path:

@@ -62,8 +62,8 @@ def map_in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece], worke
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
-    # The library's own threads did not come along; each process is one thread of the whole.
-    env.set_default("TOKENIZERS_PARALLELISM", "false")
+    # The threads of the library tokenizers do not come along into a forked process, which would wait for them forever.
+    env.override("TOKENIZERS_PARALLELISM", "false")
 
 
 def _do(piece: Any) -> Any:

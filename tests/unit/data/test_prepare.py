@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -77,6 +78,27 @@ def test_processes_give_what_one_gives(file: Path, tiny_model: Path) -> None:
     assert sum(alone.report.datasets[0].dropped.values()) == 10
     for workers, block in ((1, 1000), (2, 17), (3, 64)):
         same(build(file, make(tiny_model), preprocessing_num_workers=workers, preprocessing_batch_size=block), alone)
+
+
+@forks
+def test_processes_do_not_wait_for_threads_that_did_not_come_along(tiny_model: Path, tmp_path: Path) -> None:
+    """The library's threads are at work in the parent before, and the user wants them."""
+    script = """
+import os, sys
+os.environ["TOKENIZERS_PARALLELISM"] = "true"
+from tests.unit.data.test_prepare import build, make
+from pathlib import Path
+renderer = make(Path(sys.argv[2]))
+renderer._backend.encode_batch(["some words to encode"] * 999)
+print(len(build(Path(sys.argv[1]), renderer, preprocessing_num_workers=2, preprocessing_batch_size=9).train))
+"""
+    path = tmp_path / "rows.jsonl"
+    rows = [{"instruction": "What is red? " * 9, "output": f"No. {number} is red. " * 9} for number in range(99)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    command = [sys.executable, "-c", script, str(path), str(tiny_model)]
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=root, check=True)
+    assert done.stdout.strip() == "99"
 
 
 def test_the_slow_reference_gives_the_same(file: Path, tiny_model: Path) -> None:
