@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.log import get_logger
 from tunesmith.data.sources.base import Blob
 
-__all__ = ["BLOCK", "BOM", "LONGEST_ROW", "base_name", "check_length", "decode", "lines", "not_utf8"]
+__all__ = ["BLOCK", "BOM", "LONGEST_ROW", "base_name", "check_length", "decode", "lines", "not_utf8", "without_mark"]
 
 BOM = b"\xef\xbb\xbf"
 BLOCK = 1 << 20
@@ -25,7 +27,7 @@ def lines(blob: Blob) -> Iterator[tuple[int, bytes]]:
     with blob.open() as stream:
         held: list[bytes] = []  # the beginning of a line that does not end in the blocks read so far
         size = 0
-        block = stream.read(max(BLOCK, 2 * len(BOM))).removeprefix(BOM)
+        block = without_mark(stream.read(max(BLOCK, 2 * len(BOM))), blob.name)
         while block:
             end = block.rfind(b"\n")
             if end < 0:
@@ -44,6 +46,19 @@ def lines(blob: Blob) -> Iterator[tuple[int, bytes]]:
         if rest := b"".join(held):
             check_utf8(rest, blob.name, number)
             yield number, rest
+
+
+def without_mark(data: bytes, name: str) -> bytes:
+    """The beginning of a file without a byte order mark."""
+    if not data.startswith(BOM):
+        return data
+    _say_mark(name)
+    return data[len(BOM) :]
+
+
+@cache  # a file is opened more than once in a run
+def _say_mark(name: str) -> None:
+    get_logger().info("%s begins with a byte order mark, which is left out", name)
 
 
 def check_utf8(data: bytes, name: str, first_line: int) -> None:

@@ -151,7 +151,7 @@ def _commit(repository: str, revision: str | None, offline: bool) -> _Commit:
 
 def _memo(repository: str, revision: str | None) -> Path:
     name = f"{repository}@{revision or 'main'}".replace("/", "--")
-    return env.cache_dir() / "data" / "hub" / f"{name}.json"
+    return env.data_cache_dir() / "hub" / f"{name}.json"
 
 
 def _last_commit(repository: str, revision: str | None) -> _Commit:

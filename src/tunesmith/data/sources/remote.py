@@ -218,7 +218,7 @@ def _listing(location: str) -> Path:
 
 
 def _files_folder() -> Path:
-    return env.cache_dir() / "data" / "files"
+    return env.data_cache_dir() / "files"
 
 
 def _hash(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.data.doubled_keys import mark_doubled
 from tunesmith.data.rows import DECODER, TOO_DEEP, TOO_LONG_A_NUMBER, NotJSON, shorten
-from tunesmith.data.sources.decode import BLOCK, BOM, check_length, not_utf8
+from tunesmith.data.sources.decode import BLOCK, BOM, check_length, not_utf8, without_mark
 
 __all__ = ["BLANK", "Fault", "Window"]
 
@@ -136,7 +136,7 @@ class Window:
     def _read(self, size: int) -> bool:
         data = self._stream.read(size)
         if not self.bytes:
-            data = data.removeprefix(BOM)
+            data = without_mark(data, self.name)
         self.bytes += len(data)
         self.ended = not data
         try:
