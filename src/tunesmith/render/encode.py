@@ -77,6 +77,11 @@ class Encoder:
         self.forbidden = control.ids - {unknown_id}
         """Ids that no run may have."""
 
+    @property
+    def control(self) -> frozenset[int]:
+        """Ids of the control tokens."""
+        return self._control.ids
+
     def describe(self) -> dict[str, Any]:
         """The twin for runs inside a text, as a tokenizer.json has it."""
         spec: dict[str, Any] = json.loads(self._inside.to_str())

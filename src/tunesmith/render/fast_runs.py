@@ -8,11 +8,15 @@ ones; when it differs, the caller goes back to `tokenizers`.
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any, TypeAlias
 
+from tunesmith.core import env
 from tunesmith.render.encode import NO_TEXT, Encoder, Run
 from tunesmith.render.errors import QuickWayFault
 
@@ -40,23 +44,18 @@ _HARD = (
 class FastRuns:
     """`fill(run)` sets the ids and the mask of a run, as `tokenizers` would, or leaves it to `tokenizers`."""
 
-    def __init__(self, kitoken: Any, encoder: Encoder, spec: Mapping[str, Any]) -> None:
+    def __init__(self, kitoken: Any, encoder: Encoder, facts: Mapping[str, Any]) -> None:
         self._encode: Callable[[str, bool], list[int]] = kitoken.encode
         self._encoder = encoder
-        added = [token["content"] for token in spec["added_tokens"] if not token["content"].startswith(NO_TEXT)]
+        added = facts["added"]
         self._added = re.compile("|".join(map(re.escape, added))) if added else None
-        self._composes = (spec.get("normalizer") or {}).get("type") == "NFC"
-        vocabulary: Mapping[str, int] = spec["model"]["vocab"]
-        self._bytes_of = [0] * (max(vocabulary.values(), default=-1) + 1)
-        for token, number in vocabulary.items():  # each character of a byte-level token stands for one byte
-            self._bytes_of[number] = len(token)
-        self._checks_ids = not encoder.forbidden.isdisjoint(vocabulary.values())
+        self._composes = facts["composes"]
+        self._bytes_of: Sequence[int] = facts["bytes_of"]
+        self._checks_ids = facts["makes_control_tokens"]
         self.runs = 0
 
     @property
     def name(self) -> str:
-        from importlib.metadata import version
-
         return f"kitoken {version('kitoken')}"
 
     def fill(self, run: Run) -> bool:
@@ -103,23 +102,63 @@ class FastRuns:
         return mask + [False] * (len(ids) - len(mask))
 
     @classmethod
-    def make(cls, encoder: Encoder) -> FastRuns | None:
+    def make(cls, encoder: Encoder, identity: str) -> FastRuns | None:
         """None where the tokenizer is not byte-level BPE, where kitoken is not installed or cannot read it, or where
-        it differs on the hard texts."""
-        spec = encoder.describe()
-        if not _is_byte_level(spec):
-            return None
+        it differs on the hard texts. `identity` stands for the tokenizer and its control tokens: what kitoken makes of
+        them takes a second, and is kept under that name."""
         try:
             from kitoken import Kitoken
         except ImportError:
             return None
-        try:
-            inner = Kitoken.from_tokenizers(json.dumps({**spec, "added_tokens": []}).encode())
-        except ValueError:
+        name = f"{identity}-{version('kitoken')}"
+        found = _kept(name, Kitoken) or _made(name, Kitoken, encoder)
+        if found is None:
             return None
-        made = cls(inner, encoder, spec)
+        inner, facts = found
+        made = cls(inner, encoder, facts)
         proven = all(inner.encode(text, False) == encoder.reference(text) for text in _HARD if made._takes(text))
         return made if proven else None
+
+
+Found: TypeAlias = tuple[Any, Mapping[str, Any]]
+"""The tokenizer as kitoken has it, and what else is to be known of it."""
+
+
+def _kept(name: str, kitoken: Any) -> Found | None:
+    folder = env.data_cache_dir() / "encoders"
+    with suppress(OSError, ValueError):
+        facts = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        return kitoken((folder / f"{name}.kit").read_bytes()), facts
+    return None
+
+
+def _made(name: str, kitoken: Any, encoder: Encoder) -> Found | None:
+    spec = encoder.describe()
+    if not _is_byte_level(spec):
+        return None
+    try:
+        inner = kitoken.from_tokenizers(json.dumps({**spec, "added_tokens": []}).encode())
+    except ValueError:
+        return None
+    vocabulary: Mapping[str, int] = spec["model"]["vocab"]
+    bytes_of = [0] * (max(vocabulary.values(), default=-1) + 1)
+    for token, number in vocabulary.items():  # each character of a byte-level token stands for one byte
+        bytes_of[number] = len(token)
+    contents = [token["content"] for token in spec["added_tokens"]]
+    facts = {
+        "added": [content for content in contents if not content.startswith(NO_TEXT)],
+        "composes": (spec.get("normalizer") or {}).get("type") == "NFC",
+        "makes_control_tokens": not encoder.forbidden.isdisjoint(vocabulary.values()),
+        "bytes_of": bytes_of,
+    }
+    folder = env.data_cache_dir() / "encoders"
+    with suppress(OSError):  # what cannot be kept is made again next time
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix, content in ((".kit", inner.to_bytes()), (".json", json.dumps(facts).encode())):
+            draft = folder / f"{name}{suffix}.{os.getpid()}"
+            draft.write_bytes(content)
+            draft.replace(folder / f"{name}{suffix}")
+    return inner, facts
 
 
 def _is_byte_level(spec: Mapping[str, Any]) -> bool:

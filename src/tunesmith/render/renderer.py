@@ -80,7 +80,9 @@ class Renderer:
 
     def speed_up(self) -> None:
         """For many chats: encode by a faster library where there is one that proves itself. It takes a second."""
-        if fast := FastRuns.make(self._encoder):
+        if fast := FastRuns.make(
+            self._encoder, _digest(self._tokenizer_digest, *sorted(map(str, self._encoder.control)))
+        ):
             self._batches = BatchEncoder(self._encoder, self.samples, self._shapes(), fast)
 
     @property
@@ -137,9 +139,13 @@ class Renderer:
         """What ids and masks depend on, as plain values: the template's text, the run's settings, the tokenizer."""
         return {
             "template": [self.name, *self._identity],
-            "tokenizer": _digest(self._backend.to_str(), version("tokenizers")),
+            "tokenizer": self._tokenizer_digest,
             "ends": [self._text_prefix, self._text_suffix],
         }
+
+    @cached_property
+    def _tokenizer_digest(self) -> str:
+        return _digest(self._backend.to_str(), version("tokenizers"))
 
     @property
     def encoder_name(self) -> str:

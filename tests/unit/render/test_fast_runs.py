@@ -45,7 +45,7 @@ texts = st.one_of(
 @pytest.mark.parametrize("name", ["tiny", "qwen3", "llama3"])
 def test_ids_and_masks_equal_those_of_tokenizers(name: str, encoders: dict[str, Encoder]) -> None:
     encoder = encoders[name]
-    fast = FastRuns.make(encoder)
+    fast = FastRuns.make(encoder, str(id(encoder)))
     assert fast is not None
     taken: list[bool] = []
 
@@ -69,7 +69,7 @@ def test_ids_and_masks_equal_those_of_tokenizers(name: str, encoders: dict[str, 
 
 def test_several_trained_ranges(encoders: dict[str, Encoder]) -> None:
     encoder = encoders["qwen3"]
-    fast = FastRuns.make(encoder)
+    fast = FastRuns.make(encoder, str(id(encoder)))
     assert fast is not None
     text = "one two three 日本語 four five"
     for ranges in ([(0, 3), (8, 13)], [(4, 7), (15, 16)], [(0, 1), (2, 3), (20, 25)], [(13, 17)]):
@@ -80,15 +80,15 @@ def test_several_trained_ranges(encoders: dict[str, Encoder]) -> None:
 
 
 def test_what_it_cannot_do_is_left_to_tokenizers(assets: Path, tiny_model: Path, encoders: dict[str, Encoder]) -> None:
-    fast = FastRuns.make(encoders["qwen3"])
+    fast = FastRuns.make(encoders["qwen3"], str(id(encoders["qwen3"])))
     assert fast is not None
     assert not fast.fill(Run("e\u0301 is composed", False, True))  # NFC changes it
     assert fast.fill(Run("<think> is a control token, and text here", False, True))
-    added = FastRuns.make(encoder_of(tiny_model, "hello there"))
+    added = FastRuns.make(encoder_of(tiny_model, "hello there"), "with an added token")
     assert added is not None
     assert not added.fill(Run("Oh, hello there!", False, True))  # an added token that is ordinary text
     assert added.fill(Run("Oh, hello!", False, True))
-    assert FastRuns.make(encoder_of(assets / "tokenizers" / "llama2_spm")) is None  # no byte-level BPE
+    assert FastRuns.make(encoder_of(assets / "tokenizers" / "llama2_spm"), "no bytes") is None  # no byte-level BPE
 
 
 def test_a_difference_is_noticed_and_everything_is_encoded_again(tiny_model: Path) -> None:
@@ -108,3 +108,21 @@ def test_a_difference_is_noticed_and_everything_is_encoded_again(tiny_model: Pat
     assert renderer.encoder_name == "tokenizers"
     assert "kitoken" in renderer.notices[-1]
     assert renderer.encode_chats(chats) == expected
+
+
+def test_what_kitoken_made_is_kept_and_a_damaged_file_made_again(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_DATA_CACHE", str(tmp_path))
+    encoder = encoder_of(tiny_model)
+    runs = []
+    for state in ("new", "kept", "damaged", "cut off"):
+        for file in (tmp_path / "encoders").glob("*.kit") if state == "damaged" else ():
+            file.write_bytes(b"nonsense")
+        for file in (tmp_path / "encoders").glob("*.json") if state == "cut off" else ():
+            file.write_bytes(file.read_bytes()[:50])
+        fast = FastRuns.make(encoder, "tiny")
+        assert fast is not None
+        runs.append(Run("What is red and blue? 3 + 4", False, [(5, 11)]))
+        assert fast.fill(runs[-1])
+    assert len({(tuple(run.ids), tuple(run.mask)) for run in runs}) == 1
