@@ -95,6 +95,11 @@ def rules() -> tuple[Rule, ...]:
         Rule(_section("template"), lambda c: c.objective.stage != "pt" or not _trains(c), "not in stage pt"),
         Rule(_keys("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
         Rule(
+            _keys("on_too_long"),
+            lambda c: c.objective.stage != "pt" or not c.data.packs("pt"),
+            "packing cuts documents into blocks and drops nothing",
+        ),
+        Rule(
             _keys("use_reentrant_gc"),
             lambda c: not c.model.disable_gradient_checkpointing,
             "disable_gradient_checkpointing is on",

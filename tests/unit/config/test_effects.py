@@ -40,6 +40,7 @@ def test_one_warning_names_all_keys_by_reason() -> None:
         ({"export_dir": "x"}, "export_dir"),
         ({"temperature": 0.5}, "temperature"),
         ({"max_bad_rows": 3}, "max_bad_rows"),
+        ({"stage": "pt", "on_too_long": "drop"}, "on_too_long"),
         ({"stage": "pt", "template": "qwen"}, "template"),
         ({"eval_steps": 5}, "eval_steps"),
         ({"save_strategy": "epoch", "save_steps": 5}, "save_steps"),
