@@ -12,7 +12,8 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import NOWHERE, Encoded, Origin
@@ -50,46 +51,68 @@ class _Sequence:
 
 def added_tokens_of(backend: Any) -> list[dict[str, Any]]:
     """The added tokens of a `tokenizers.Tokenizer`, as its file lists them."""
-    tokens: list[dict[str, Any]] = json.loads(backend.to_str())["added_tokens"]
-    return tokens
+    flags = ("content", "special", "lstrip", "rstrip", "single_word", "normalized")
+    found = sorted(backend.get_added_tokens_decoder().items())
+    return [{"id": number, **{flag: getattr(token, flag) for flag in flags}} for number, token in found]
+
+
+class _Twins(NamedTuple):
+    """A tokenizer without control tokens, for runs at the start of a text and for those inside."""
+
+    at_start: Any
+    inside: Any
+    unknown_id: int | None
 
 
 class Encoder:
-    """Encodes spans with immutable twins of a `tokenizers.Tokenizer`; safe to share between threads."""
+    """Encodes spans with immutable twins of a `tokenizers.Tokenizer`, which are made when they are first needed: it
+    takes a second for a large vocabulary. Safe to share between threads."""
 
     def __init__(self, backend: Any, control: ControlTokens) -> None:
+        self._backend = backend
+        self._control = control
+        self._cache: dict[tuple[str, bool], Any] = {}
+
+    @cached_property
+    def _twins(self) -> _Twins:
         from tokenizers import Tokenizer
 
-        self._control = control
-        spec = json.loads(backend.to_str())
+        control = self._control
+        spec = json.loads(self._backend.to_str())
         spec.update(post_processor=None, truncation=None, padding=None)
         spec["added_tokens"] = _without(control, spec["added_tokens"], spec["model"]["vocab"])
         _hide(control, spec["model"])
-        self._at_start = Tokenizer.from_str(json.dumps(spec))
+        at_start = Tokenizer.from_str(json.dumps(spec))
         # Metaspace "first" puts its blank only before the very first character of the text.
-        inside = Tokenizer.from_str(json.dumps(spec)) if _set_prepend_never(spec.get("pre_tokenizer")) else None
-        self._inside = inside or self._at_start
+        inside = Tokenizer.from_str(json.dumps(spec)) if _set_prepend_never(spec.get("pre_tokenizer")) else at_start
         for token in spec["added_tokens"]:
-            assert self._at_start.token_to_id(token["content"]) == token["id"], f"{token['content']!r} got another id"
-        self._cache: dict[tuple[str, bool], Any] = {}
+            assert at_start.token_to_id(token["content"]) == token["id"], f"{token['content']!r} got another id"
         unknown = spec["model"].get("unk_token")
-        unknown_id = backend.token_to_id(unknown) if isinstance(unknown, str) else spec["model"].get("unk_id")
-        self.forbidden = control.ids - {unknown_id}
+        unknown_id = self._backend.token_to_id(unknown) if isinstance(unknown, str) else spec["model"].get("unk_id")
+        return _Twins(at_start, inside, unknown_id)
+
+    @cached_property
+    def forbidden(self) -> frozenset[int]:
         """Ids that no run may have."""
+        return self._control.ids - {self._twins.unknown_id}
 
     @property
     def control(self) -> frozenset[int]:
         """Ids of the control tokens."""
         return self._control.ids
 
+    def _name(self, token: int) -> str:
+        name: str = self._twins.at_start.id_to_token(token)
+        return name
+
     def describe(self) -> dict[str, Any]:
         """The twin for runs inside a text, as a tokenizer.json has it."""
-        spec: dict[str, Any] = json.loads(self._inside.to_str())
+        spec: dict[str, Any] = json.loads(self._twins.inside.to_str())
         return spec
 
     def reference(self, text: str) -> list[int]:
         """Ids of a run inside a text."""
-        ids: list[int] = self._inside.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._twins.inside.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode(self, samples: Sequence[Sequence[Span]], origins: Sequence[Origin] | None = None) -> list[Encoded]:
@@ -137,7 +160,7 @@ class Encoder:
             else:
                 fresh.setdefault((run.at_start, isinstance(run.trained, bool)), []).append(run)
         for (at_start, uniform), group in fresh.items():
-            twin = self._at_start if at_start else self._inside
+            twin = self._twins.at_start if at_start else self._twins.inside
             encode = twin.encode_batch_fast if uniform else twin.encode_batch  # the fast one keeps no offsets
             for index in range(0, len(group), _BATCH_RUNS):
                 batch = group[index : index + _BATCH_RUNS]
@@ -149,7 +172,7 @@ class Encoder:
     def _remembered(self, run: Run) -> Any:
         key = (run.text, run.at_start)
         if key not in self._cache:
-            twin = self._at_start if run.at_start else self._inside
+            twin = self._twins.at_start if run.at_start else self._twins.inside
             if len(self._cache) >= _CACHED_RUNS:
                 self._cache.clear()
             self._cache[key] = found = twin.encode(run.text, add_special_tokens=False)
@@ -164,7 +187,7 @@ class Encoder:
             raise RenderError(
                 Problem(
                     "E-RENDER-010",
-                    f"this tokenizer makes its control token {self._at_start.id_to_token(made)!r} out of plain text",
+                    f"this tokenizer makes its control token {self._name(made)!r} out of plain text",
                     got=run.text,
                     fix="remove that text from the row",
                 )
