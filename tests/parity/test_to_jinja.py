@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tunesmith.render.slot_text import FACTS
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import join_text
 from tunesmith.render.to_jinja import jinja_of
-from tunesmith.render.tools import get_dialect
+from tunesmith.render.tools import DIALECTS, get_dialect
 
 RELAXED: dict[str, Any] = {
     "deadline": None,
@@ -64,23 +65,17 @@ def test_every_fact_is_known() -> None:
         assert facts.keys() == FACTS.keys()
 
 
-NOT_SAID = {
-    *("apriel", "command_r_plus", "deepseek_v3_1", "firefunction", "functionary", "gemma4", "gemma4_canonical"),
-    *("gigachat", "harmony", "hermes"),
-}
-"""Dialects of named templates that no Jinja of ours can write; what asks for them is refused with a sentence."""
+def test_every_template_with_tools_writes_them() -> None:
+    assert [slots.name for slots in loadable() if slots.dialect and not JinjaTools.of(slots)] == []
 
 
-def test_tools_are_written_or_refused() -> None:
-    refused = set()
-    for slots in loadable():
-        if not slots.dialect or JinjaTools.of(slots):
-            continue
-        refused.add(slots.dialect)
-        source = compile_template(jinja_of(slots))
-        outcomes = [found for chat in builtin_chats(tools=True).values() for found in compare(slots, source, chat)]
-        assert {outcome.theirs for outcome in outcomes} == {None}, slots.name
-    assert refused == NOT_SAID
+def test_every_tool_form_is_said() -> None:
+    assert set(FORMS) == set(DIALECTS)
+
+
+def offered(dialect: str, tools: Sequence[Any]) -> list[Any]:
+    """DeepSeek V3.1's form has calls alone: both refuse a list of tools."""
+    return [] if dialect == "deepseek_v3_1" else list(tools)
 
 
 @pytest.mark.parametrize("dialect", FORMS)
@@ -96,7 +91,9 @@ def test_calls_of_all_kinds_are_written_as_the_dialect_writes_them(dialect: str)
     def check(case: Case) -> None:
         reply = Message("assistant", case.content, tool_calls=tuple(case.calls))
         results = [Message("tool", f"of {call.name}", tool_call_id=call.id) for call in reversed(case.calls)]
-        chat = Chat((Message("user", "Do."), reply, *results, Message("assistant", "Done.")), tuple(case.tools))
+        chat = Chat(
+            (Message("user", "Do."), reply, *results, Message("assistant", "Done.")), offered(dialect, case.tools)
+        )
         for outcome in compare(slots, source, chat):
             kinds[outcome.kind] += 1
             assert outcome.kind in ("equal", "refused", "strict"), (outcome.ours, outcome.theirs)
@@ -114,7 +111,7 @@ def test_real_tools_and_calls_are_written_as_the_dialect_writes_them(dialect: st
         ids = [f"abcdefgh{at % 10}" for at in range(len(case.calls))]
         calls = tuple(replace(call, id=name) for call, name in zip(case.calls, ids, strict=True))
         tools = [tool if "function" in tool else {"type": "function", "function": tool} for tool in case.tools]
-        chat = Chat((Message("user", "Do."), Message("assistant", "", tool_calls=calls)), tools)
+        chat = Chat((Message("user", "Do."), Message("assistant", "", tool_calls=calls)), offered(dialect, tools))
         for outcome in compare(slots, source, chat):
             kinds[outcome.kind] += 1
             assert outcome.kind in ("equal", "refused", "strict"), (case.where, outcome.ours, outcome.theirs)
@@ -139,28 +136,28 @@ def test_calls_that_a_jinja_cannot_take_are_refused_with_a_sentence() -> None:
     assert "one tool call in a reply" in refusal("glm4", call, call)
 
 
+JSON_CALLS = ("qwen", "mistral", "granite4", "alpaca", "kimi_k2", "gpt_oss", "gigachat3", "functionary", "hermes")
+MARKUP_CALLS = ("qwen3_coder", "glm4_7", "minimax2", "lfm2", "nemotron3", "seed_oss", "deepseek4", "gemma4")
+
+
 @pytest.mark.parametrize(
     ("name", "as_text"),
-    [
-        *(
-            (name, as_text)
-            for name in ("qwen", "mistral", "granite4", "alpaca", "kimi_k2")
-            for as_text in (False, True)
-        ),
-        *(
-            (name, False)
-            for name in ("qwen3_coder", "glm4_7", "minimax2", "lfm2", "nemotron3", "seed_oss", "deepseek4")
-        ),
-    ],
+    [*((name, text) for name in JSON_CALLS for text in (False, True)), *((name, False) for name in MARKUP_CALLS)],
 )
 def test_transformers_writes_the_same_calls(name: str, as_text: bool) -> None:
     slots = load_slots(name)
     config = TemplateConfig(template=name)
     template = SlotTemplate(slots, config, BOS, EOS)
+    compared = 0
     for case, chat in builtin_chats(tools=True).items():
-        expected = join_text(template.prompt(chat, False))
+        try:
+            expected = join_text(template.prompt(chat, False))
+        except RenderError:  # several calls, or text beside them, in a form that has no room for it
+            continue
         tools = [dict(tool) for tool in chat.tools]
         assert by_transformers(jinja_of(slots, config), chat, as_text, tools=tools) == expected, case
+        compared += 1
+    assert compared > 10
 
 
 def by_transformers(source: str, chat: Chat, as_text: bool = False, **variables: Any) -> str:

@@ -15,7 +15,7 @@ from tunesmith.render.jinja_forms import FORMS, Form, quoted
 from tunesmith.render.slot_files import SlotFile
 from tunesmith.render.slot_text import Place, walk
 from tunesmith.render.tools import get_dialect
-from tunesmith.render.tools.base import Dialect, Tool, join_pieces
+from tunesmith.render.tools.base import Dialect, DialectRefusal, Tool, join_pieces
 
 __all__ = ["JinjaTools", "quoted"]
 
@@ -26,6 +26,7 @@ _PROBES: tuple[Tool, ...] = tuple(
 )
 _CALLS = tuple(ToolCall(name, {"key": name.upper()}, f"abcdefgh{at}") for at, name in enumerate(_NAMES))
 _CUT = "\x00"
+_TEXT, _CALLS_TEXT = "\x01", "\x02"  # what stands for a reply's text and its calls
 
 _TOOL_LOOP = (
     "{%- for tool in tools %}",
@@ -64,12 +65,13 @@ class JinjaTools:
 
     dialect: Dialect
     form: Form
-    tools_frame: tuple[str, str, str]
-    thinking_tail: str
-    """What stands behind the tools where the model is asked to think."""
+    tools_frames: tuple[tuple[str, str, str], tuple[str, str, str]] | None
+    """For a model that is not asked to think first, and one that is. None: tools are refused."""
     calls_frame: tuple[str, str, str]
     results: frozenset[str]
     """What the template says of a call beside its result: its name, its id."""
+    late_ids: bool
+    """The calls of a chat's last message are written without ids."""
 
     @classmethod
     def of(cls, slots: SlotFile) -> JinjaTools | None:
@@ -79,9 +81,8 @@ class JinjaTools:
             return None
         dialect = get_dialect(slots.dialect)
         form = FORMS[slots.dialect](dialect)
-        frame, thinking = (_tools_frame(dialect, form, thinking) for thinking in (False, True))
-        assert frame[:2] == thinking[:2], f"the tool form {dialect.name!r} differs in front of the tools"
-        return cls(dialect, form, frame, thinking[2], _calls_frame(dialect, form), frozenset(places))
+        late = slots.call_ids == "history"
+        return cls(dialect, form, _tools_frames(dialect, form), _calls_frame(dialect, form), frozenset(places), late)
 
     @property
     def numbers(self) -> bool:
@@ -90,8 +91,14 @@ class JinjaTools:
 
     def tools(self) -> Iterator[str]:
         """Statements that set `tools_text`."""
-        head, between, tail = self.tools_frame
-        yield from self.form.macros.splitlines()
+        yield from self.form.macro_lines
+        if self.tools_frames is None:
+            yield "{%- if tools %}"
+            yield "    {{- raise_exception('this chat template shows no tools: describe them in the system message') }}"
+            yield "{%- endif %}"
+            yield "{%- set tools_text = '' %}"
+            return
+        (head, between, tail), (_, _, thinking_tail) = self.tools_frames
         yield "{%- set tools_text %}"
         yield "    {%- if tools %}"
         if head:
@@ -104,8 +111,8 @@ class JinjaTools:
                 yield f"            {{{{- '' if loop.first else {quoted(between)} }}}}"
             yield "            " + self.form.tool
             yield "        {%- endfor %}"
-        if tail != self.thinking_tail:
-            yield f"        {{{{- {quoted(self.thinking_tail)} if thinking is true else {quoted(tail)} }}}}"
+        if thinking_tail != tail:
+            yield f"        {{{{- {quoted(thinking_tail)} if thinking is true else {quoted(tail)} }}}}"
         elif tail:
             yield "        {{- " + _with_names(tail) + " }}"
         yield "    {%- endif %}"
@@ -118,6 +125,8 @@ class JinjaTools:
             yield "{%- if (message.tool_calls or []) | length > 1 %}"
             yield "    {{- raise_exception('this chat template has room for one tool call in a reply') }}"
             yield "{%- endif %}"
+        if self.late_ids:
+            yield "{%- set keeps_ids = not loop.last %}"
         yield "{%- set calls %}"
         yield from ("    " + line for line in _CALL_LOOP)
         if self.form.needs_mapping:
@@ -126,6 +135,8 @@ class JinjaTools:
             yield "        {%- endif %}"
         if self.numbers:
             yield from ("    " + line for line in _NUMBERED)
+        if self.late_ids:
+            yield "        {%- set id = id if keeps_ids else none %}"
         if self.form.nine:
             yield "        {%- if id is not string or id | length != 9 %}"
             yield "            {{- raise_exception('the id of a tool call must have nine letters or digits') }}"
@@ -156,15 +167,23 @@ class JinjaTools:
 
     def content_and_calls(self) -> Iterator[str]:
         """Statements that write `text`, what a reply says, and its `calls`."""
-        if self.dialect.takes_content:
-            when = "calls" if self.dialect.gap_always else "text and calls"
-            gap = f" ~ ({quoted(self.dialect.gap)} if {when} else '')" if self.dialect.gap else ""
-            yield "{{- text" + gap + " ~ calls }}"
+        if not self.dialect.takes_content:
+            yield "{%- if calls and content | trim %}"
+            yield "    {{- raise_exception('this chat template has no room for text beside a tool call') }}"
+            yield "{%- endif %}"
+            yield "{{- calls or text }}"
             return
-        yield "{%- if calls and content | trim %}"
-        yield "    {{- raise_exception('this chat template has no room for text beside a tool call') }}"
-        yield "{%- endif %}"
-        yield "{{- calls or text }}"
+        with_text, alone = self._arranged(_TEXT), self._arranged("")
+        if with_text == "text ~ calls":
+            yield "{{- text ~ calls }}"
+        else:
+            yield f"{{{{- (({with_text}) if text else {alone}) if calls else text }}}}"
+
+    def _arranged(self, content: str) -> str:
+        """An expression for calls beside a content, as the dialect arranges them."""
+        pieces = [text for text, _ in self.dialect._arrange([(_CALLS_TEXT, True)], content) if text]
+        words = {_TEXT: "text", _CALLS_TEXT: "calls"}
+        return " ~ ".join(words.get(piece) or quoted(piece) for piece in pieces)
 
 
 def _with_names(tail: str) -> str:
@@ -175,26 +194,30 @@ def _with_names(tail: str) -> str:
     return f"{quoted(before)} ~ tools | map(attribute='function.name') | join(', ') ~ {quoted(behind)}"
 
 
-def _tools_frame(dialect: Dialect, form: Form, thinking: bool) -> tuple[str, str, str]:
+def _tools_frames(dialect: Dialect, form: Form) -> tuple[tuple[str, str, str], tuple[str, str, str]] | None:
     """Text before, between and behind the tools."""
     loop = form.tool + _CUT if form.whole else "".join(map(str.strip, _TOOL_LOOP)) + form.tool + _CUT + "{%- endfor %}"
     pieces = _rendered(form, loop, tools=_PROBES)
-    return _frame(join_pieces(dialect.tools_text(_PROBES, thinking)), pieces, dialect.name)
+    try:
+        texts = [join_pieces(dialect.tools_text(_PROBES, thinking)) for thinking in (False, True)]
+    except DialectRefusal:
+        return None
+    plain, thinking = (_frame(text, pieces, dialect.name) for text in texts)
+    assert plain[:2] == thinking[:2], f"only what stands behind the tools may depend on thinking: {dialect.name}"
+    return plain, thinking
 
 
 def _calls_frame(dialect: Dialect, form: Form) -> tuple[str, str, str]:
     """Text before, between and behind the calls."""
     calls = _CALLS[: dialect.max_calls]
     told = [{"function": {"name": call.name, "arguments": dict(call.arguments)}, "id": call.id} for call in calls]
-    message = {"tool_calls": told}
     loop = "".join(map(str.strip, (*_CALL_LOOP, *_NUMBERED))) + form.call + _CUT + "{%- endfor %}"
-    pieces = _rendered(form, loop, message=message, seen={"calls": 0})
-    text = join_pieces(dialect.write_calls(calls))
-    return _frame(text.removeprefix(dialect.gap) if dialect.gap_always else text, pieces, dialect.name)
+    pieces = _rendered(form, loop, message={"tool_calls": told}, seen={"calls": 0})
+    return _frame(join_pieces(dialect._write(calls, 0)), pieces, dialect.name)
 
 
 def _rendered(form: Form, loop: str, **variables: object) -> list[str]:
-    return compile_template(form.macros + loop).render(**variables).split(_CUT)[:-1]
+    return compile_template("\n".join(form.macro_lines) + loop).render(**variables).split(_CUT)[:-1]
 
 
 def _frame(text: str, pieces: list[str], name: str) -> tuple[str, str, str]:

@@ -1,6 +1,6 @@
 """A declarative template as a chat template in Jinja, for other tools: the same text, from the same syntax tree.
 
-What it cannot say (tools, in the forms that `jinja_forms.py` does not have) it refuses with a sentence.
+What it has no form for, and calls that it cannot take as they are given, it refuses with a sentence.
 """
 
 from __future__ import annotations
