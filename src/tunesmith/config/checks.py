@@ -163,11 +163,23 @@ def _every_dataset_has_a_share(config: RunConfig) -> Iterator[Problem]:
         yield Problem("E-CONFIG-004", '"interleave_probs" must be numbers above 0', where, got)
 
 
-@_rule(_DATA, "train_on_prompt", "mask_history")
+@_rule(_DATA, "train_on_prompt", "mask_history", "train_turns")
 def _masks_agree(config: RunConfig) -> Iterator[Problem]:
-    if config.template.train_on_prompt and config.template.mask_history:
-        what = '"mask_history" trains on the last reply only, "train_on_prompt" on everything'
-        yield _contradiction(config, "mask_history", what, "keep one of them")
+    template = config.template
+    for key, narrow in (("mask_history", template.mask_history), ("train_turns", template.train_turns == "last")):
+        if template.train_on_prompt and narrow:
+            what = f'"{key}" trains on the last reply only, "train_on_prompt" on everything'
+            yield _contradiction(config, key, what, "keep one of them")
+    if template.mask_history and "train_turns" in config.user_keys and template.train_turns == "all":
+        what = '"mask_history" trains on the last reply only, "train_turns" on all'
+        yield _contradiction(config, "train_turns", what, "keep one of them")
+
+
+@_rule(_TRAIN, "train_on_prompt", "do_predict")
+def _predictions_have_prompts(config: RunConfig) -> Iterator[Problem]:
+    if config.train.do_predict and config.template.train_on_prompt:
+        what = '"do_predict" asks the model for what is trained, and with "train_on_prompt" that is the prompt too'
+        yield _contradiction(config, "do_predict", what, "predict in a run of its own, without train_on_prompt")
 
 
 @_rule(_ALL, "template", "tool_format")

@@ -67,7 +67,7 @@ _SHARED = "stage finetuning_type strict_keys seed output_dir use_cpu no_cuda cut
 _MODEL_IN_TRAINING = (
     "disable_gradient_checkpointing use_reentrant_gc upcast_layernorm train_from_scratch print_param_status"
 )
-_MASK = "train_on_prompt mask_history template_check"
+_MASK = "train_on_prompt mask_history train_turns loss_weights template_check"
 _LORA = (
     "lora_rank lora_alpha lora_dropout lora_target additional_target use_rslora use_dora create_new_adapter "
     "adapter_folder"

@@ -85,6 +85,8 @@ _SHOWN: dict[str, str] = {
     _LOADING + "test_every_weight_is_listed_on_request": "print_param_status",
     _TEMPLATE + "test_train_on_prompt": "train_on_prompt",
     _TEMPLATE + "test_mask_history": "mask_history",
+    _TEMPLATE + "test_train_turns": "train_turns",
+    "tests/unit/render/test_weights.py::test_rules_of_a_file_weigh_tokens": "loss_weights",
     _TEMPLATE + "test_default_system": "default_system",
     _TEMPLATE + "test_tool_format": "tool_format",
     _TEMPLATE + "test_enable_thinking": "enable_thinking",

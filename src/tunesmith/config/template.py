@@ -16,7 +16,11 @@ class TemplateConfig:
     train_on_prompt: bool = works(False)
     """Train on prompts too."""
     mask_history: bool = works(False)
-    """Train on the last reply of a chat only."""
+    """Train on the last reply of a chat only; the same as `train_turns: last`."""
+    train_turns: Literal["all", "last"] = works("all")
+    """Which replies of a chat are trained."""
+    loss_weights: str | None = works(None)
+    """YAML file with rules for the weight of trained text in the loss: a list of `{pattern: REGEX, weight: NUMBER}`."""
     tool_format: str | None = works(None)
     """Dialect of tool calls, instead of the named template's own; docs/tools.md lists them."""
     default_system: str | None = works(None, empty=True)

@@ -117,10 +117,13 @@ class BlockEncoder:
         has_samples = np.zeros(len(converted.examples), np.bool_)
         has_samples[batch.rows[learned]] = True
         dropped = [row for row in np.flatnonzero(~has_samples).tolist() if row not in batch.wrong]
-        ids, trained = batch.ids, batch.trained
+        ids, trained, weights = batch.ids, batch.trained, batch.weights
+        if self._weight != 1:
+            weights = (np.ones(len(ids), np.float32) if weights is None else weights) * np.float32(self._weight)
         if len(learned) < len(batch.lengths):
             taken = np.repeat(np.isin(np.arange(len(batch.lengths)), learned), batch.lengths)
             ids, trained = ids[taken], trained[taken]
+            weights = None if weights is None else weights[taken]
         files, places = _places([converted.examples[row].origin for row in batch.rows[learned].tolist()])
         number = np.cumsum(has_samples) - 1  # rows without samples are no examples
         table = np.column_stack([batch.lengths[learned], counts[learned], number[batch.rows[learned]], places])
@@ -134,7 +137,7 @@ class BlockEncoder:
             files=files,
             ids=ids,
             trained=trained,
-            weights=None if self._weight == 1 else np.full(len(ids), self._weight, np.float32),
+            weights=weights,
             table=table.astype(np.int64).reshape(-1, 6),
             notes=self._format.notes if self._format is not None else Notes(),
             statistics={name: count - before[name] for name, count in after.items() if count != before[name]},

@@ -272,7 +272,7 @@ class _Session:
     def samples(self) -> list[list[Span]]:
         count = len(self.plain)
         turns = replies(self.messages)
-        wanted = trained_replies(self.chat, self.messages, self.settings.mask_history)
+        wanted = trained_replies(self.chat, self.messages, self.settings)
         if self.settings.train_on_prompt:
             return [self._all_but([turn for turn in turns if self.messages[turn].trained is False])]
         if self.template.has_marks:

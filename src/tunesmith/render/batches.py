@@ -6,7 +6,7 @@ batch are then encoded together, and ids and mask are laid out without an object
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ from tunesmith.render.errors import RenderError
 from tunesmith.render.fast_runs import FastRuns
 from tunesmith.render.shapes import Constant, RunShape, Shapes
 from tunesmith.render.spans import Span
+from tunesmith.render.weights import Weigher
 
 __all__ = ["BatchEncoder", "EncodedBatch"]
 
@@ -38,11 +39,24 @@ class EncodedBatch:
     lengths: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     wrong: Mapping[int, Problem] = field(default_factory=dict)
+    weights: npt.NDArray[np.float32] | None = None
+    """[T] what each token counts in the loss; None: 1 for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighted:
+    """A sample whose tokens do not count the same: its parts once for each weight, ascending; trained in them is
+    what counts so much or more."""
+
+    levels: list[tuple[float, list[Part]]]
+
+
+Sample: TypeAlias = list[Part] | _Weighted
 
 
 class BatchEncoder:
     """`render`: the template's own way, chat by chat. Without `shapes` all chats go it; without `fast` all runs are
-    encoded by `tokenizers`."""
+    encoded by `tokenizers`. `weigher`: for chats with weights, which go the long way."""
 
     def __init__(
         self,
@@ -50,8 +64,10 @@ class BatchEncoder:
         render: Callable[[Chat], list[list[Span]]],
         shapes: Shapes | None = None,
         fast: FastRuns | None = None,
+        weigher: Weigher | None = None,
     ) -> None:
         self._encoder, self._render, self._shapes, self._fast = encoder, render, shapes, fast
+        self._weigher = weigher
 
     @property
     def encoder_name(self) -> str:
@@ -61,7 +77,7 @@ class BatchEncoder:
         """Raises QuickWayFault where a quick way does not give what the long one does."""
         with no_collection():  # a batch makes many small objects, and all of them stay for its time
             wrong: dict[int, Problem] = {}
-            samples: list[list[Part]] = []
+            samples: list[Sample] = []
             owners: list[int] = []
             for index, chat in enumerate(chats):
                 try:
@@ -77,7 +93,7 @@ class BatchEncoder:
         """Texts that are trained throughout, each between the ids `before` and `after`."""
         first, last = Constant(list(before), [True] * len(before)), Constant(list(after), [True] * len(after))
         with no_collection():
-            samples: list[list[Part]] = [
+            samples: list[Sample] = [
                 [first, *self._encoder.cut([Span(text.text, trained=True, trusted=text.trusted_markup)]).parts, last]
                 for text in texts
             ]
@@ -85,7 +101,7 @@ class BatchEncoder:
 
     def _encoded(
         self,
-        samples: list[list[Part]],
+        samples: list[Sample],
         owners: list[int],
         rows: Sequence[Chat] | Sequence[Text],
         wrong: dict[int, Problem],
@@ -99,7 +115,12 @@ class BatchEncoder:
             self._encode_runs(samples)
         return _lay_out(samples, owners, wrong)
 
-    def _parts(self, chat: Chat) -> list[list[Part]]:
+    def _parts(self, chat: Chat) -> Sequence[Sample]:
+        if self._weigher is not None and self._weigher.needed(chat):
+            return [
+                _Weighted([(weight, list(self._encoder.cut(spans).parts)) for weight, spans in levels])
+                for levels in self._weigher.samples(chat)
+            ]
         found = self._shapes.find(chat) if self._shapes is not None else None
         if found is None:
             return [list(self._encoder.cut(spans).parts) for spans in self._render(chat)]
@@ -109,15 +130,15 @@ class BatchEncoder:
             for sample in shape.samples
         ]
 
-    def _encode_runs(self, samples: Sequence[Sequence[Part]]) -> None:
-        runs = [part for parts in samples for part in parts if type(part) is Run]
+    def _encode_runs(self, samples: Sequence[Sample]) -> None:
+        runs = [part for parts in _all_parts(samples) for part in parts if type(part) is Run]
         if self._fast is not None:
             fast = self._fast
             runs = [run for run in runs if not fast.fill(run)]
         self._encoder.encode_runs(runs)
 
     def _faults(
-        self, samples: Sequence[Sequence[Part]], owners: Sequence[int], rows: Sequence[Chat] | Sequence[Text]
+        self, samples: Sequence[Sample], owners: Sequence[int], rows: Sequence[Chat] | Sequence[Text]
     ) -> dict[int, Problem]:
         """What is wrong with each row that cannot be encoded."""
         found: dict[int, Problem] = {}
@@ -129,23 +150,53 @@ class BatchEncoder:
         return found
 
 
-def _lay_out(samples: Sequence[Sequence[Part]], owners: Sequence[int], wrong: Mapping[int, Problem]) -> EncodedBatch:
+def _all_parts(samples: Sequence[Sample]) -> Iterator[list[Part]]:
+    for sample in samples:
+        if isinstance(sample, _Weighted):
+            yield from (parts for _weight, parts in sample.levels)
+        else:
+            yield sample
+
+
+def _lay_out(samples: Sequence[Sample], owners: Sequence[int], wrong: Mapping[int, Problem]) -> EncodedBatch:
     ids: list[int] = []
     mask: list[bool] = []
+    weighted: list[tuple[int, float]] = []  # tokens and their weights; the last one rules
     ends = np.zeros(len(samples) + 1, dtype=np.int64)
-    for number, parts in enumerate(samples, 1):
-        for part in parts:
-            if isinstance(part, Run | Constant):
-                ids += part.ids
-                mask += part.mask
-            else:  # a control token
-                ids.append(part[0])
-                mask.append(part[1])
+    for number, sample in enumerate(samples, 1):
+        start = len(ids)
+        if isinstance(sample, _Weighted):
+            for weight, parts in sample.levels:
+                own_ids: list[int] = []
+                own_mask: list[bool] = []
+                _add(parts, own_ids, own_mask)
+                if len(ids) == start:
+                    ids += own_ids
+                    mask += own_mask
+                weighted += [(start + at, weight) for at, trained in enumerate(own_mask) if trained]
+        else:
+            _add(sample, ids, mask)
         ends[number] = len(ids)
+    weights = None
+    if weighted:
+        weights = np.ones(len(ids), dtype=np.float32)
+        for token, weight in weighted:
+            weights[token] = weight
     return EncodedBatch(
         np.array(ids, dtype=np.int32),
         np.array(mask, dtype=np.bool_),
         np.diff(ends),
         np.array(owners, dtype=np.int64),
         wrong,
+        weights,
     )
+
+
+def _add(parts: Sequence[Part], ids: list[int], mask: list[bool]) -> None:
+    for part in parts:
+        if isinstance(part, Run | Constant):
+            ids += part.ids
+            mask += part.mask
+        else:  # a control token
+            ids.append(part[0])
+            mask.append(part[1])

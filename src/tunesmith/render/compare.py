@@ -31,6 +31,8 @@ class _Settings:
     template: str | None = None
     train_on_prompt: bool = False
     mask_history: bool = False
+    train_turns: str = "all"
+    loss_weights: str | None = None
     enable_thinking: bool | None = True
     preserve_thinking: bool = False
     default_system: str | None = None

@@ -14,6 +14,7 @@ from datetime import date
 from functools import cached_property, partial
 from hashlib import blake2b
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
@@ -35,6 +36,7 @@ from tunesmith.render.slot_text import Place, walk
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import Span, join_text
 from tunesmith.render.turns import KEEPING_WORDS, Statistics, TemplateSettings, TextTemplate
+from tunesmith.render.weights import Rule, Weigher, read_rules
 
 __all__ = ["Renderer", "TemplateSettings", "make_renderer"]
 
@@ -51,10 +53,12 @@ class Renderer:
         writes_calls: bool,
         read: Callable[[], Reads | None],
         identity: Sequence[str],
+        rules: Sequence[Rule] = (),
     ) -> None:
         """`read`: says what the template looks for in texts; asked when many chats come. `identity`: all that the
         template's text depends on."""
         self.template = template
+        self._weigher = Weigher(rules, self.samples)
         self._identity = identity
         self._backend = tokenizer.backend_tokenizer
         self._read = read
@@ -72,7 +76,7 @@ class Renderer:
 
     @cached_property
     def _batches(self) -> BatchEncoder:
-        return BatchEncoder(self._encoder, self.samples, self._shapes())
+        return BatchEncoder(self._encoder, self.samples, self._shapes(), weigher=self._weigher)
 
     def _shapes(self) -> Shapes | None:
         reads = self._read()
@@ -83,7 +87,7 @@ class Renderer:
         if fast := FastRuns.make(
             self._encoder, _digest(self._tokenizer_digest, *sorted(map(str, self._encoder.control)))
         ):
-            self._batches = BatchEncoder(self._encoder, self.samples, self._shapes(), fast)
+            self._batches = BatchEncoder(self._encoder, self.samples, self._shapes(), fast, self._weigher)
 
     @property
     def statistics(self) -> Statistics:
@@ -133,7 +137,7 @@ class Renderer:
     def give_up_quick_ways(self, fault: QuickWayFault) -> None:
         """After a fault, also one in another process: from now on each chat is rendered by itself."""
         self.notices.append(f"{fault}: chats are rendered one by one and encoded by tokenizers")
-        self._batches = BatchEncoder(self._encoder, self.samples)
+        self._batches = BatchEncoder(self._encoder, self.samples, weigher=self._weigher)
 
     def fingerprint(self) -> dict[str, Any]:
         """What ids and masks depend on, as plain values: the template's text, the run's settings, the tokenizer."""
@@ -192,9 +196,10 @@ def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | N
             )
         )
     wanted = config.template if config.template not in (None, "auto") else None
+    rules = read_rules(config.loss_weights) if config.loss_weights else ()
     sources = _own_templates(tokenizer.chat_template) if wanted is None else None
     if sources:
-        return _auto(config, tokenizer, *sources)
+        return _auto(config, tokenizer, rules, *sources)
     notices = []
     if wanted is None:
         wanted = fallback or "default"
@@ -207,10 +212,12 @@ def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | N
         isinstance(node, Place) and node.name == "today" for slot in template.slots.slots for node in walk(slot)
     )
     identity = [_digest(repr(template.slots)), str(tokenizer.bos_token), str(tokenizer.eos_token), *_today(dated)]
-    return Renderer(template, control, tokenizer, notices, template.dialect is not None, read, identity)
+    return Renderer(template, control, tokenizer, notices, template.dialect is not None, read, identity, rules)
 
 
-def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: JinjaTemplate | None) -> Renderer:
+def _auto(
+    config: TemplateSettings, tokenizer: Any, rules: Sequence[Rule], main: JinjaTemplate, tools: JinjaTemplate | None
+) -> Renderer:
     literals = "\0".join({*main.literals, *(tools.literals if tools else ())})
     control = ControlTokens(added_tokens_of(tokenizer.backend_tokenizer), literals)
     template = AutoTemplate(main, control, config, tokenizer.special_tokens_map, tools)
@@ -224,12 +231,13 @@ def _auto(config: TemplateSettings, tokenizer: Any, main: JinjaTemplate, tools: 
     sources = [_digest(one.source) for one in (main, tools) if one is not None]
     special = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
     identity = [*sources, repr(special), *_settings(config), *_today("strftime_now" in main.variables)]
-    return Renderer(template, control, tokenizer, notices, writes_calls, read, identity)
+    return Renderer(template, control, tokenizer, notices, writes_calls, read, identity, rules)
 
 
 def _settings(config: TemplateSettings) -> list[str]:
     names = sorted(name for name in dir(TemplateSettings) if not name.startswith("_") and name != "template")
-    return [f"{name}={getattr(config, name)!r}" for name in names]
+    values = [f"{name}={getattr(config, name)!r}" for name in names]
+    return [*values, Path(config.loss_weights).expanduser().read_text("utf-8")] if config.loss_weights else values
 
 
 def _today(dated: bool) -> list[str]:
@@ -275,7 +283,8 @@ def _unpacked(batch: EncodedBatch, rows: Sequence[Chat] | Sequence[Text]) -> lis
     ids, trained, end = batch.ids.tolist(), batch.trained.tolist(), 0
     for length, index in zip(batch.lengths.tolist(), batch.rows.tolist(), strict=True):
         start, end = end, end + length
-        encoded[index].append(Encoded(ids[start:end], trained[start:end], rows[index].origin))
+        weights = None if batch.weights is None else batch.weights[start:end].tolist()
+        encoded[index].append(Encoded(ids[start:end], trained[start:end], rows[index].origin, weights))
     return encoded
 
 

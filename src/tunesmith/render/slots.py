@@ -89,7 +89,7 @@ class SlotTemplate:
         """Training samples of a chat: one, or one per reply where the template writes history differently."""
         self.statistics.chats += 1
         messages = self._messages(chat)
-        wanted = trained_replies(chat, messages, self.settings.mask_history)
+        wanted = trained_replies(chat, messages, self.settings)
         if self.settings.train_on_prompt:
             return [self._all_but(chat, messages)]
         before = self.statistics.dropped_thoughts, self.statistics.unstopped

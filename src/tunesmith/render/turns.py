@@ -41,6 +41,10 @@ class TemplateSettings(Protocol):
     @property
     def mask_history(self) -> bool: ...
     @property
+    def train_turns(self) -> str: ...
+    @property
+    def loss_weights(self) -> str | None: ...
+    @property
     def enable_thinking(self) -> bool | None: ...
     @property
     def preserve_thinking(self) -> bool: ...
@@ -115,10 +119,10 @@ def replies(messages: Sequence[Message]) -> list[int]:
     return [index for index, message in enumerate(messages) if message.role == "assistant"]
 
 
-def trained_replies(chat: Chat, messages: Sequence[Message], mask_history: bool) -> set[int]:
+def trained_replies(chat: Chat, messages: Sequence[Message], settings: TemplateSettings) -> set[int]:
     """Positions of the replies to train: all, or the last one, then what single messages say."""
     turns = replies(messages)
-    wanted = set(turns[-1:] if mask_history else turns)
+    wanted = set(turns[-1:] if settings.mask_history or settings.train_turns == "last" else turns)
     for index, message in enumerate(messages):
         if message.trained is None:
             continue

@@ -53,6 +53,11 @@ def test_mask_history(tokenizer: Any) -> None:
     assert trained(renderer(tokenizer, mask_history=True), PLAIN) == ["a2<|im_end|>"]
 
 
+def test_train_turns(tokenizer: Any) -> None:
+    assert trained(renderer(tokenizer, train_turns="last"), PLAIN) == ["a2<|im_end|>"]
+    assert trained(renderer(tokenizer, train_turns="all"), PLAIN) == ["a1<|im_end|>a2<|im_end|>"]
+
+
 def test_default_system(tokenizer: Any) -> None:
     start = "<|im_start|>system\n"
     assert renderer(tokenizer, default_system="Be kind.").text(PLAIN).startswith(f"{start}Be kind.<|im_end|>\n")
