@@ -100,14 +100,15 @@ def _each_in_turn(words: Sequence[str], shift: int) -> Evil:
 
 
 def _pieces(words: Sequence[str], random: Random) -> str:
-    """Control words, their beginnings and ends, and ordinary text between them; may be blank."""
+    """Control words, their beginnings and ends, and ordinary text between them; may be blank. Without outer blanks,
+    which some templates remove from a reply once others follow it: the chat then has other samples."""
     text = ""
     for _ in range(random.randint(1, 6)):
         token = random.choice(words)
         cut = random.randint(1, len(token) - 1)
         plain = random.choice([" ", "\n", "a", "<", ">", "|", "é", "user", "\n\n", "<table>"])
         text += random.choice([token, token[:cut], token[cut:], plain])
-    return text if text.strip() else ""
+    return text.strip()
 
 
 FORMS = ("plain", "system", "thoughts", "offered", "called", "values", "names")
