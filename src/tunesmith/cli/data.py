@@ -11,6 +11,7 @@ import typer
 
 from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load
+from tunesmith.cli.data_cache import app as cache
 from tunesmith.cli.output import has_colour, print_json, write_page
 from tunesmith.cli.preview import as_dict, print_rows, summary
 from tunesmith.core import log
@@ -39,7 +40,8 @@ Examples:
   tunesmith data check --dataset rows.jsonl
 """
 
-app = make_app(help="Look at the data of a config, and check it.", subcommand_metavar="preview|check ...")
+app = make_app(help="Look at the data of a config, and check it.", subcommand_metavar="preview|check|cache ...")
+app.add_typer(cache, name="cache")
 
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Html = Annotated[str, typer.Option("--html", metavar="FILE", help="Write a page with the tokens of the rows.")]

@@ -22,7 +22,7 @@ from tunesmith._version import __version__
 from tunesmith.core import env
 from tunesmith.core.errors import DataError, Problem, StorageError
 
-__all__ = ["Entry", "cached", "code_digest", "entries", "kept_in", "remove"]
+__all__ = ["Entry", "age", "cached", "code_digest", "entries", "kept_in", "remove"]
 
 _MANIFEST = "manifest.json"
 _CODE = ("core/types.py", "render", "data")
