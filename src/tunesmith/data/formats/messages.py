@@ -200,7 +200,7 @@ def _join_parts(parts: Sequence[Any], field: str) -> tuple[str | None, str]:
         if not isinstance(part, dict):
             raise RowError("E-DATA-014", f"a content part is {kind_of(part)}, not an object", field, part)
         kind = part.get("type")
-        if kind not in PARTS:
+        if not isinstance(kind, str) or kind not in PARTS:
             media = isinstance(kind, str) and kind.removeprefix("input_").startswith(MEDIA)
             why = "this version trains on text only" if media else f"read are: {', '.join(PARTS)}"
             raise RowError("E-DATA-018", f"a content part of type {kind!r}; {why}", field, part)

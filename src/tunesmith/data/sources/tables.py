@@ -84,7 +84,7 @@ def read_parquet(blob: Blob) -> Iterator[Row]:
     try:
         with _seekable(blob) as source, parquet.ParquetFile(source) as file:
             yield from _batches(file.iter_batches(batch_size=_BATCH), blob.name)
-    except (pyarrow.ArrowException, OSError) as error:  # damaged pages are plain OSErrors
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # damaged pages are plain OSErrors
         raise DataError(_unreadable(blob.name, "Parquet", error)) from error
 
 
@@ -103,7 +103,7 @@ def read_arrow(blob: Blob) -> Iterator[Row]:
             else:
                 batches = iter(ipc.open_stream(source))
             yield from _batches(batches, blob.name)
-    except (pyarrow.ArrowException, OSError) as error:  # damaged pages are plain OSErrors
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # damaged pages are plain OSErrors
         raise DataError(_unreadable(blob.name, "Arrow", error)) from error
 
 
