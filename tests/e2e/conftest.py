@@ -77,7 +77,7 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """`launch(ranks, keys)`: the same in `ranks` processes; returns the log's lines."""
+    """`launch(ranks, keys)`: the same in `ranks` processes; returns the log's lines, none without training."""
     import json
     import os
     import subprocess
@@ -93,7 +93,7 @@ def launch(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        lines = (Path(keys["output_dir"]) / "trainer_log.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        written = Path(keys["output_dir"]) / "trainer_log.jsonl"
+        return [json.loads(line) for line in written.read_text().splitlines()] if written.exists() else []
 
     return run

@@ -26,11 +26,11 @@ class _Plain(logging.Formatter):
 
 
 def setup(level: str | None = None) -> None:
-    """Attach one handler to the package's logger; other ranks only report warnings. Safe to call twice."""
+    """Attach one handler to the package's logger; other ranks only report errors. Safe to call twice."""
     logger = get_logger()
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Plain())
         logger.addHandler(handler)
         logger.propagate = False
-    logger.setLevel((level or env.get("TUNESMITH_LOG")).upper() if is_main_process() else logging.WARNING)
+    logger.setLevel((level or env.get("TUNESMITH_LOG")).upper() if is_main_process() else logging.ERROR)

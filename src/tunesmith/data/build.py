@@ -15,6 +15,7 @@ from tunesmith.core.errors import DataError, Problem, UsageError
 from tunesmith.core.types import Example
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.length import LengthOutcome, raise_for_lost_rows
+from tunesmith.data.lint.quick import quick_lint
 from tunesmith.data.mix import hold_out, mix
 from tunesmith.data.pack import PackedDataset, cut_into_blocks, pack
 from tunesmith.data.prepare import Progress
@@ -94,6 +95,8 @@ def build_datasets(
     elif "train" in splits and data.packs(stage):  # evaluation means the same row by row, and predictions need rows
         splits["train"] = pack(splits["train"], data.cutoff_len, seed)
     report = _report(prepared, splits, outcomes)
+    evaluated = {name: samples for name, samples in splits.items() if name != "train"}
+    report.notices += quick_lint(splits.get("train"), evaluated)
     return Datasets(splits.pop("train", None), splits, report)
 
 

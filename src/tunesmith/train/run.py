@@ -143,10 +143,9 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
         from tunesmith.evaluate.predict import predict
 
         trainer.prepare_evaluation()
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        found = predict(
-            model, trainer.processing_class, renderer, datasets.eval, config.generate, Path(plan.output_dir), plan.seed
-        )
+        model, folder = trainer.accelerator.unwrap_model(trainer.model), Path(plan.output_dir)
+        tokenizer, accelerator = trainer.processing_class, trainer.accelerator
+        found = predict(model, tokenizer, renderer, datasets.eval, config.generate, folder, plan.seed, accelerator)
         metrics |= record_metrics(trainer, "predict", found, config)
     if config.track.plot_loss and trainer.is_world_process_zero():
         _plot(Path(plan.output_dir))
