@@ -100,8 +100,8 @@ def check(
 ) -> None:
     """Check the data of a config before it is trained on.
 
-    Ends with 65 if a run would stop because of rows that cannot be used. Without a
-    model the checks that need tokens are left out.
+    Ends with 65 if a run would stop because of its rows. Without a model the checks
+    that need tokens are left out.
     """
     config = load(context.args, "inspect")
     log.setup()
@@ -116,7 +116,7 @@ def check(
     if html:
         from tunesmith.data.html.check_page import check_page
 
-        strips = _strips(found, renderer, tokenizer) if renderer is not None else {}
+        strips = _strips(found, renderer, tokenizer, config.data.on_too_long) if renderer is not None else {}
         write_page(html, check_page(found.report, _title(config), strips))
     if as_json:
         print_json(found.report.to_dict())
@@ -137,13 +137,13 @@ def _make_renderer(config: RunConfig) -> tuple[Renderer, Any]:
     return make_renderer(config.template, tokenizer, fallback=fallback), tokenizer
 
 
-def _strips(found: Lint, renderer: Renderer, tokenizer: Any) -> dict[int, list[PreviewRow]]:
+def _strips(found: Lint, renderer: Renderer, tokenizer: Any, on_too_long: str) -> dict[int, list[PreviewRow]]:
     """The tokens of the rows that findings name."""
     from tunesmith.data.preview import decoder, preview_rows
 
     strips: dict[int, list[PreviewRow]] = {}
-    cutoff_len = found.report.cutoff_len
-    for row in preview_rows(renderer, decoder(tokenizer), list(found.examples.values()), cutoff_len):
+    examples, cutoff_len = list(found.examples.values()), found.report.cutoff_len
+    for row in preview_rows(renderer, decoder(tokenizer), examples, cutoff_len, on_too_long):
         strips.setdefault(list(found.examples)[row.number], []).append(row)
     return strips
 
@@ -153,4 +153,7 @@ def _seed(config: RunConfig) -> int:
 
 
 def _title(config: RunConfig) -> str:
-    return Path(config.source).name if config.source else ", ".join((*config.data.dataset, *config.data.eval_dataset))
+    if config.source:
+        return Path(config.source).name
+    items = (*config.data.dataset, *config.data.eval_dataset)
+    return ", ".join(item if isinstance(item, str) else str(item.get("name", item.get("path"))) for item in items)

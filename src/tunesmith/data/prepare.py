@@ -26,7 +26,7 @@ from tunesmith.render.errors import QuickWayFault
 if TYPE_CHECKING:
     from tunesmith.render import Renderer
 
-__all__ = ["ORDER", "STATE", "Progress", "prepare"]
+__all__ = ["ORDER", "STATE", "Progress", "order_of", "prepare"]
 
 Ints = npt.NDArray[np.int64]
 Progress: TypeAlias = Callable[[int, int | None], None]
@@ -99,7 +99,7 @@ def prepare(
             renderer.give_up_quick_ways(fault)
     opened.raise_for_absent(running.columns)
     if opened.chosen is not None:
-        np.save(folder / ORDER, _order(opened.chosen, np.concatenate([np.zeros(0, np.int64), *running.positions])))
+        np.save(folder / ORDER, order_of(opened.chosen, np.concatenate([np.zeros(0, np.int64), *running.positions])))
     state = {
         "rows": running.report.rows,
         "dropped": dict(running.report.dropped),
@@ -115,7 +115,7 @@ def prepare(
     (folder / STATE).write_text(json.dumps(state, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _order(chosen: Ints, positions: Ints) -> Ints:
+def order_of(chosen: Ints, positions: Ints) -> Ints:
     """The examples in the order of the sample. `chosen`: numbers of rows of the files; `positions` [E]: which of the
     rows that were read (each once, in order) became an example."""
     read = np.unique(chosen)

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Encoded, Example, Origin
 from tunesmith.data.blocks import NOTHING_TRAINED
+from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.length import fit_lengths
 from tunesmith.data.prepared import PROMPT_TOO_LONG
 from tunesmith.data.reading import load_datasets
 from tunesmith.data.reasons import message_ranges, reason_at
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Decode", "Piece", "Preview", "PreviewRow", "decoder", "preview", "preview_rows", "split_pieces"]
 
+_TOO_LONG = f"dropped: {PROMPT_TOO_LONG}"
 LONGEST_CHARACTER = 8  # tokens; four bytes are the longest character, some tokenizers use more than one token per byte
 
 Decode = Callable[[Sequence[int]], str]
@@ -95,9 +98,20 @@ def preview(
     use = "train" if data.dataset else "eval"
     shown = [one for one in loaded if one.report.use == use]
     examples = list(islice(chain.from_iterable(one.examples for one in shown), start, start + rows))
-    packed = stage == "pt" and data.packing is not False
-    cutoff_len = None if packed else data.cutoff_len
-    found = list(preview_rows(renderer, decoder(tokenizer), examples, cutoff_len, data.on_bad_row == "skip", start))
+    every = chain.from_iterable([one.spec.weight] * len(one.examples) for one in shown)
+    packed = stage == "pt" and data.packs(stage)
+    found = list(
+        preview_rows(
+            renderer,
+            decoder(tokenizer),
+            examples,
+            None if packed else data.cutoff_len,
+            data.on_too_long,
+            skip=data.on_bad_row == "skip",
+            first=start,
+            weights=list(islice(every, start, start + rows)),
+        )
+    )
     notices = [*(notice for one in loaded for notice in one.notices), *renderer.notices, *renderer.statistics.lines()]
     if packed:
         notices.append(f"documents are shown; training packs them into blocks of {data.cutoff_len:,} tokens")
@@ -119,11 +133,14 @@ def preview_rows(
     decode: Decode,
     examples: Sequence[Example],
     cutoff_len: int | None,
+    on_too_long: str = "truncate",
+    *,
     skip: bool = True,
     first: int = 0,
+    weights: Sequence[float] | None = None,
 ) -> Iterator[PreviewRow]:
     """The samples of examples; the first of these is row `first`. An example that cannot be rendered is a dropped row
-    with `skip`, and an error without."""
+    with `skip`, and an error without. `weights`: of the datasets that the examples are of."""
     outcomes = encode_examples(renderer, examples)
     if not skip and (problems := [one for one in outcomes if isinstance(one, Problem)]):
         raise RenderError(problems, [index for index, one in enumerate(outcomes) if isinstance(one, Problem)])
@@ -133,55 +150,83 @@ def preview_rows(
             continue
         for reading in outcome:
             for place, sample in enumerate(reading.samples, 1):
-                yield _row(sample, reading.view, cutoff_len, decode, (number, place, len(reading.samples)))
+                if weights is not None:
+                    sample = _weighted(sample, weights[number - first])
+                kept = _fit(sample, reading.view, cutoff_len, on_too_long)
+                yield _row(sample, reading.view, kept, decode, (number, place, len(reading.samples)))
 
 
-def _row(
-    sample: Encoded, view: View, cutoff_len: int | None, decode: Decode, place: tuple[int, int, int]
-) -> PreviewRow:
-    """`place`: (number of the row, which of its samples, of how many)."""
+def _weighted(sample: Encoded, weight: float) -> Encoded:
+    """The sample with the weight of its dataset."""
+    if weight == 1:
+        return sample
+    own = [1.0] * len(sample.ids) if sample.weights is None else sample.weights
+    return replace(sample, weights=[float(one) * weight for one in own])
+
+
+class _Fit(NamedTuple):
+    """How many tokens of a sample are trained with, and what is to say about it."""
+
+    length: int
+    note: str | None = None
+
+    @property
+    def dropped(self) -> bool:
+        return self.note is not None and self.note.startswith("dropped")
+
+
+def _fit(sample: Encoded, view: View, cutoff_len: int | None, on_too_long: str) -> _Fit:
+    """A dropped sample is shown as a whole."""
     trained = np.asarray(sample.trained, dtype=np.bool_)
-    cut = cut_point(trained, len(trained) if cutoff_len is None else cutoff_len)
-    note = None
+    whole = len(trained)
     if view.open:
-        note = "a prompt: the model writes the answer, nothing of this is trained"
-    elif not trained.any():
-        note = f"dropped: {NOTHING_TRAINED}"
-    elif not cut.length:
-        note = f"dropped: {PROMPT_TOO_LONG}"
-    elif cut.answer_cut:
-        note = f"cut at cutoff_len: {len(trained) - cut.length:,} tokens of the answer and its end are lost"
+        return _Fit(whole, "a prompt: the model writes the answer, nothing of this is trained")
+    if not trained.any():
+        return _Fit(whole, f"dropped: {NOTHING_TRAINED}")
+    if cutoff_len is None or whole <= cutoff_len:
+        return _Fit(whole)
+    if on_too_long in ("drop", "error"):
+        what = "dropped" if on_too_long == "drop" else "a run stops here"
+        return _Fit(whole, f"{what}: longer than cutoff_len (on_too_long: {on_too_long})")
+    if on_too_long == "split":
+        parts, _ = fit_lengths(TokenDataset.from_encoded([sample]), cutoff_len, on_too_long)
+        return _Fit(whole, f"split into {len(parts)} samples to fit cutoff_len" if len(parts) else _TOO_LONG)
+    cut = cut_point(trained, cutoff_len)
+    if not cut.length:
+        return _Fit(whole, _TOO_LONG)
+    note: str | None = None
+    if cut.answer_cut:
+        note = f"cut at cutoff_len: {whole - cut.length:,} tokens of the answer and its end are lost"
     elif cut.turns_dropped:
         note = f"shortened to cutoff_len: {cut.turns_dropped} later answers are left out"
-    dropped = note is not None and note.startswith("dropped")
-    length = len(trained) if dropped or view.open else cut.length
-    pieces = _explained(split_pieces(sample.ids, sample.trained, decode, sample.weights), view)
-    kept, lost = _cut(pieces, length)
+    return _Fit(cut.length, note)
+
+
+def _row(sample: Encoded, view: View, fit: _Fit, decode: Decode, place: tuple[int, int, int]) -> PreviewRow:
+    """`place`: (number of the row, which of its samples, of how many)."""
+    kept, lost = _pieces(sample, view, fit.length, decode)
     number, which, samples = place
-    counts = length, int(np.count_nonzero(trained[:length]))
-    return PreviewRow(number, sample.origin, kept, *counts, note, dropped, which, samples, view.label, lost)
+    counts = fit.length, int(np.count_nonzero(np.asarray(sample.trained, dtype=np.bool_)[: fit.length]))
+    return PreviewRow(number, sample.origin, kept, *counts, fit.note, fit.dropped, which, samples, view.label, lost)
 
 
-def _explained(pieces: Sequence[Piece], view: View) -> list[Piece]:
-    """The pieces with the reason for each that is not trained."""
-    ranges = message_ranges("".join(piece.text for piece in pieces), view.content, view.label)
-    found = []
+def _pieces(sample: Encoded, view: View, length: int, decode: Decode) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """The pieces of the first `length` tokens, and those of the others, each with the reason if it is not trained."""
+    parts = [
+        split_pieces(
+            sample.ids[part], sample.trained[part], decode, None if sample.weights is None else sample.weights[part]
+        )
+        for part in (slice(length), slice(length, None))
+    ]
+    text = "".join(piece.text for pieces in parts for piece in pieces)
+    ranges = message_ranges(text, view.content, view.label)
+    kept = []
     start = 0
-    for piece in pieces:
+    for piece in parts[0]:
         end = start + len(piece.text)
-        found.append(piece if piece.trained else replace(piece, why=reason_at(ranges, start, end)))
+        kept.append(piece if piece.trained else replace(piece, why=reason_at(ranges, start, end)))
         start = end
-    return found
-
-
-def _cut(pieces: Sequence[Piece], length: int) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
-    """(the first `length` tokens, the others)."""
-    kept, tokens = 0, 0
-    while kept < len(pieces) and tokens + len(pieces[kept].ids) <= length:
-        tokens += len(pieces[kept].ids)
-        kept += 1
-    lost = tuple(replace(piece, trained=False, why="cut") for piece in pieces[kept:])
-    return tuple(pieces[:kept]), lost
+    return tuple(kept), tuple(replace(piece, trained=False, why="cut") for piece in parts[1])
 
 
 def split_pieces(

@@ -153,3 +153,34 @@ def test_tool_calls_of_the_field_are_read(assets):
     examples = read_examples(DataConfig(dataset=(name,)), stage="sft")
     assert len(examples) == 300
     assert any(message.tool_calls for example in examples for message in example.messages)
+
+
+@pytest.mark.parametrize(
+    ("policy", "note", "dropped"),
+    [
+        ("drop", "dropped: longer than cutoff_len (on_too_long: drop)", True),
+        ("error", "a run stops here: longer than cutoff_len (on_too_long: error)", False),
+        ("split", "split into 2 samples to fit cutoff_len", False),
+    ],
+)
+def test_what_is_too_long_is_told_by_what_becomes_of_it(write, renderer, tokenizer, policy, note, dropped):
+    turns = [{"role": role, "content": "abc"} for role in ("user", "assistant", "user", "assistant")]
+    name = write("x.jsonl", [{"messages": turns}])
+    config = DataConfig(dataset=(name,), cutoff_len=9, on_too_long=policy)
+    (row,) = preview(config, renderer, tokenizer, stage="sft", rows=1).rows
+    assert (row.note, row.dropped, row.tokens, row.lost) == (note, dropped, 16, ())
+
+
+def test_what_cutoff_len_leaves_out_is_kept_apart(write, renderer, tokenizer):
+    name = write("x.jsonl", [{"instruction": "uuuu", "output": "aaaaa"}])
+    (row,) = preview(DataConfig(dataset=(name,), cutoff_len=8), renderer, tokenizer, stage="sft", rows=1).rows
+    assert sum(len(piece.ids) for piece in row.pieces) == 8
+    assert sum(len(piece.ids) for piece in row.lost) == 3
+    assert {piece.why for piece in row.lost} == {"cut"}
+
+
+def test_weights_of_datasets_are_shown(write, renderer, tokenizer):
+    names = [write(f"{name}.jsonl", [{"instruction": "u", "output": "a"}]) for name in "ab"]
+    config = DataConfig(dataset=({"path": names[0], "weight": 0.5}, names[1]))
+    found = preview(config, renderer, tokenizer, stage="sft", rows=2).rows
+    assert [{piece.weight for piece in row.pieces} for row in found] == [{0.5}, {1.0}]

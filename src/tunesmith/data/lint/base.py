@@ -43,6 +43,7 @@ class Context:
     stage: str
     cutoff_len: int | None = None
     control: ControlTokens | None = None
+    on_too_long: str = "truncate"
 
 
 class LintRow:

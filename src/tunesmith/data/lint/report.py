@@ -30,8 +30,8 @@ class LintReport:
     skipped: list[str] = field(default_factory=list)
     """Checks that could not be made."""
     notices: list[str] = field(default_factory=list)
-    bad_rows_stop: bool = False
-    """A run with this config would stop because of rows that cannot be used."""
+    stops: bool = False
+    """A run with this config would stop because of its rows: such as cannot be used, or are too long."""
 
     def __post_init__(self) -> None:
         self.findings.sort(key=lambda one: (SEVERITIES.index(one.severity), -one.share, one.code))
@@ -48,7 +48,7 @@ class LintReport:
     def fails(self, *, strict: bool = False, on_leak: bool = False) -> bool:
         """Whether a gate should stop: always for rows that would stop a run; `strict`: for any error or warning."""
         serious = any(one.severity != "note" for one in self.findings)
-        return self.bad_rows_stop or (strict and serious) or (on_leak and self.leaks)
+        return self.stops or (strict and serious) or (on_leak and self.leaks)
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -1,11 +1,13 @@
-"""All checks over the data of a config, in one pass over the rows; memory grows by some 300 bytes a row."""
+"""All checks over the data of a config, in one pass over the rows (a second one fetches the rows that are shown).
+Memory grows by some 400 bytes a row, whatever its length."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +20,11 @@ from tunesmith.data.lint.columns import Columns, Gatherer
 from tunesmith.data.lint.redact import redact
 from tunesmith.data.lint.report import LintReport
 from tunesmith.data.lint.statistics import describe
+from tunesmith.data.lint.stream import Stream, fetch, open_streams
 from tunesmith.data.lint.texts import excerpt
+from tunesmith.data.mapping import check_labels
 from tunesmith.data.mix import hold_out, mix
-from tunesmith.data.reading import LoadedDataset, load_datasets
+from tunesmith.data.prepare import order_of
 from tunesmith.data.sequences import encode_examples
 
 if TYPE_CHECKING:
@@ -71,26 +75,27 @@ def lint(
 
     Raises what reading raises for files that are missing or cannot be read; rows that cannot be used are findings.
     """
-    loaded = load_datasets(replace(data, on_bad_row="skip", max_bad_rows=None), stage=stage, seed=seed)
-    blocks = stage == "pt" and data.packing is not False
-    control = getattr(renderer, "control", None)
-    context = Context(stage, None if blocks or renderer is None else data.cutoff_len, control)
-    total = sum(len(one.examples) for one in loaded)
+    streams = open_streams(data, stage=stage, seed=seed)
+    blocks = stage == "pt" and data.packs(stage)
+    cutoff_len = None if blocks or renderer is None else data.cutoff_len
+    context = Context(stage, cutoff_len, getattr(renderer, "control", None), data.on_too_long)
     found = _Pass(context, renderer)
-    found.run([one.examples for one in loaded], total, notify)
-    columns = found.gatherer.columns([one.spec.name for one in loaded])
-    columns.held = _held(data, loaded, len(columns), seed)
+    found.run(streams, notify)
+    columns = found.gatherer.columns([stream.report.name for stream in streams])
+    columns.held = _held(data, streams, columns, seed)
 
-    bad = sum(one.bad.count for one in loaded) + sum(one.count for one in found.unrendered.groups.values())
+    bad = sum(stream.bad.count for stream in streams) + sum(one.count for one in found.unrendered.groups.values())
     limit = data.max_bad_rows if data.on_bad_row == "skip" else 0
-    stops = limit is not None and bad > limit
-    findings = [*_bad_rows(loaded, stops), *found.findings(columns, stops)]
-    examples = _resolve(findings, [one.examples for one in loaded])
+    empty = any(not len(stream.positions) for stream in streams)
+    stops = empty or (limit is not None and bad > limit)
+    findings = [*_bad_rows(streams, stops), *_one_kind_of_label(streams), *found.findings(columns, stops)]
+    stops |= any(one.code in ("E-DATA-061", "E-LINT-012") and one.severity == "error" for one in findings)
+    examples = _resolve(findings, streams)
     statistics = [
-        describe(columns, number, one.report.use, one.report.rows, context.cutoff_len)
-        for number, one in enumerate(loaded)
+        describe(columns, number, stream.report.use, stream.report.rows, context.cutoff_len)
+        for number, stream in enumerate(streams)
     ]
-    notices = [notice for one in loaded for notice in one.notices]
+    notices = [notice for stream in streams for notice in stream.notices]
     report = LintReport(stage, context.cutoff_len, statistics, findings, found.skipped(), notices, stops)
     return Lint(report, examples)
 
@@ -98,7 +103,7 @@ def lint(
 def lint_examples(examples: Sequence[Example], renderer: Renderer | None = None, stage: str = "sft") -> list[Finding]:
     """What is wrong with examples that are in memory, all of them training data."""
     found = _Pass(Context(stage, None, getattr(renderer, "control", None)), renderer)
-    found.run([examples], len(examples), None)
+    found.run([examples], None)
     findings = found.findings(found.gatherer.columns(["examples"]), stops=True)
     _resolve(findings, [examples])
     return findings
@@ -115,7 +120,7 @@ class _Pass:
         known = [check for check in ROW_CHECKS if renderer is not None or not check.needs_tokens]
         self.tallies = [Tally(check) for check in known if has_control or check.code != "E-LINT-023"]
 
-    def run(self, datasets: Sequence[Iterable[Example]], total: int, notify: Progress | None) -> None:
+    def run(self, datasets: Sequence[Iterable[Example]], notify: Progress | None) -> None:
         number = 0
         for index, examples in enumerate(datasets):
             rest = iter(examples)
@@ -127,7 +132,7 @@ class _Pass:
                 self.gatherer.add(rows)
                 number += len(rows)
                 if notify is not None:
-                    notify(number, total)
+                    notify(number, None)
 
     def _rows(self, batch: Sequence[Example], number: int, dataset: int) -> list[LintRow]:
         if self.renderer is None:
@@ -163,20 +168,31 @@ class _Pass:
         ]
 
 
-def _held(data: DataConfig, loaded: Sequence[LoadedDataset], rows: int, seed: int) -> np.ndarray:
-    """Which rows are evaluation data: `eval_dataset`, and what val_size takes from the training data."""
-    held = np.zeros(rows, dtype=np.bool_)
-    sizes = [len(one.examples) for one in loaded if one.report.use == "train"]
-    held[sum(sizes) :] = True
-    if data.val_size and sum(sizes):
+def _held(data: DataConfig, streams: Sequence[Stream], columns: Columns, seed: int) -> np.ndarray:
+    """Which rows are evaluation data: `eval_dataset`, and what val_size takes from the training data, as a run does."""
+    use = np.array([stream.report.use == "eval" for stream in streams], dtype=np.bool_)
+    held: np.ndarray = use[columns.dataset]
+    if not data.val_size:
+        return held
+    # A run counts examples that have something to train. Without a tokenizer all are taken to have.
+    kept = columns.trained > 0 if columns.trained.any() else np.ones(len(columns), dtype=np.bool_)
+    orders: list[np.ndarray] = []
+    for number, stream in enumerate(stream for stream in streams if stream.report.use == "train"):
+        rows = np.flatnonzero((columns.dataset == number) & kept)
+        if (chosen := stream.opened.chosen) is not None:
+            begin = int(np.searchsorted(columns.dataset, number))
+            rows = rows[order_of(chosen, np.asarray(stream.positions, dtype=np.int64)[rows - begin])]
+        orders.append(rows)
+    sizes = [len(order) for order in orders]
+    if all(sizes) and sizes:
         order = mix(sizes, data.mix_strategy, data.interleave_probs or None, seed)
-        held[hold_out(order, data.val_size, seed)[1]] = True
+        held[hold_out(np.concatenate(orders)[order], data.val_size, seed)[1]] = True
     return held
 
 
-def _bad_rows(loaded: Sequence[LoadedDataset], stops: bool) -> Iterator[Finding]:
+def _bad_rows(streams: Sequence[Stream], stops: bool) -> Iterator[Finding]:
     """Rows that no example could be made of, by reason."""
-    for one in loaded:
+    for one in streams:
         for group in one.bad.groups():
             places = [Place(-1, redact(group.got or ""), origin) for origin in group.places]
             fix = group.fix or "mend these rows, or leave them out with on_bad_row: skip"
@@ -184,12 +200,20 @@ def _bad_rows(loaded: Sequence[LoadedDataset], stops: bool) -> Iterator[Finding]
             yield Finding(group.code, severity, group.what, group.count, one.report.rows, fix, places)
 
 
-def _resolve(findings: Sequence[Finding], datasets: Sequence[Iterable[Example]]) -> dict[int, Example]:
+def _one_kind_of_label(streams: Sequence[Stream]) -> Iterator[Finding]:
+    """Feedback that a run refuses, because it holds one kind only."""
+    train = [stream for stream in streams if stream.report.use == "train"]
+    tallies = sum((stream.tallies for stream in train), Counter())
+    if problem := check_labels(", ".join(stream.opened.spec.location for stream in train), tallies):
+        count = sum(tallies.values())
+        yield Finding(problem.code, "error", problem.what, count, count, problem.fix or "add answers of the other kind")
+
+
+def _resolve(findings: Sequence[Finding], datasets: Sequence[Stream | Sequence[Example]]) -> dict[int, Example]:
     """Turn numbers of rows into places and excerpts. Returns the examples of the rows that findings name."""
     named = {place.row for one in findings for place in one.places if place.row >= 0}
     beside = {int(row) for one in findings for place in one.places for row in _ROW.findall(place.note)}
-    wanted = named | beside
-    examples = {row: example for row, example in enumerate(chain.from_iterable(datasets)) if row in wanted}
+    examples = fetch(datasets, named | beside)
     for place in (place for one in findings for place in one.places):
         if place.row >= 0:
             place.origin = examples[place.row].origin

@@ -81,12 +81,10 @@ def one_sided_feedback(columns: Columns, context: Context) -> Iterator[Finding]:
         mine = (columns.dataset == number) & (columns.liked >= 0)
         total, liked = int(mine.sum()), int(columns.liked[mine].sum())
         fewer = min(liked, total - liked)
-        if total and fewer < ONE_SIDED * total:
+        # A dataset of one kind may stand beside one of the other: that all are of one kind is told elsewhere.
+        if 0 < fewer < ONE_SIDED * total:
             rare = "liked" if fewer == liked else "disliked"
             places = [Place(int(row)) for row in np.flatnonzero(mine & (columns.liked == (rare == "liked")))[:PLACES]]
-            fix = "add answers of the other kind"
-            if fewer:
-                weight = "kto_chosen_weight" if rare == "liked" else "kto_rejected_weight"
-                fix = f"{weight}: {(total - fewer) / fewer:.3g} balances them, or add answers of that kind"
-            what = f"{name}: few answers are {rare}" if fewer else f"{name}: no answer is {rare}"
-            yield Finding("E-LINT-006", "warning", what, fewer, total, fix, places)
+            weight = "kto_chosen_weight" if rare == "liked" else "kto_rejected_weight"
+            fix = f"{weight}: {(total - fewer) / fewer:.3g} balances them, or add answers of that kind"
+            yield Finding("E-LINT-006", "warning", f"{name}: few answers are {rare}", fewer, total, fix, places)

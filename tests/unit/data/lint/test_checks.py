@@ -153,8 +153,7 @@ def test_one_sided_feedback() -> None:
     few = found(rated(2, 30), stage="kto")["E-LINT-006"]
     assert (few.count, few.total) == (2, 32)
     assert few.fix.startswith("kto_chosen_weight: 15 balances")
-    none = found(rated(30, 0), stage="kto")["E-LINT-006"]
-    assert none.what == "examples: no answer is disliked"
+    assert "E-LINT-006" not in found(rated(30, 0), stage="kto")  # another finding, see test_lint_run
 
 
 def test_the_same_prompt_or_answer_everywhere() -> None:

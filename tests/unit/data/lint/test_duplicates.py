@@ -106,3 +106,19 @@ def test_val_size_holds_out_the_rows_that_a_run_holds_out(write, renderer) -> No
     assert 0 < len(leaked) == finding.count
     assert finding.total == 5
     assert {place.origin.line for place in finding.places} <= leaked
+
+
+def test_rows_drawn_by_num_samples_and_rows_that_train_nothing_do_not_shift_the_split(write, renderer) -> None:
+    texts = [
+        f"{word} and nothing but {word}s" for word in ("apple", "brick", "cloud", "drum", "eagle", "fence", "goat")
+    ]
+    bad = rows(("unrenderable", "x"))
+    name = write("x.jsonl", [*bad, *rows(*((f"Say {text}", text) for text in texts)) * 2])
+    table = {"some": {"file_name": name, "num_samples": 11}}
+    config = DataConfig(dataset=("some",), dataset_dir=table, val_size=4, on_bad_row="skip", max_bad_rows=3)
+    run = build_datasets(config, renderer, stage="sft", seed=5)
+    lines = [{data.origin(i).line for i in range(len(data))} for data in (run.train, run.eval["validation"])]
+    leaked = {line for line in lines[1] if (line + 5) % 14 + 2 in lines[0]}  # the copy is 7 lines away, from line 2 on
+    found = by_code(lint(config, stage="sft", seed=5, renderer=renderer))
+    assert 0 < len(leaked) == found["E-LINT-009"].count
+    assert {place.origin.line for place in found["E-LINT-009"].places} <= leaked

@@ -112,7 +112,7 @@ def test_progress_and_batches(write, renderer, monkeypatch) -> None:
     lint(
         DataConfig(dataset=(write("x.jsonl", ROWS),)), stage="sft", renderer=renderer, notify=lambda *n: told.append(n)
     )
-    assert told == [(3, 8), (6, 8), (8, 8)]
+    assert told == [(3, None), (6, None), (8, None)]
 
 
 def test_the_text_fits_80_columns_and_a_screen(write, renderer) -> None:
@@ -149,3 +149,57 @@ def test_the_plain_form_is_json(write, renderer) -> None:
         {"place": "x.jsonl:1", "row": 0, "excerpt": "question 0 → The answer is 0.", "note": "2 times"}
     ]
     assert plain["datasets"][0]["lengths"]["unit"] == "tokens"
+
+
+def test_feedback_of_one_kind_would_stop_a_run(write) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": f"b{i}"}], "label": True}
+        for i in range(3)
+    ]
+    report = lint(DataConfig(dataset=(write("x.jsonl", rows),)), stage="kto").report
+    assert [(one.code, one.severity) for one in report.findings] == [("E-DATA-061", "error")]
+    assert report.fails()
+
+
+def test_a_dataset_without_a_usable_row_is_a_finding_and_would_stop_a_run(write) -> None:
+    name = write("x.jsonl", [{"instruction": "u", "output": 7}] * 3)
+    report = lint(DataConfig(dataset=(name,), on_bad_row="skip", max_bad_rows=9), stage="sft").report
+    assert [(one.code, one.severity, one.count) for one in report.findings] == [("E-DATA-014", "error", 3)]
+    assert report.fails()
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("truncate", [("warning", 1), ("note", 1)]),
+        ("split", [("warning", 1), ("note", 1)]),
+        ("drop", [("warning", 2)]),
+        ("error", [("error", 2)]),
+    ],
+)
+def test_what_is_too_long_is_told_by_what_becomes_of_it(write, renderer, policy, told) -> None:
+    sizes = [(1, 1), (2, 9), (20, 3), *[(1, 2)] * 30]
+    name = write("x.jsonl", [{"instruction": "u" * u, "output": "a" * a} for u, a in sizes])
+    config = DataConfig(dataset=(name,), cutoff_len=10, on_too_long=policy)
+    report = lint(config, stage="sft", renderer=renderer).report
+    assert [(one.severity, one.count) for one in report.findings if one.code == "E-LINT-012"] == told
+    assert report.fails() is (policy == "error")
+
+
+def test_the_rows_are_not_kept(write, monkeypatch) -> None:
+    """Examples live no longer than their block, but for those that findings name."""
+    import gc
+
+    from tunesmith.core.types import Chat
+
+    alive = []
+    rows = [{"instruction": f"question {i}", "output": f"answer {i * 7919}"} for i in range(1200)]
+    name = write("x.jsonl", rows)
+
+    def count(*_progress: object) -> None:
+        alive.append(sum(isinstance(one, Chat) for one in gc.get_objects()))
+
+    before = sum(isinstance(one, Chat) for one in gc.get_objects())
+    lint(DataConfig(dataset=(name,)), stage="sft", notify=count)
+    assert len(alive) == 5
+    assert max(alive) - before <= 2 * 256 + 256
