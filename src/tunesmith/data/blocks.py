@@ -13,6 +13,7 @@ from tunesmith.core.errors import Problem
 from tunesmith.core.types import Chat, Example, Origin, Text
 from tunesmith.data.dataset import NO_LINE
 from tunesmith.data.formats import Format
+from tunesmith.data.lint.quick import ControlFinder
 from tunesmith.data.notes import Notes
 from tunesmith.data.rows import Broken, Row, RowError, parse
 
@@ -102,12 +103,17 @@ class BlockEncoder:
     def __init__(self, format_: Format | None, renderer: Renderer, *, trusted_markup: bool, weight: float) -> None:
         self._format, self._renderer = format_, renderer
         self._trusted_markup, self._weight = trusted_markup, weight
+        self._finder = ControlFinder(renderer.control)
 
     def __call__(self, rows: Sequence[Row]) -> BlockResult:
         if self._format is not None:
             self._format.notes = Notes()
         before = asdict(self._renderer.statistics)
         converted = convert(rows, self._format, trusted_markup=self._trusted_markup)
+        notes = self._format.notes if self._format is not None else Notes()
+        for example in converted.examples:
+            if token := self._finder.find(example):
+                notes.add(f'a text holds "{token}", which stays text (trusted_markup: true means it)', example.origin)
         batch = self._encode(converted.examples)
         faults = [*converted.faults, *(_fault(converted.examples[row], told) for row, told in batch.wrong.items())]
         before_token = np.concatenate([[0], np.cumsum(batch.trained, dtype=np.int64)])
@@ -139,7 +145,7 @@ class BlockEncoder:
             trained=trained,
             weights=weights,
             table=table.astype(np.int64).reshape(-1, 6),
-            notes=self._format.notes if self._format is not None else Notes(),
+            notes=notes,
             statistics={name: count - before[name] for name, count in after.items() if count != before[name]},
         )
 

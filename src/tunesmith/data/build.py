@@ -16,7 +16,7 @@ from tunesmith.core.types import Example
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.length import LengthOutcome, raise_for_lost_rows
 from tunesmith.data.lint.quick import quick_lint
-from tunesmith.data.mix import hold_out, mix
+from tunesmith.data.mix import distinct, hold_out, mix
 from tunesmith.data.pack import PackedDataset, cut_into_blocks, pack
 from tunesmith.data.prepare import Progress
 from tunesmith.data.prepared import PROMPT_TOO_LONG, Pool, Prepared, prepare_datasets
@@ -106,7 +106,7 @@ def _split(data: DataConfig, order: Indices, seed: int) -> tuple[Indices, Indice
         return order, np.zeros(0, np.int64)
     train, held = hold_out(order, data.val_size, seed)
     if not len(train) or not len(held):
-        rows, side = len(np.unique(order)), "training" if not len(train) else "validation"
+        rows, side = len(distinct(order)), "training" if not len(train) else "validation"
         what = f"val_size {data.val_size:g} of {rows:,} rows leaves none for {side}"
         raise UsageError(Problem("E-DATA-024", what, fix=f"a number of rows below {rows:,}, or a share such as 0.1"))
     return train, held

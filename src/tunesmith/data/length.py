@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.data.dataset import Origins, TokenDataset
+from tunesmith.data.mix import distinct
 
 __all__ = ["POLICIES", "LengthOutcome", "fit_lengths", "histogram", "length_bars", "raise_for_lost_rows"]
 
@@ -64,8 +65,8 @@ class LengthOutcome:
     def rows(self) -> tuple[int, int]:
         """(rows of files that lost all their samples to `lost`, rows in all)."""
         keys = _row_keys(self.before.origins)
-        gone = _distinct(keys[self.lost])
-        return int(np.count_nonzero(~np.isin(gone, keys[self.source]))), len(_distinct(keys))
+        gone = distinct(keys[self.lost])
+        return int(np.count_nonzero(~np.isin(gone, keys[self.source]))), len(distinct(keys))
 
     def lines(self) -> list[str]:
         """One line for each thing that happened, and a histogram of the lengths; empty if all samples fit."""
@@ -321,9 +322,3 @@ def _row_keys(origins: Origins) -> Ints:
     """One number for each row of each file."""
     keys: Ints = origins.file * (int(origins.row.max(initial=0)) + 1) + origins.row
     return keys
-
-
-def _distinct(values: Ints) -> Ints:
-    """Sorted, each once. `np.unique` hashes, which takes a hundred times as long for numbers that are nearly sorted."""
-    values = np.sort(values)
-    return values[np.diff(values, prepend=values[:1] - 1) > 0]

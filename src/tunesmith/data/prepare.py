@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tunesmith.data.bad_rows import BadRows
 from tunesmith.data.blocks import NOTHING_TRAINED, BlockEncoder, BlockResult
+from tunesmith.data.mix import distinct
 from tunesmith.data.notes import Notes
 from tunesmith.data.opened import OpenDataset
 from tunesmith.data.report import DatasetReport
@@ -118,7 +119,7 @@ def prepare(
 def order_of(chosen: Ints, positions: Ints) -> Ints:
     """The examples in the order of the sample. `chosen`: numbers of rows of the files; `positions` [E]: which of the
     rows that were read (each once, in order) became an example."""
-    read = np.unique(chosen)
+    read = distinct(chosen)
     example = np.full(len(read), -1, dtype=np.int64)
     example[positions] = np.arange(len(positions))
     found: Ints = example[np.searchsorted(read, chosen)]

@@ -19,6 +19,7 @@ from tunesmith.data.cache import cached, code_digest, kept_in
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.dataset_info import resolve
 from tunesmith.data.length import LengthOutcome, fit_lengths, length_bars
+from tunesmith.data.mix import distinct
 from tunesmith.data.opened import open_dataset
 from tunesmith.data.prepare import ORDER, STATE, Progress, prepare
 from tunesmith.data.reading import raise_for_bad_rows
@@ -61,7 +62,7 @@ class Prepared:
 
     def count(self) -> None:
         """Let the report say what is left."""
-        self.report.kept, self.report.samples = len(np.unique(self.example)), len(self.example)
+        self.report.kept, self.report.samples = len(distinct(self.example)), len(self.example)
         self.report.tokens, self.report.trained = self.tokens.num_tokens, self.tokens.num_trained
 
     def fit(self, cutoff_len: int, policy: str) -> LengthOutcome:

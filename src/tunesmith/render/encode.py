@@ -70,14 +70,14 @@ class Encoder:
 
     def __init__(self, backend: Any, control: ControlTokens) -> None:
         self._backend = backend
-        self._control = control
+        self.control = control
         self._cache: dict[tuple[str, bool], Any] = {}
 
     @cached_property
     def _twins(self) -> _Twins:
         from tokenizers import Tokenizer
 
-        control = self._control
+        control = self.control
         spec = json.loads(self._backend.to_str())
         spec.update(post_processor=None, truncation=None, padding=None)
         spec["added_tokens"] = _without(control, spec["added_tokens"], spec["model"]["vocab"])
@@ -94,12 +94,7 @@ class Encoder:
     @cached_property
     def forbidden(self) -> frozenset[int]:
         """Ids that no run may have."""
-        return self._control.ids - {self._twins.unknown_id}
-
-    @property
-    def control(self) -> frozenset[int]:
-        """Ids of the control tokens."""
-        return self._control.ids
+        return self.control.ids - {self._twins.unknown_id}
 
     def _name(self, token: int) -> str:
         name: str = self._twins.at_start.id_to_token(token)
@@ -129,7 +124,7 @@ class Encoder:
         sequence = _Sequence()
         done = 0
         for first, last in _ranges(spans, "trusted"):
-            for start, end, token in self._control.find(text, first, last):
+            for start, end, token in self.control.find(text, first, last):
                 if token.lstrip:
                     start = max(done, len(text[:start].rstrip()))
                 self._add_run(sequence, text, done, start, trained)

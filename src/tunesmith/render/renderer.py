@@ -84,9 +84,7 @@ class Renderer:
 
     def speed_up(self) -> None:
         """For many chats: encode by a faster library where there is one that proves itself. It takes a second."""
-        if fast := FastRuns.make(
-            self._encoder, _digest(self._tokenizer_digest, *sorted(map(str, self._encoder.control)))
-        ):
+        if fast := FastRuns.make(self._encoder, _digest(self._tokenizer_digest, *sorted(map(str, self.control.ids)))):
             self._batches = BatchEncoder(self._encoder, self.samples, self._shapes(), fast, self._weigher)
 
     @property

@@ -15,9 +15,11 @@ from tunesmith.core.errors import Problem
 from tunesmith.core.types import Chat, Encoded, Text
 from tunesmith.render import RenderError
 from tunesmith.render.batches import EncodedBatch
+from tunesmith.render.control import ControlTokens
 from tunesmith.render.turns import Statistics
 
 STOP = 0
+NO_FLAGS = {"lstrip": False, "rstrip": False, "single_word": False}
 
 
 class ByteRenderer:
@@ -60,6 +62,7 @@ class ByteRenderer:
         self.encoder_name = "quick bytes"
 
     encoder_name = "bytes"
+    control = ControlTokens([{"id": 1, "content": "<stop>", "special": True, **NO_FLAGS}], "")
 
     def fingerprint(self) -> dict[str, Any]:
         return {"template": "bytes", "one of its own in each test": id(self), "at": self.made}

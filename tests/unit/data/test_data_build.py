@@ -235,3 +235,10 @@ def test_trusted_markup_of_an_entry_reaches_its_examples(tmp_path):
         config = DataConfig(dataset=("d",), dataset_dir=str(tmp_path))
         found += [example.trusted_markup for example in read_examples(config, stage="sft")]
     assert found == [False, True]
+
+
+def test_control_tokens_in_texts_and_copies_are_told(write, renderer):
+    name = write("x.jsonl", [*rows("a <stop> b"), *rows("c", "c", "d")])
+    notices = build(renderer, dataset=(name,), val_size=1).report.notices
+    assert any("1 row" in line and "<stop>" in line and "x.jsonl:1" in line for line in notices)
+    assert any("copies of others" in line or "are training samples too" in line for line in notices)

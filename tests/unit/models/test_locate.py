@@ -13,8 +13,8 @@ import pytest
 
 from tunesmith.config.model import ModelConfig
 from tunesmith.core.errors import MachineError, MissingInputError, UnavailableError
-from tunesmith.models import locate
 from tunesmith.hubs import chosen_hub
+from tunesmith.models import locate
 from tunesmith.models.load import load
 from tunesmith.models.locate import located, resolve
 from tunesmith.models.tokenizer import load_tokenizer
