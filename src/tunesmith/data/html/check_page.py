@@ -78,7 +78,7 @@ def _finding(one: Finding, strips: Strips) -> Iterator[str]:
 
 def _place(place: Place, samples: Sequence[PreviewRow]) -> Iterator[str]:
     note = f' <span class="dim">({escape(place.note)})</span>' if place.note else ""
-    head = f'<code>{escape(place.origin)}</code>{note}: <span class="shown">{escape(place.excerpt)}</span>'
+    head = f"<code>{escape(place.origin)}</code>{note} {escape(place.excerpt)}"
     if not samples:
         yield f"<p>{head}</p>"
         return

@@ -41,7 +41,7 @@ def exact_duplicates(columns: Columns, context: Context) -> Iterator[Finding]:
     if groups:
         copies = sum(len(group) - 1 for group in groups)
         places = [Place(int(group[0]), note=f"{len(group):,} times") for group in groups[:PLACES]]
-        what = f"exact copies of other rows ({len(groups):,} texts more than once)"
+        what = f"exact copies of other rows (different texts: {len(groups):,})"
         severity = _severity(copies, len(rows))
         yield Finding("E-LINT-007", severity, what, copies, len(rows), _REMOVE, places)
 
@@ -66,7 +66,7 @@ def near_duplicates(columns: Columns, context: Context) -> Iterator[Finding]:
         like = _like(rows, others[best], near[best])
         places.append(Place(int(rows[group[0]]), note=f"a cluster of {len(group):,}: {like}"))
     more = sum(len(group) - 1 for group in groups)
-    what = f"nearly the same as other rows ({len(groups):,} clusters{_limit(columns)})"
+    what = f"nearly the same as other rows (clusters: {len(groups):,}{_limit(columns)})"
     yield Finding("E-LINT-008", _severity(more, len(rows)), what, more, len(rows), _REMOVE, places)
 
 

@@ -14,7 +14,7 @@ from tunesmith.data.lint.statistics import DatasetStatistics, Lengths
 __all__ = ["LintReport", "percent", "places_text", "spark"]
 
 _WIDTH = 80
-_SHOWN = 6
+_SHOWN = 4
 """Findings that are told in full on a screen."""
 _KINDS = 4
 _BARS = "▁▂▃▄▅▆▇█"
@@ -92,7 +92,7 @@ class LintReport:
         """A line on one dataset: how long its rows are, in which scripts, how its answers end."""
         parts = [f"{unit} {spark(one.lengths)} 0 to {one.lengths.edges[-1]:,}"]
         if one.longer_than_cutoff:
-            parts.append(f"{one.longer_than_cutoff:,} rows over cutoff_len")
+            parts.append(f"over cutoff_len: {one.longer_than_cutoff:,}")
         if one.scripts:
             parts.append(", ".join(f"{name} {percent(share)}" for name, share in list(one.scripts.items())[:3]))
         if one.unfinished is not None:
@@ -128,7 +128,9 @@ def _head(one: Finding) -> str:
 
 
 def percent(share: float) -> str:
-    if 0 < share < 0.001:
+    if not share:
+        return "0 %"
+    if share < 0.001:
         return "under 0.1 %"
     return f"{share:.1%}".replace("%", " %") if share < 0.1 else f"{share:.0%}".replace("%", " %")
 

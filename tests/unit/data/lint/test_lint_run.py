@@ -197,9 +197,9 @@ def test_the_rows_are_not_kept(write, monkeypatch) -> None:
     name = write("x.jsonl", rows)
 
     def count(*_progress: object) -> None:
-        alive.append(sum(isinstance(one, Chat) for one in gc.get_objects()))
+        alive.append(sum(type(one) is Chat for one in gc.get_objects()))
 
-    before = sum(isinstance(one, Chat) for one in gc.get_objects())
+    before = sum(type(one) is Chat for one in gc.get_objects())
     lint(DataConfig(dataset=(name,)), stage="sft", notify=count)
     assert len(alive) == 5
     assert max(alive) - before <= 2 * 256 + 256
