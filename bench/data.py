@@ -1,6 +1,6 @@
 """How fast a file becomes arrays to train on: rows per second from a cold cache, against encode_batch alone.
 
-    python bench/data.py [--rows 20000] [--repeats 5] [--tokenizers qwen3,llama3] [--json FILE] [--peer llamafactory=DIR]
+    python bench/data.py [--rows 20000] [--repeats 5] [--tokenizers qwen3,llama3] [--json FILE]
 
 For each tokenizer, in one run, by turns, medians: `encode_batch` of the library tokenizers over the same rendered texts
 with as many threads as there are cores; Tunesmith with tokenizers alone; Tunesmith with the faster encoder; the same
@@ -36,7 +36,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokenizers", default="qwen3,llama3")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--peer", action="append", default=[], metavar="llamafactory=VENV")
     parser.add_argument("--warm", nargs=2, help=argparse.SUPPRESS)  # the process that is timed with a warm cache
     options = parser.parse_args()
     if options.warm:
@@ -46,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = write_rows(Path(folder), options.rows)
         for name in options.tokenizers.split(","):
-            found[name] = measure(name, files, Path(folder), options.repeats, options.peer)
+            found[name] = measure(name, files, Path(folder), options.repeats)
             _show(name, found[name])
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -104,7 +103,7 @@ def build(file: Path, renderer: Any) -> Any:
     return build_datasets(config, renderer, stage="sft", seed=1)
 
 
-def measure(name: str, files: dict[str, Path], folder: Path, repeats: int, peers: list[str]) -> dict[str, Any]:
+def measure(name: str, files: dict[str, Path], folder: Path, repeats: int) -> dict[str, Any]:
     from tunesmith.config.data import DataConfig
     from tunesmith.data import read_examples
 
@@ -162,7 +161,6 @@ def measure(name: str, files: dict[str, Path], folder: Path, repeats: int, peers
         "faster_over_bare": round(median["faster encoder"] / bare, 2),
         "chats_over_rows_per_token": round(per_token["faster encoder, chats"] / per_token["faster encoder"], 2),
         "second_run_seconds": _second_run(name, files["alpaca"], folder),
-        "peers": {peer.split("=")[0]: _peer(peer, files["alpaca"], name, repeats) for peer in peers},
     }
 
 
@@ -233,16 +231,6 @@ def _warm(name: str, file: Path) -> None:
     print(json.dumps({"imports": imported - begin, "to_first_batch": done - imported}))
 
 
-def _peer(peer: str, file: Path, name: str, repeats: int) -> dict[str, Any]:
-    """Rows per second of LlamaFactory with one worker, in its own environment, over the same file."""
-    _kind, venv = peer.split("=", 1)
-    script = Path(__file__).with_name("peer_llamafactory_data.py")
-    command = [f"{venv}/bin/python", str(script), str(file), str(ASSETS / "tokenizers" / name), str(repeats)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    result: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
-    return result
-
-
 def _show(name: str, found: dict[str, Any]) -> None:
     print(f"\n{name}, medians")
     for way, rates in found["rows_per_second"].items():
@@ -253,8 +241,6 @@ def _show(name: str, found: dict[str, Any]) -> None:
     print(f"  the faster encoder over encode_batch alone: {found['faster_over_bare']}")
     print(f"  chats over rows, per token: {found['chats_over_rows_per_token']}")
     print(f"  second run: {found['second_run_seconds']}")
-    for peer, rates in found["peers"].items():
-        print(f"  {peer}: {rates}")
 
 
 if __name__ == "__main__":
