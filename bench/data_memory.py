@@ -29,7 +29,7 @@ def main() -> None:
         os.environ["TUNESMITH_DATA_CACHE"] = str(Path(folder) / "cache")
         file = large_file(Path(folder), options.gigabytes)
         renderer = renderer_of("qwen3")
-        before = memory()
+        before = sum(memory())
         peak = Peak()
         begin = time.perf_counter()
         train = build(file, renderer).train
@@ -42,6 +42,7 @@ def main() -> None:
             "rows_per_second": round(len(train) / seconds),
             "megabytes_before": round(before / 1e6),
             "peak_megabytes": round(peak.stop() / 1e6),
+            "of_these_mapped_files": round(peak.mapped / 1e6),
         }
     print(json.dumps(found, indent=1))
     if options.json:
@@ -61,16 +62,18 @@ def large_file(folder: Path, gigabytes: float) -> Path:
     return file
 
 
-def memory() -> int:
-    """Bytes of this process and of those below it, pages that are shared counted once."""
-    total = 0
+def memory() -> tuple[int, int]:
+    """Bytes of this process and of those below it, pages that are shared counted once: (their own, mapped files)."""
+    own = mapped = 0
     for process in [os.getpid(), *_below(os.getpid())]:
         try:
             text = Path(f"/proc/{process}/smaps_rollup").read_text()
         except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended
             continue
-        total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
-    return total
+        sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in text.splitlines()[1:]}
+        own += sizes["Pss:"] - sizes["Pss_File:"]
+        mapped += sizes["Pss_File:"]
+    return own, mapped
 
 
 def _below(process: int) -> list[int]:
@@ -89,18 +92,22 @@ class Peak:
     """The highest `memory` since it was made."""
 
     def __init__(self) -> None:
-        self._highest, self._done = 0, threading.Event()
+        self._highest, self._done = (0, 0), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
         while not self._done.wait(0.5):
-            self._highest = max(self._highest, memory())
+            self._highest = max(self._highest, memory(), key=sum)
 
     def stop(self) -> int:
         self._done.set()
         self._thread.join()
-        return max(self._highest, memory())
+        return sum(self._highest)
+
+    @property
+    def mapped(self) -> int:
+        return self._highest[1]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tunesmith.core.types import Encoded, Origin
 
-__all__ = ["NO_LINE", "Origins", "TokenDataset", "Tokens"]
+__all__ = ["NO_LINE", "Origins", "TokenDataset", "Tokens", "is_range"]
 
 Ints = npt.NDArray[np.int64]
 NO_LINE = -1
@@ -111,8 +111,8 @@ class Origins:
 class TokenDataset:
     """N sequences, each a stretch of one of the `stores`.
 
-    store, starts, lengths and trained_counts are [N] int64: which store, where in it, how many tokens, how many of
-    them are trained. A map-style dataset: what the Trainer's sampler needs is `__len__`, `__getitem__`, `lengths`.
+    store, starts, lengths and trained_counts are [N] whole numbers: which store, where in it, how many tokens, how many
+    of them are trained. A map-style dataset: what the Trainer's sampler needs is `__len__`, `__getitem__`, `lengths`.
     """
 
     def __init__(
@@ -203,6 +203,8 @@ class TokenDataset:
 
     def take(self, indices: Ints) -> TokenDataset:
         """The sequences at `indices`, in that order, repeats included."""
+        if len(indices) == len(self) and is_range(indices):
+            return self
         return TokenDataset(
             self.stores,
             self.store[indices],
@@ -225,6 +227,11 @@ class TokenDataset:
                 starts = self.starts[chunk] - first
                 counts[chunk] = before[starts + self.lengths[chunk]] - before[starts]
         return counts
+
+
+def is_range(numbers: Ints) -> bool:
+    """Whether they are 0, 1, 2 ... in order."""
+    return not len(numbers) or (int(numbers[0]) == 0 and bool((np.diff(numbers) == 1).all()))
 
 
 _COUNT_AT_ONCE = 4096  # sequences

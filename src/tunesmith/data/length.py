@@ -140,6 +140,8 @@ def fit_lengths(tokens: TokenDataset, cutoff_len: int, policy: str) -> tuple[Tok
 def raise_for_lost_rows(outcomes: Iterable[LengthOutcome]) -> None:
     """DataError if more than 5 % of the rows keep nothing that is trained: cutoff_len is wrong for this data."""
     outcomes = list(outcomes)
+    if not any(len(outcome.lost) for outcome in outcomes):
+        return
     counts = [outcome.rows() for outcome in outcomes]
     lost, rows = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
     if lost <= rows * LOST_AT_MOST:
@@ -320,5 +322,5 @@ def length_bars(lengths: Ints) -> list[str]:
 
 def _row_keys(origins: Origins) -> Ints:
     """One number for each row of each file."""
-    keys: Ints = origins.file * (int(origins.row.max(initial=0)) + 1) + origins.row
+    keys: Ints = origins.file.astype(np.int64) * (int(origins.row.max(initial=0)) + 1) + origins.row
     return keys

@@ -49,8 +49,9 @@ class _Running:
     files: dict[str, int] = field(default_factory=dict)
     notes: Notes = field(default_factory=Notes)
     statistics: Counter[str] = field(default_factory=Counter)
+    ordered: bool = False
     positions: list[Ints] = field(default_factory=list)
-    """Which of the rows read each example is."""
+    """Where the rows are read in an order of their own: which of them each example is."""
     kept: int = 0
 
     def add(self, result: BlockResult, writer: SampleWriter) -> None:
@@ -65,7 +66,8 @@ class _Running:
             table[:, 2] += self.kept
             table[:, 3] = np.array(number, dtype=np.int64)[table[:, 3]]
             writer.add(result.ids, result.trained, result.weights, table)
-        self.positions.append(result.positions + self.report.rows)
+        if self.ordered:
+            self.positions.append(result.positions + self.report.rows)
         self.kept += len(result.positions)
         self.report.rows += result.rows
         self.columns.update(result.columns)
@@ -136,7 +138,7 @@ def _encode(
 ) -> _Running:
     spec = opened.spec
     encoder = BlockEncoder(opened.format, renderer, trusted_markup=spec.trusted_markup, weight=spec.weight)
-    running = _Running(DatasetReport(spec.name, ""))
+    running = _Running(DatasetReport(spec.name, ""), ordered=spec.num_samples is not None)
     total = _Estimate(opened.size)
     with SampleWriter(folder) as writer:
         for result in map_in_order(encoder, total.watch(_blocks(opened.rows(), block)), workers):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tunesmith.core.errors import Problem, TunesmithError
 from tunesmith.data.bad_rows import BadRows
 from tunesmith.data.cache import cached, code_digest, kept_in
-from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.dataset import TokenDataset, is_range
 from tunesmith.data.dataset_info import resolve
 from tunesmith.data.length import LengthOutcome, fit_lengths, length_bars
 from tunesmith.data.mix import distinct
@@ -109,6 +109,8 @@ class Pool:
 
     def take(self, examples: Ints) -> TokenDataset:
         """All samples of these examples, in this order."""
+        if len(examples) == len(self.first) - 1 and is_range(examples):
+            return self.tokens
         counts = np.diff(self.first)[examples]
         before: Ints = np.cumsum(counts) - counts
         samples = np.arange(counts.sum(), dtype=np.int64) + np.repeat(self.first[examples] - before, counts)

@@ -1,7 +1,7 @@
 """Encoded samples in a folder: written batch by batch, opened as arrays that are mapped, not read.
 
 ids.i32  trained.b1  [weights.f32]   the tokens of all samples, one sample behind the other
-samples.npy                          [N, 6] int64: length, trained tokens, example, file, row, line
+samples.npy                          [N, 6] int32: length, trained tokens, example, file, row, line
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tunesmith.data.dataset import Origins, TokenDataset, Tokens
 
 __all__ = ["SampleWriter", "open_samples"]
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.signedinteger]
 _COLUMNS = ("length", "trained", "example", "file", "row", "line")
 
 
@@ -31,7 +31,7 @@ class SampleWriter:
         self._trained: BinaryIO = (folder / "trained.b1").open("wb")
         self._weights: BinaryIO | None = None
         self._tokens = 0
-        self._table: list[Ints] = []
+        self._table: list[npt.NDArray[np.int32]] = []
 
     def add(
         self,
@@ -51,7 +51,8 @@ class SampleWriter:
         ids.tofile(self._ids)
         trained.tofile(self._trained)
         self._tokens += len(ids)
-        self._table.append(table)
+        assert not len(table) or table.max() < 2**31, "samples, rows and lines are counted in 31 bits"
+        self._table.append(table.astype(np.int32))
 
     def __enter__(self) -> SampleWriter:
         return self
@@ -64,15 +65,15 @@ class SampleWriter:
                 handle.close()
         if kind is None:
             np.save(
-                self._folder / "samples.npy", np.concatenate([np.zeros((0, len(_COLUMNS)), np.int64), *self._table])
+                self._folder / "samples.npy", np.concatenate([np.zeros((0, len(_COLUMNS)), np.int32), *self._table])
             )
 
 
 def open_samples(folder: Path, files: Sequence[str]) -> tuple[TokenDataset, Ints]:
     """The samples, and [N] which example each is of. `files`: the names that the numbers of files stand for."""
-    table: Ints = np.load(folder / "samples.npy", allow_pickle=False)
-    length, trained, example, file, row, line = np.ascontiguousarray(table.T)
-    origins = Origins(tuple(files), file, row, line)
-    starts = np.cumsum(length) - length
+    table = np.load(folder / "samples.npy", allow_pickle=False)
+    length, trained, example, file, row, line = (np.ascontiguousarray(column) for column in table.T)
+    origins = Origins(tuple(files), file.astype(np.int16), row, line)
+    starts = np.cumsum(length, dtype=np.int64) - length
     stores = [Tokens.open(folder)]
-    return TokenDataset(stores, np.zeros_like(length), starts, length, origins, trained), example
+    return TokenDataset(stores, np.zeros(len(length), np.int16), starts, length, origins, trained), example

@@ -6,6 +6,7 @@ work and its result. Elsewhere than on Linux, forking is not safe, and the work 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -62,6 +63,8 @@ def map_in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece], worke
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
+    # What came along stays: a collection that looked at it would copy its pages into this process.
+    gc.freeze()
     # The threads of the library tokenizers do not come along into a forked process, which would wait for them forever.
     env.override("TOKENIZERS_PARALLELISM", "false")
 

@@ -26,6 +26,8 @@ __all__ = ["ControlFinder", "quick_lint"]
 
 MANY = 0.01
 """From this share of copies on they are told."""
+MOST = 500_000
+"""More samples are not looked through at the start of a run: it would read gigabytes that the run does not need yet."""
 _PROBES = 16  # tokens of a sample that its key is made of
 _AT_ONCE = 1 << 16  # samples
 _MORE = "tunesmith data check tells which"
@@ -41,6 +43,8 @@ def quick_lint(train: Samples | None, evaluation: Mapping[str, Samples]) -> list
     purpose are no copies."""
     if train is None:
         return []
+    if len(train) > MOST:
+        return [f"more than {MOST:,} samples: only tunesmith data check looks for copies and leaks"]
     trained = _different(train)
     keys = _keys(trained)
     lines = []
