@@ -149,9 +149,7 @@ def measure(name: str, files: dict[str, Path], folder: Path, repeats: int) -> di
     median = {way: statistics.median(values) for way, values in rates.items()}
     tokens = {way: counts[way][1] / counts[way][0] for way in ways if counts[way][1]}
     bare = median["encode_batch alone"]
-    per_token = {
-        way: median[way] * tokens[way] for way in ("faster encoder", "faster encoder, chats") if way in tokens
-    }
+    per_token = {way: median[way] * tokens[way] for way in ("faster encoder", "faster encoder, chats") if way in tokens}
     build(files["alpaca"], renderer)
     return {
         "rows": {way: count for way, (count, _) in counts.items()},
