@@ -20,14 +20,14 @@ from tunesmith.data.notes import Notes
 from tunesmith.data.opened import OpenDataset
 from tunesmith.data.report import DatasetReport
 from tunesmith.data.rows import Row, Unparsed
-from tunesmith.data.store import SampleWriter
+from tunesmith.data.store import SampleSink, SampleWriter
 from tunesmith.data.workers import available_workers, map_in_order
 from tunesmith.render.errors import QuickWayFault
 
 if TYPE_CHECKING:
     from tunesmith.render import Renderer
 
-__all__ = ["ORDER", "STATE", "Progress", "order_of", "prepare"]
+__all__ = ["ORDER", "STATE", "Progress", "Running", "order_of", "prepare"]
 
 Ints = npt.NDArray[np.int64]
 Progress: TypeAlias = Callable[[int, int | None], None]
@@ -40,7 +40,7 @@ STATE, ORDER = "state.json", "order.npy"
 
 
 @dataclass(slots=True)
-class _Running:
+class Running:
     """What is added up over the blocks of a dataset."""
 
     report: DatasetReport
@@ -54,7 +54,7 @@ class _Running:
     """Where the rows are read in an order of their own: which of them each example is."""
     kept: int = 0
 
-    def add(self, result: BlockResult, writer: SampleWriter) -> None:
+    def add(self, result: BlockResult, writer: SampleSink) -> None:
         for fault in result.faults:
             self.bad.add(fault.origin, fault.code, fault.reason, fault.field, fault.got, fault.fix)
             self.report.drop(fault.told, fault.origin)
@@ -135,10 +135,10 @@ def _encode(
     block: int,
     workers: int,
     on_progress: Progress | None,
-) -> _Running:
+) -> Running:
     spec = opened.spec
     encoder = BlockEncoder(opened.format, renderer, trusted_markup=spec.trusted_markup, weight=spec.weight)
-    running = _Running(DatasetReport(spec.name, ""), ordered=spec.num_samples is not None)
+    running = Running(DatasetReport(spec.name, ""), ordered=spec.num_samples is not None)
     total = _Estimate(opened.size)
     with SampleWriter(folder) as writer:
         for result in map_in_order(encoder, total.watch(_blocks(opened.rows(), block)), workers):

@@ -9,17 +9,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.data.dataset import Origins, TokenDataset, Tokens
 
-__all__ = ["SampleWriter", "open_samples"]
+__all__ = ["HeldSamples", "SampleSink", "SampleWriter", "open_samples"]
 
 Ints = npt.NDArray[np.signedinteger]
 _COLUMNS = ("length", "trained", "example", "file", "row", "line")
+
+
+class SampleSink(Protocol):
+    """What takes encoded samples, batch by batch."""
+
+    def add(
+        self,
+        ids: npt.NDArray[np.int32],
+        trained: npt.NDArray[np.bool_],
+        weights: npt.NDArray[np.float32] | None,
+        table: Ints,
+    ) -> None:
+        """`table`: the six numbers of each sample, as in `samples.npy`."""
 
 
 class SampleWriter:
@@ -40,7 +53,6 @@ class SampleWriter:
         weights: npt.NDArray[np.float32] | None,
         table: Ints,
     ) -> None:
-        """`table`: the six numbers of each sample, as in `samples.npy`."""
         assert table.shape[1] == len(_COLUMNS), "six numbers for a sample"
         assert len(ids) == len(trained) == table[:, 0].sum(), "the lengths do not cover the tokens"
         if weights is not None and self._weights is None:
@@ -69,11 +81,44 @@ class SampleWriter:
             )
 
 
+class HeldSamples:
+    """Keeps samples in memory: for a few of them at a time."""
+
+    def __init__(self) -> None:
+        self._ids: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)]
+        self._trained: list[npt.NDArray[np.bool_]] = [np.zeros(0, np.bool_)]
+        self._weights: list[npt.NDArray[np.float32] | None] = [None]
+        self._table: list[Ints] = [np.zeros((0, len(_COLUMNS)), np.int32)]
+
+    def add(
+        self,
+        ids: npt.NDArray[np.int32],
+        trained: npt.NDArray[np.bool_],
+        weights: npt.NDArray[np.float32] | None,
+        table: Ints,
+    ) -> None:
+        self._ids.append(ids)
+        self._trained.append(trained)
+        self._weights.append(weights)
+        self._table.append(table.astype(np.int32))
+
+    def samples(self, files: Sequence[str]) -> tuple[TokenDataset, Ints]:
+        """What `open_samples` gives."""
+        weights = None
+        if any(one is not None for one in self._weights):
+            parts = zip(self._ids, self._weights, strict=True)
+            weights = np.concatenate([np.ones(len(ids), np.float32) if one is None else one for ids, one in parts])
+        tokens = Tokens(np.concatenate(self._ids), np.concatenate(self._trained), weights)
+        return _as_samples(tokens, np.concatenate(self._table), files)
+
+
 def open_samples(folder: Path, files: Sequence[str]) -> tuple[TokenDataset, Ints]:
     """The samples, and [N] which example each is of. `files`: the names that the numbers of files stand for."""
-    table = np.load(folder / "samples.npy", allow_pickle=False)
+    return _as_samples(Tokens.open(folder), np.load(folder / "samples.npy", allow_pickle=False), files)
+
+
+def _as_samples(tokens: Tokens, table: Ints, files: Sequence[str]) -> tuple[TokenDataset, Ints]:
     length, trained, example, file, row, line = (np.ascontiguousarray(column) for column in table.T)
     origins = Origins(tuple(files), file.astype(np.int16), row, line)
     starts = np.cumsum(length, dtype=np.int64) - length
-    stores = [Tokens.open(folder)]
-    return TokenDataset(stores, np.zeros(len(length), np.int16), starts, length, origins, trained), example
+    return TokenDataset([tokens], np.zeros(len(length), np.int16), starts, length, origins, trained), example
