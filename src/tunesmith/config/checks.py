@@ -213,6 +213,27 @@ def _packed_rows_need_a_mask(config: RunConfig) -> Iterator[Problem]:
         yield _contradiction(config, "flash_attn", what, "flash_attn: auto, or packing: false")
 
 
+@_rule(_TRAIN, "streaming", "max_steps")
+def _a_stream_has_a_length(config: RunConfig) -> Iterator[Problem]:
+    if config.data.streaming and config.train.do_train and (config.train.value("max_steps") or -1) < 1:
+        what = '"streaming" needs "max_steps": how many rows there are is not known'
+        yield Problem("E-CONFIG-022", what, config.place("streaming"), fix="max_steps: 1000, or as many as you want")
+
+
+@_rule(_DATA, "streaming", "val_size")
+def _a_stream_holds_out_a_number(config: RunConfig) -> Iterator[Problem]:
+    if config.data.streaming and 0 < config.data.val_size < 1:
+        what = '"val_size" of a stream is a number of rows: a share of an unknown number is none'
+        yield _contradiction(config, "val_size", what, "val_size: 500, or an eval_dataset")
+
+
+@_rule(_DATA, "streaming", "tokenized_path")
+def _a_stream_is_not_kept(config: RunConfig) -> Iterator[Problem]:
+    if config.data.streaming and config.data.tokenized_path:
+        what = '"tokenized_path" keeps what was prepared, "streaming" prepares nothing beforehand'
+        yield _contradiction(config, "tokenized_path", what, "keep one of them")
+
+
 # --- method ---
 
 

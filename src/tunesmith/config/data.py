@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from tunesmith.config.fields import ignored, later, never, section, works
-
-_STREAMING = "streaming datasets"
+from tunesmith.config.fields import later, never, section, works
 
 
 @section
@@ -31,10 +29,10 @@ class DataConfig:
     on_too_long: Literal["truncate", "drop", "split", "error"] = works("truncate")
     """An example longer than `cutoff_len` keeps as many whole turns as fit, is left out, becomes several at the borders
     of its turns, or stops the run."""
-    streaming: bool = later(False, _STREAMING)
-    """Read rows while training instead of before it."""
-    buffer_size: int = ignored(16384, "it belongs to streaming, which does not exist yet")
-    """Rows held for shuffling a stream."""
+    streaming: bool = works(False)
+    """Read the rows of `dataset` while training, in windows of `buffer_size`, not before it. Needs `max_steps`."""
+    buffer_size: int = works(16384, least=1)
+    """Rows of a stream that are read, shuffled and packed together."""
     mix_strategy: Literal["concat", "interleave_under", "interleave_over", "interleave_once"] = works("concat")
     """How several datasets become one: one after the other, or interleaved until the first or the last runs out."""
     interleave_probs: tuple[float, ...] = works(())

@@ -93,6 +93,18 @@ def rules() -> tuple[Rule, ...]:
         Rule(_keys(_FREEZE), lambda c: c.method.finetuning_type == "freeze", "only with finetuning_type: freeze"),
         Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),
         Rule(_section("template"), lambda c: c.objective.stage != "pt" or not _trains(c), "not in stage pt"),
+        Rule(_keys("buffer_size"), lambda c: c.data.streaming, "only with streaming: true"),
+        Rule(
+            _keys("overwrite_cache"),
+            lambda c: not c.data.streaming or bool(c.data.eval_dataset),
+            "a stream is not kept",
+        ),
+        Rule(
+            _keys("dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers"),
+            lambda c: not c.data.streaming or _evaluates(c),
+            "processes of preprocessing_num_workers prepare a stream",
+        ),
+        Rule(_keys("dataloader_drop_last"), lambda c: not c.data.streaming, "the batches of a stream are all full"),
         Rule(_keys("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
         Rule(
             _keys("on_too_long"),

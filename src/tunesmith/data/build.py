@@ -22,6 +22,7 @@ from tunesmith.data.prepare import Progress
 from tunesmith.data.prepared import PROMPT_TOO_LONG, Pool, Prepared, prepare_datasets
 from tunesmith.data.reading import load_datasets
 from tunesmith.data.report import DataReport, SplitReport
+from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.render.turns import Statistics
 
 if TYPE_CHECKING:
@@ -41,14 +42,15 @@ Samples: TypeAlias = TokenDataset | PackedDataset
 class Datasets:
     """What a run trains on, what it is evaluated on (by name), and what became of the rows."""
 
-    train: Samples | None
+    train: Samples | SampleStream | None
     eval: dict[str, Samples] = field(default_factory=dict)
     report: DataReport = field(default_factory=DataReport)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence; of a pack, of its longest piece."""
-        parts = [part for part in (self.train, *self.eval.values()) if part is not None and len(part)]
+        """Tokens of the longest sequence; of a pack, of its longest piece; of a stream, in its first window."""
+        train = self.train.first().samples if isinstance(self.train, SampleStream) else self.train
+        parts = [part for part in (train, *self.eval.values()) if part is not None and len(part)]
         pieces = [part.pieces if isinstance(part, PackedDataset) else part for part in parts]
         return max((int(part.lengths.max()) for part in pieces), default=0)
 

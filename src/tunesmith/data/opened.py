@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +85,17 @@ class OpenDataset:
         }
 
 
-def open_dataset(spec: DatasetSpec, stage: str, *, max_samples: int | None, seed: int, offline: bool) -> OpenDataset:
-    """Raises what `open_source` raises, and DataError where no format fits the rows."""
-    files = open_source(spec, offline=offline)
+def open_dataset(
+    spec: DatasetSpec, stage: str, *, max_samples: int | None, seed: int, offline: bool, streaming: bool = False
+) -> OpenDataset:
+    """With `streaming`, what is remote is read where it lies, and num_samples is left out, as drawing rows needs to
+    know how many there are.
+
+    Raises what `open_source` raises, and DataError where no format fits the rows."""
+    if streaming and spec.num_samples is not None:
+        notice = "num_samples is without effect with streaming: all rows are read (max_samples takes the first)"
+        spec = replace(spec, num_samples=None, notices=(*spec.notices, notice))
+    files = open_source(spec, offline=offline, streaming=streaming)
     first = islice(chain.from_iterable(file.rows() for file in files), HEAD)
     head = [values for row in first if not isinstance(values := parse(row.values), Broken)]
     format_, notices = make_format(spec, head, stage)

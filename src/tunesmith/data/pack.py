@@ -7,7 +7,7 @@ documents of pre-training. Either way no sequence ever sees another: a pack tell
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -69,7 +69,7 @@ class PackedDataset:
         return self.pieces.origin(int(self.bounds[index]))
 
 
-def pack(samples: TokenDataset, capacity: int, seed: int) -> PackedDataset:
+def pack(samples: TokenDataset, capacity: int, seed: int | Sequence[int]) -> PackedDataset:
     """Whole samples in as few rows of at most `capacity` tokens as best-fit-decreasing finds, over the whole set.
 
     Which of equally long samples meet, their places in a pack and the order of the packs are drawn from `seed`:

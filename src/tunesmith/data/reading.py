@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.collector import no_collection
 from tunesmith.core.errors import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
     from tunesmith.data.prepared import Prepared
 
-__all__ = ["LoadedDataset", "load_datasets", "raise_for_bad_rows", "raise_together"]
+__all__ = ["LoadedDataset", "load_datasets", "raise_for_bad_rows", "raise_together", "too_many_bad_rows"]
 
 _ELSEWHERE: dict[str, type[TunesmithError]] = {
     "E-DATA-020": MissingInputError,
@@ -94,7 +94,7 @@ def raise_for_bad_rows(
     limit = data.max_bad_rows if data.on_bad_row == "skip" else 0
     too_many = limit is not None and total > limit
     if too_many and data.on_bad_row == "skip":
-        problems.append(_too_many(total, limit))
+        problems.append(too_many_bad_rows(total, limit))
     for one in loaded:
         if one.bad.count and (too_many or not one.examples):
             problems += one.bad.problems(one.report.rows)
@@ -109,7 +109,8 @@ def raise_together(problems: Sequence[Problem]) -> None:
 
 
 def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) -> LoadedDataset:
-    opened = open_dataset(spec, stage, max_samples=data.max_samples, seed=seed, offline=data.offline)
+    limits: dict[str, Any] = {"max_samples": data.max_samples, "seed": seed, "offline": data.offline}
+    opened = open_dataset(spec, stage, streaming=data.streaming and use == "train", **limits)
     rows = list(opened.rows())
     if (chosen := opened.chosen) is not None:
         read = dict(zip(sorted(set(chosen.tolist())), rows, strict=True))
@@ -125,7 +126,8 @@ def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) 
     return LoadedDataset(spec, found.examples, report, bad, notices, notes.tallies)
 
 
-def _too_many(bad: int, allowed: int | None) -> Problem:
+def too_many_bad_rows(bad: int, allowed: int | None) -> Problem:
+    """The problem of more bad rows than `max_bad_rows`."""
     return Problem(
         "E-DATA-023",
         f"{bad:,} rows cannot be used, max_bad_rows allows {allowed:,}",

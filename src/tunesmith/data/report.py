@@ -59,6 +59,25 @@ class DatasetReport:
         if origin is not None and len(places) < PLACES:
             places.append(str(origin))
 
+    def add(self, later: DatasetReport) -> None:
+        """Take in the report of rows of the same dataset that come after these; the histogram stays that of the first
+        that had one."""
+        for name in ("rows", "kept", "samples", "tokens", "trained"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        self.dropped.update(later.dropped)
+        for reason, places in later.dropped_places.items():
+            known = self.dropped_places.setdefault(reason, [])
+            known += places[: PLACES - len(known)]
+        for mine, more in (
+            (self.turns_dropped, later.turns_dropped),
+            (self.answers_cut, later.answers_cut),
+            (self.split, later.split),
+        ):
+            mine.samples += more.samples
+            mine.turns += more.turns
+            mine.places += more.places[: PLACES - len(mine.places)]
+        self.histogram = self.histogram or later.histogram
+
     def details(self) -> Iterator[str]:
         """What was lost and why, one line each."""
         for reason, number in self.dropped.most_common():

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -34,8 +34,11 @@ def available_workers() -> int:
     return cores if cores > 1 and sys.platform == "linux" else 0
 
 
-def map_in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece], workers: int) -> Iterator[Result]:
-    """`work(piece)` for every piece, in order. With `workers` 0, in this process.
+def map_in_order(
+    work: Callable[[Piece], Result], pieces: Iterable[Piece], workers: int, *, ahead: int = 0
+) -> Generator[Result, None, None]:
+    """`work(piece)` for every piece, in order. With `workers` 0, in this process. `ahead`: so many pieces are begun
+    before their results are asked for, if that is more than a few for each process.
 
     An error of `work` is raised here, and ends everything. A process that dies (out of memory) is a MachineError.
     """
@@ -48,7 +51,7 @@ def map_in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece], worke
     try:
         for piece in pieces:
             waiting.append(pool.submit(_do, piece))
-            if len(waiting) > workers * _AHEAD:
+            if len(waiting) > max(ahead, workers * _AHEAD):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

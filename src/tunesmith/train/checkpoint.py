@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import MissingInputError, OutputError, Problem
 from tunesmith.core.log import get_logger, is_main_process
@@ -15,7 +16,10 @@ from tunesmith.train.whole import STATE, what_is_torn
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
 
-__all__ = ["STATE", "check_writable", "checkpoints", "clear_previous", "find_resume"]
+__all__ = ["POSITION", "STATE", "check_writable", "checkpoints", "clear_previous", "find_resume", "read_position"]
+
+POSITION = "stream.json"
+"""Where a stream goes on."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _RESULTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
@@ -84,6 +88,24 @@ def find_resume(config: RunConfig) -> str | None:
             )
         )
     return None
+
+
+def read_position(checkpoint: str | None, *, streaming: bool) -> dict[str, Any] | None:
+    """Where the stream of a checkpoint goes on; None for a fresh start, and without streaming.
+
+    Raises MissingInputError where a run and its checkpoint do not both stream.
+    """
+    if checkpoint is None:
+        return None
+    file = Path(checkpoint) / POSITION
+    if file.is_file() != streaming:
+        if streaming and not any(Path(checkpoint).glob("optimizer*")):  # save_only_model: all else starts anew as well
+            return None
+        what = "the checkpoint holds no place in a stream" if streaming else "the checkpoint is of a run that streams"
+        fix = f"streaming: {'false' if streaming else 'true'}, or overwrite_output_dir: true to start afresh"
+        raise MissingInputError(Problem("E-TRAIN-017", what, where=checkpoint, fix=fix))
+    found: dict[str, Any] | None = json.loads(file.read_text("utf-8")) if streaming else None
+    return found
 
 
 def _newest_whole(found: list[Path]) -> Path:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tunesmith.data import DataReport
     from tunesmith.train.trainer import Trainer
 
-__all__ = ["Result", "peak_memory_gib", "record_metrics", "record_start"]
+__all__ = ["Result", "peak_memory_gib", "record_data", "record_metrics", "record_start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,13 @@ def record_start(config: RunConfig, plan: RunPlan, report: DataReport) -> None:
         return
     (folder / "run.yaml").write_text(dump_yaml(config), encoding="utf-8")
     _write_json(folder / "plan.json", plan.to_dict())
-    _write_json(folder / "data_report.json", report.to_dict())
+    record_data(folder, report)
+
+
+def record_data(folder: Path, report: DataReport) -> None:
+    """Write data_report.json, from the main process."""
+    if is_main_process():
+        _write_json(folder / "data_report.json", report.to_dict())
 
 
 def record_metrics(trainer: Trainer, split: str, metrics: dict[str, float], config: RunConfig) -> dict[str, float]:

@@ -5,15 +5,17 @@ Everything that can be found out without the weights is found out before they ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.log import get_logger
 from tunesmith.train.arguments import training_arguments
-from tunesmith.train.checkpoint import check_writable
+from tunesmith.train.checkpoint import check_writable, read_position
 from tunesmith.train.counting import Counting
 from tunesmith.train.plan import resolve_plan
-from tunesmith.train.results import Result, record_metrics, record_start
+from tunesmith.train.results import Result, record_data, record_metrics, record_start
 from tunesmith.train.template_check import check_template
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.data import Datasets
+    from tunesmith.data.streaming.samples import SampleStream
     from tunesmith.objectives import Objective
     from tunesmith.render import Renderer
     from tunesmith.train.trainer import Trainer
@@ -53,7 +56,8 @@ def train(config: RunConfig) -> Result:
         check_packing(config.model)
     tokenizer = load_tokenizer(config.model)
     renderer = make_renderer(config.template, tokenizer, fallback=fallback_template(config.model.model_name_or_path))
-    datasets = _build_data(config, plan, renderer)
+    position = read_position(plan.resume, streaming=config.data.streaming)
+    datasets = _build_data(config, plan, renderer, position)
     check_template(config, tokenizer, renderer)
     record_start(config, plan, datasets.report)
     set_seed(plan.seed)
@@ -61,15 +65,20 @@ def train(config: RunConfig) -> Result:
     warn_if_longer(model, datasets.longest)
     if not objective.needs.is_text:
         carry_template(renderer, config.template, tokenizer, model)
-    trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets)
+    trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets, position)
     return _finish(config, plan, trainer, renderer, datasets)
 
 
-def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer) -> Datasets:
+def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: Mapping[str, Any] | None) -> Datasets:
     from tunesmith.data import build_datasets
+    from tunesmith.data.streaming.build import build_stream
 
     with Counting("preparing", "rows") as count:
-        datasets = build_datasets(config.data, renderer, stage=plan.stage, seed=plan.seed, on_progress=count)
+        how: dict[str, Any] = {"stage": plan.stage, "seed": plan.seed, "on_progress": count}
+        if config.data.streaming and config.data.dataset:
+            datasets = build_stream(config.data, renderer, position=position, **how)
+        else:
+            datasets = build_datasets(config.data, renderer, **how)
     for line in [*renderer.notices, *datasets.report.lines()]:
         get_logger().info(line)
     return datasets
@@ -101,6 +110,7 @@ def _build_trainer(
     model: Any,
     tokenizer: Any,
     datasets: Datasets,
+    position: Mapping[str, Any] | None,
 ) -> Trainer:
     from tunesmith.data.collate import FlatCollator, PaddingCollator
     from tunesmith.models.tokenizer import pad_id_of
@@ -119,16 +129,24 @@ def _build_trainer(
         tokenizer=tokenizer,
         callbacks=make_callbacks(config, plan),
         order=plan.order,
+        position=position,
     )
 
 
 def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Renderer, datasets: Datasets) -> Result:
+    from tunesmith.data.streaming.samples import SampleStream
+
     metrics: dict[str, float] = {}
+    stream = datasets.train if isinstance(datasets.train, SampleStream) else None
+    if stream is not None and not config.train.do_train:
+        stream.close()
     if config.train.do_train:
         assert datasets.train is not None, "checked by the config"
         outcome = trainer.train(resume_from_checkpoint=plan.resume)
         trainer.save_model(plan.output_dir)
         trainer.save_state()
+        if stream is not None:
+            _tell_stream(datasets, stream, Path(plan.output_dir))
         if plan.resume and not trainer.tokens_in_this_session:
             get_logger().warning(
                 "nothing was left to train: %s is at step %d; write more num_train_epochs (or max_steps), or "
@@ -150,6 +168,17 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
     if config.track.plot_loss and trainer.is_world_process_zero():
         _plot(Path(plan.output_dir))
     return Result(Path(plan.output_dir), metrics, plan)
+
+
+def _tell_stream(datasets: Datasets, stream: SampleStream, folder: Path) -> None:
+    """The report of the data counts the first window until the stream has been read."""
+    read, before = stream.tally.report(), datasets.report
+    evaluated = [one for one in before.datasets if one.use != "train"]
+    datasets.report = replace(before, datasets=[*read.datasets, *evaluated], notices=read.notices)
+    record_data(folder, datasets.report)
+    get_logger().info("what the stream has read, in its first epoch:")
+    for line in datasets.report.lines():
+        get_logger().info(line)
 
 
 def _plot(folder: Path) -> None:

@@ -1,8 +1,10 @@
 """The one Trainer: transformers' loop around our objectives, batches, sums and evaluation.
 
 What is overridden, and why:
-    get_train_dataloader   rows of a step do not depend on ranks or micro-batches (sampler.py)
-    get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks
+    get_train_dataloader   rows of a step do not depend on ranks or micro-batches (sampler.py, stream_batches.py)
+    get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks; what stops a stream
+                           loses no step
+    _save_rng_state        the place in a stream is saved with the states of chance
     compute_loss           sum over units, divided once by those units
     _get_grad_norm         a norm that is not finite stops the run before the optimizer steps
     create_optimizer       a missing package or a contradiction is an error with a fix
@@ -16,7 +18,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,10 +28,13 @@ from torch import Tensor
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from tunesmith.core.errors import DivergedError, MachineError, Problem, UsageError
+from tunesmith.core.errors import DivergedError, MachineError, Problem, TunesmithError, UsageError
+from tunesmith.core.log import get_logger
 from tunesmith.data.collate import count_tokens
+from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.models.chat_template import make_savable, save_beside_adapter
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
+from tunesmith.train.stream_batches import StreamBatches, StreamLoader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +48,8 @@ __all__ = ["Trainer"]
 
 
 class Trainer(transformers.Trainer):
-    """`objective` decides the loss; the datasets are TokenDatasets (`.lengths`, rows of arrays)."""
+    """`objective` decides the loss; the datasets are TokenDatasets (`.lengths`, rows of arrays), the one for training
+    also a SampleStream. `position`: where the stream goes on."""
 
     def __init__(
         self,
@@ -56,6 +63,7 @@ class Trainer(transformers.Trainer):
         tokenizer: Any = None,
         callbacks: list[TrainerCallback] | None = None,
         order: str = "random",
+        position: Mapping[str, Any] | None = None,
     ) -> None:
         use_cache = model.config.use_cache
         super().__init__(
@@ -72,6 +80,8 @@ class Trainer(transformers.Trainer):
         self.remove_callback(PrinterCallback)
         self.objective = objective
         self.order = order
+        self._position = position
+        self._stream_batches: StreamBatches | None = None
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
         self.model_accepts_loss_kwargs = True  # what older releases ask instead
         self._clock = _Clock()
@@ -87,14 +97,28 @@ class Trainer(transformers.Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         args = self.args
         rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return self._loader(
-            self.train_dataset,
-            args.per_device_train_batch_size,
-            order=self.order,
-            seed=args.data_seed if args.data_seed is not None else args.seed,
-            step_rows=rows,
-            drop_last=args.dataloader_drop_last,
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        sampling = {"order": self.order, "seed": seed, "step_rows": rows}
+        if isinstance(self.train_dataset, SampleStream):
+            return self._stream_loader(self.train_dataset, **sampling)
+        size = args.per_device_train_batch_size
+        return self._loader(self.train_dataset, size, drop_last=args.dataloader_drop_last, **sampling)
+
+    def _stream_loader(self, stream: SampleStream, **sampling: Any) -> DataLoader[Any]:
+        args = self.args
+        passed = 0 if self._position is None else self._position["step"] * args.gradient_accumulation_steps
+        self._stream_batches = StreamBatches(
+            stream,
+            self.data_collator,
+            batch_size=args.per_device_train_batch_size,
+            total=args.max_steps * args.gradient_accumulation_steps,
+            rank=args.process_index,
+            world_size=args.world_size,
+            position=self._position,
+            passed=passed,
+            **sampling,
         )
+        return StreamLoader(self._stream_batches, pin_memory=args.dataloader_pin_memory and args.device.type == "cuda")
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         if isinstance(eval_dataset, str):
@@ -125,7 +149,7 @@ class Trainer(transformers.Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
         """The micro-batches of one optimizer step, and the units in them over all ranks."""
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        batches = self._next_batches(epoch_iterator, num_batches)
         units = sum(self.objective.count_units(batch) for batch in batches)
         tokens = sum(count_tokens(batch) for batch in batches if not is_blank(batch))
         counts = torch.tensor([units, tokens], dtype=torch.float64 if device.type != "mps" else torch.float32)
@@ -133,6 +157,20 @@ class Trainer(transformers.Trainer):
         self.state.num_input_tokens_seen += int(counts[1])  # saved with the state, so a resumed run counts on
         self._clock.add(int(counts[1]))
         return batches, torch.where(counts[0] > 0, counts[0], 1)
+
+    def _next_batches(self, iterator: Iterator[Any], number: int) -> list[Any]:
+        """Where a stream comes to rows that stop the run, what was trained so far is saved first."""
+        stream = self._stream_batches
+        before = None if stream is None else stream.at
+        try:
+            return [batch for _, batch in zip(range(number), iterator, strict=False)]
+        except TunesmithError:
+            if stream is not None and before is not None:
+                stream.at = before  # batches of the step that is not made were not trained on
+                self._save_checkpoint(self.model_wrapped, trial=None)
+                where = f"checkpoint-{self.state.global_step}"
+                get_logger().warning("saved %s: once the rows are mended, the same command goes on there", where)
+            raise
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -289,6 +327,11 @@ class Trainer(transformers.Trainer):
         if not math.isfinite(logs.get("grad_norm", 0.0)):  # a step that the scaler of fp16 left out
             del logs["grad_norm"]
         super().log(logs, start_time)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self._stream_batches is not None and self.is_world_process_zero():
+            self._stream_batches.save(Path(output_dir), self.state.global_step)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:

@@ -28,7 +28,7 @@ def test_one_warning_names_all_keys_by_reason() -> None:
     text = warning(finetuning_type="full", lora_rank=8, use_dora=True, buffer_size=99)
     assert text == (
         "keys without effect: lora_rank, use_dora (only with finetuning_type: lora); "
-        "buffer_size (it belongs to streaming, which does not exist yet)"
+        "buffer_size (only with streaming: true)"
     )
 
 
@@ -50,6 +50,9 @@ def test_one_warning_names_all_keys_by_reason() -> None:
         ({"disable_gradient_checkpointing": True, "use_reentrant_gc": False}, "use_reentrant_gc"),
         ({"buffer_size": 5}, "buffer_size"),
         ({"predict_with_generate": True}, "predict_with_generate"),
+        ({"streaming": True, "max_steps": 9, "dataloader_num_workers": 2}, "dataloader_num_workers"),
+        ({"streaming": True, "max_steps": 9, "overwrite_cache": True}, "overwrite_cache"),
+        ({"streaming": True, "max_steps": 9, "dataloader_drop_last": True}, "dataloader_drop_last"),
     ],
 )
 def test_a_key_without_effect_is_named(keys: dict[str, Any], named: str) -> None:

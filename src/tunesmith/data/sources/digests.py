@@ -9,14 +9,16 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tunesmith.core import env
 
-__all__ = ["digest_of_file", "write_whole"]
+__all__ = ["digest_of_file", "mark_of", "write_whole"]
 
 # A file that changed this short a time ago can change once more within the same tick of its clock, so that its times
 # would not tell. Two seconds is the coarsest clock of a file system in use (FAT).
 _STILL_WARM_NS = 2_000_000_000
+_MARKED = 1 << 16  # bytes at each end of a file
 
 
 def digest_of_file(path: Path) -> str:
@@ -34,6 +36,21 @@ def digest_of_file(path: Path) -> str:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
             write_whole(memo, json.dumps({"path": str(path), "state": before, "digest": digest}))
     return digest
+
+
+def mark_of(blob: Any) -> str:
+    """What tells, without reading a file whole, that it is not the file that it was: its version where it is remote,
+    else its size and a digest of its beginning and end. `blob` may be packed, or a member of an archive."""
+    while (inner := getattr(blob, "inner", None)) is not None:
+        blob = inner
+    if blob.path is None:
+        return str(getattr(blob, "version", None) or getattr(blob, "sha", ""))
+    size = blob.path.stat().st_size
+    with blob.path.open("rb") as handle:
+        ends = handle.read(_MARKED)
+        handle.seek(max(0, size - _MARKED))
+        ends += handle.read(_MARKED)
+    return f"{size}:{hashlib.blake2b(ends, digest_size=12).hexdigest()}"
 
 
 def _state(path: Path) -> list[int]:
