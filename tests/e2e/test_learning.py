@@ -13,6 +13,13 @@ METHODS = {
     "rslora": {"finetuning_type": "lora", "lora_rank": 16, "use_rslora": True, "learning_rate": 2e-3},
     "dora": {"finetuning_type": "lora", "lora_rank": 16, "use_dora": True, "learning_rate": 5e-3},
     "full": {"finetuning_type": "full", "learning_rate": 3e-3},
+    "full, as a stream": {
+        "finetuning_type": "full",
+        "learning_rate": 3e-3,
+        "streaming": True,
+        "buffer_size": 5,
+        "max_steps": 80,
+    },
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 3, "learning_rate": 3e-3},
 }
 
