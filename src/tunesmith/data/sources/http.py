@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -19,6 +20,11 @@ T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds without a byte after which a server counts as silent."""
+RETRIES = 4
+"""How often in a row an answer that breaks off is asked for again. Who streams a file for hours, a window at a time,
+will find that the server has closed the connection meanwhile."""
+PAUSE = 0.5
+"""Seconds before the first of them; each later one waits twice as long."""
 
 
 def info(url: str) -> dict[str, Any]:
@@ -35,8 +41,7 @@ def info(url: str) -> dict[str, Any]:
 def open_address(url: str) -> BinaryIO:
     """The bytes at an address, which can be skipped through where the server gives parts."""
     found = info(url)
-    size = found["size"] if found["parts"] else None
-    return cast(BinaryIO, io.BufferedReader(_Stream(url, size), BLOCK))
+    return cast(BinaryIO, io.BufferedReader(_Stream(url, found["size"], found["parts"]), BLOCK))
 
 
 def _asked(url: str, method: str = "GET", start: int = 0) -> HTTPResponse:
@@ -66,11 +71,12 @@ def _told(url: str, work: Callable[[], T]) -> T:
 
 
 class _Stream(io.RawIOBase):
-    """An answer being read. `size`: it can be asked for again from any place up to there."""
+    """An answer being read. `size`: how long it is, if that was told; with `parts` it can be asked for again from any
+    place up to there."""
 
-    def __init__(self, url: str, size: int | None) -> None:
+    def __init__(self, url: str, size: int | None, parts: bool) -> None:
         super().__init__()
-        self._url, self._size = url, size
+        self._url, self._size, self._parts = url, size, parts and size is not None
         self._position = 0
         self._answer: HTTPResponse | None = None
 
@@ -78,15 +84,15 @@ class _Stream(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        return self._size is not None
+        return self._parts
 
     def tell(self) -> int:
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if self._size is None:
+        if not self._parts:
             raise io.UnsupportedOperation("the server gives no parts")
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size or 0}[whence]
         if (target := max(0, base + offset)) != self._position:
             self._forget()
             self._position = target
@@ -95,16 +101,30 @@ class _Stream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self._size is not None and self._position >= self._size:
             return 0
-        if self._answer is None:
-            self._answer = _asked(self._url, start=self._position)
-        answer = self._answer
-        data = _told(self._url, lambda: answer.read(len(buffer)))
+        data = self._read(len(buffer))
         self._position += len(data)
-        if not data and self._size is not None:
-            what = f"the file ends after {self._position:,} of {self._size:,} bytes"
-            raise UnavailableError(Problem("E-DATA-040", what, where=self._url, fix="try again"))
         buffer[: len(data)] = data
         return len(data)
+
+    def _read(self, most: int) -> bytes:
+        """The next bytes. An answer that breaks off is asked for again from there, if the server gives parts."""
+        tries = 1 + RETRIES if self._parts else 1
+        for left in reversed(range(tries)):
+            try:
+                if self._answer is None:
+                    self._answer = _asked(self._url, start=self._position)
+                answer = self._answer
+                data = _told(self._url, lambda: answer.read(most))  # noqa: B023 - called at once
+                if data or self._size is None:
+                    return data
+                what = f"the file ends after {self._position:,} of {self._size:,} bytes"
+                raise UnavailableError(Problem("E-DATA-040", what, where=self._url, fix="try again"))
+            except UnavailableError:
+                self._forget()
+                if not left:
+                    raise
+                time.sleep(PAUSE * 2 ** (tries - 1 - left))
+        raise AssertionError("the last try returns or raises")
 
     def close(self) -> None:
         self._forget()

@@ -163,6 +163,7 @@ def test_a_server_that_is_not_there_is_explained(server, cache):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_an_answer_that_breaks_off_is_no_end_of_the_file(server, cache, streaming):
+    server.parts = False  # else the rest is asked for
     server.files["/x.jsonl"] = LINES * 1000
     server.cut = 2000
     with pytest.raises(UnavailableError):
