@@ -125,4 +125,4 @@ def test_a_stream_tells_what_it_has_read(stream: Callable[..., Any], caplog: pyt
     report = json.loads((result.output_dir / "data_report.json").read_text())
     assert report["total"]["rows"] == 50
     assert "rows are read while training" in caplog.text
-    assert "what the stream has read" in caplog.text
+    assert "the stream has read 50 rows in the first of 2 epochs" in caplog.text

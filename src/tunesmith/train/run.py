@@ -176,9 +176,7 @@ def _tell_stream(datasets: Datasets, stream: SampleStream, folder: Path) -> None
     evaluated = [one for one in before.datasets if one.use != "train"]
     datasets.report = replace(before, datasets=[*read.datasets, *evaluated], notices=read.notices)
     record_data(folder, datasets.report)
-    get_logger().info("what the stream has read, in its first epoch:")
-    for line in datasets.report.lines():
-        get_logger().info(line)
+    get_logger().info(stream.tally.summary())
 
 
 def _plot(folder: Path) -> None:

@@ -33,6 +33,7 @@ class StreamTally:
     def _reset(self) -> None:
         self.reports = [DatasetReport(one.spec.name, "train") for one in self._datasets]
         self.windows = 0
+        self.epoch = 0
         self._bad = 0
         self._lost = [0, 0]  # rows of which nothing that is trained fits, rows in all
         self._columns: list[dict[str, None]] = [{} for _ in self._datasets]
@@ -44,7 +45,8 @@ class StreamTally:
     def add(self, encoded: EncodedWindow, outcomes: Sequence[LengthOutcome]) -> None:
         """Raises DataError for bad rows, for rows that cutoff_len leaves nothing of, and at the end of the first epoch
         for a dataset of which nothing is left."""
-        if encoded.window.epoch:
+        self.epoch = encoded.window.epoch
+        if self.epoch:
             self._raise_for_nothing_left()
             return
         for number, one in enumerate(encoded.prepared):
@@ -113,6 +115,16 @@ class StreamTally:
         report.notices = [*opened, *self._notices, *Statistics(**self._statistics).lines()]
         report.encoders, report.lengths = list(self._encoders), list(self._lengths)
         return report
+
+    def summary(self) -> str:
+        """The same in a line."""
+        rows, samples, tokens = (
+            sum(getattr(one, name) for one in self.reports) for name in ("rows", "samples", "tokens")
+        )
+        dropped = sum(sum(one.dropped.values()) for one in self.reports)
+        epochs = f"the first of {self.epoch + 1:,} epochs" if self.epoch else "its first epoch"
+        read = f"the stream has read {rows:,} rows in {epochs}"
+        return f"{read}: {samples:,} samples, {tokens:,} tokens, {dropped:,} rows dropped (see data_report.json)"
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
