@@ -1,0 +1,279 @@
+"""From hidden states to the loss of the next token, without the logits of all tokens at once.
+
+The output layer runs over a few rows at a time, and what it gives is used up on the spot: the loss of these rows, what
+is to be known about them, and the gradient. So no tensor of N x V is ever alive, neither in forward nor in backward,
+and no logit is computed twice. Since the loss is a sum, its gradient is known in forward but for one factor.
+
+N tokens, H hidden, V vocabulary, C rows of a chunk.
+
+    z      = hidden @ weight.T + bias            logits of the output layer
+    l      = cap(z * scale)                      cap(x) = soft_cap * tanh(x / soft_cap)
+    log p  = l[target] - logsumexp(l)
+    loss   = sum_n c_n * ((1 - e) * -log p_n + e * (logsumexp(l_n) - mean(l_n)))      e: label smoothing
+    dl     = c_n * (softmax(l_n) - (1 - e) * onehot(target) - e / V)
+
+c_n is the weight of a token times what `weigh` makes of its statistics, which is not differentiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["Head", "TokenStatistics", "Weigh", "chunk_rows", "linear_cross_entropy", "linear_log_probs"]
+
+CHUNK_BYTES = 2**27
+"""Memory for the float32 logits of a chunk. Measured on two CPU cores with V = 151,936 (bench/loss.py): larger chunks
+are no faster, much smaller ones read the weight too often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The output layer. `weight` [V, H], `bias` [V] or None; see the formulas above for `scale` and `soft_cap`."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    soft_cap: float | None = None
+
+
+@dataclass(slots=True)
+class TokenStatistics:
+    """What the model said at N tokens; float32 [N], without gradient. `entropy` in nats, None where not asked for."""
+
+    log_probs: Tensor
+    correct: Tensor
+    """bool [N]: is the target the most likely token?"""
+    entropy: Tensor | None = None
+
+
+Weigh: TypeAlias = Callable[[TokenStatistics], Tensor]
+"""Statistics of C tokens -> [C] factors of their losses."""
+
+
+@dataclass(slots=True)
+class _Options:
+    scale: float
+    soft_cap: float | None
+    smoothing: float
+    weigh: Weigh | None
+    wants_entropy: bool
+    rows: int
+    statistics: list[TokenStatistics] = field(default_factory=list)
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    *,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    weigh: Weigh | None = None,
+    entropy: bool = False,
+    rows: int | None = None,
+) -> tuple[Tensor, TokenStatistics]:
+    """(loss summed over N tokens in nats, float32 scalar; statistics).
+
+    hidden [N, H], targets [N] int64, weights [N] float32 (None: all 1). `weigh` gets statistics with `entropy` if that
+    is asked for. `rows`: C. Differentiable once, with respect to hidden, the weight and the bias of the head.
+    """
+    options = _Options(head.scale, head.soft_cap, label_smoothing, weigh, entropy, rows or chunk_rows(head.weight))
+    hidden, weight, bias = _in_one_type(hidden, head)
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, weights, options)
+    return loss, _joined(options.statistics, hidden, entropy)
+
+
+def linear_log_probs(hidden: Tensor, head: Head, targets: Tensor, *, rows: int | None = None) -> Tensor:
+    """log p [N] float32 of the targets, each with a gradient of its own: for losses that are no sums over tokens. The
+    logits are computed again in backward."""
+    options = _Options(head.scale, head.soft_cap, 0.0, None, False, rows or chunk_rows(head.weight))
+    hidden, weight, bias = _in_one_type(hidden, head)
+    found: Tensor = _LinearLogProbs.apply(hidden, weight, bias, targets, options)
+    return found
+
+
+def chunk_rows(weight: Tensor) -> int:
+    """Rows of a chunk for an output layer [V, H]."""
+    return max(16, CHUNK_BYTES // (4 * int(weight.shape[0])))
+
+
+def _in_one_type(hidden: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What the layer multiplies: under autocast in its type, as the layer itself would; else in that of the weight."""
+    device = hidden.device.type
+    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+    bias = None if head.bias is None else head.bias.to(kind)
+    return hidden.to(kind), head.weight.to(kind), bias
+
+
+def _joined(parts: list[TokenStatistics], hidden: Tensor, entropy: bool) -> TokenStatistics:
+    empty = hidden.new_zeros(0, dtype=torch.float32)
+    return TokenStatistics(
+        torch.cat([empty, *(part.log_probs for part in parts)]),
+        torch.cat([empty.bool(), *(part.correct for part in parts)]),
+        torch.cat([empty, *(part.entropy for part in parts if part.entropy is not None)]) if entropy else None,
+    )
+
+
+def _chunks(count: int, rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, options: _Options) -> Tensor:
+    """[C, V] float32, a tensor of its own."""
+    found = torch.nn.functional.linear(hidden, weight, bias).float()
+    if options.scale != 1.0:
+        found.mul_(options.scale)
+    if options.soft_cap is not None:
+        found.div_(options.soft_cap).tanh_().mul_(options.soft_cap)
+    return found
+
+
+def _into_layer(gradient: Tensor, capped: Tensor | None, options: _Options) -> Tensor:
+    """The gradient of capped and scaled logits as one of the layer's output; both [C, V], `gradient` is overwritten."""
+    if capped is not None:  # d/dx of cap * tanh(x / cap) is 1 - tanh^2
+        assert options.soft_cap is not None
+        gradient.mul_(1 - (capped / options.soft_cap) ** 2)
+    if options.scale != 1.0:
+        gradient.mul_(options.scale)
+    return gradient
+
+
+class _Gradients:
+    """Gradients of the inputs, added up chunk by chunk; those that nobody needs are None."""
+
+    def __init__(self, needs: tuple[bool, ...], hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        self.hidden = torch.empty_like(hidden) if needs[0] else None
+        # In half precision the sum over chunks would lose what a chunk adds.
+        self.weight = torch.zeros_like(weight, dtype=torch.float32) if needs[1] else None
+        self.bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs[2] else None
+        self._kinds = weight.dtype
+
+    @property
+    def wanted(self) -> bool:
+        return self.hidden is not None or self.weight is not None or self.bias is not None
+
+    def add(self, part: slice, gradient: Tensor, hidden: Tensor, weight: Tensor) -> None:
+        """`gradient` [C, V] of the layer's output."""
+        if self.bias is not None:
+            self.bias += gradient.sum(0)
+        gradient = gradient.to(weight.dtype)
+        if self.hidden is not None:
+            torch.mm(gradient, weight, out=self.hidden[part])
+        if self.weight is not None:
+            if self.weight.dtype == gradient.dtype:
+                self.weight.addmm_(gradient.T, hidden[part])
+            else:
+                self.weight += gradient.T @ hidden[part]
+
+    def done(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        weight = None if self.weight is None else self.weight.to(self._kinds)
+        bias = None if self.bias is None else self.bias.to(self._kinds)
+        return self.hidden, weight, bias
+
+
+class _LinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # mypy does not look into torch
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        weights: Tensor | None,
+        options: _Options,
+    ) -> Tensor:
+        gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias)
+        total = hidden.new_zeros((), dtype=torch.float64 if hidden.device.type != "mps" else torch.float32)
+        for part in _chunks(len(targets), options.rows):
+            logits = _logits(hidden[part], weight, bias, options)
+            wanted = targets[part][:, None]
+            given = None if weights is None else weights[part]
+            total += _use_up(logits, wanted, given, options, gradients, part, hidden, weight)
+        ctx.gradients = gradients.done()
+        return total.float()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        found = [None if one is None else one.mul_(upstream) for one in ctx.gradients]
+        ctx.gradients = None
+        return (*found, None, None, None)
+
+
+def _use_up(
+    logits: Tensor,
+    wanted: Tensor,
+    given: Tensor | None,
+    options: _Options,
+    gradients: _Gradients,
+    part: slice,
+    hidden: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    """The loss of a chunk; its logits [C, V] become their gradient, and that those of the inputs. wanted [C, 1]."""
+    size = logits.shape[-1]
+    capped = logits.clone() if options.soft_cap is not None and gradients.wanted else None
+    top, best = logits.max(dim=-1, keepdim=True)
+    target = logits.gather(1, wanted)
+    mean = logits.mean(-1, keepdim=True) if options.smoothing else None
+    entropy_of = logits.clone() if options.wants_entropy else None
+    logits.sub_(top).exp_()
+    total = logits.sum(-1, keepdim=True)
+    log_total = total.log() + top
+    logits.div_(total)  # the probabilities
+    entropy = None
+    if entropy_of is not None:
+        entropy = (log_total - (entropy_of.mul_(logits)).sum(-1, keepdim=True)).squeeze(-1)
+    told = TokenStatistics((target - log_total).squeeze(-1), (best == wanted).squeeze(-1), entropy)
+    options.statistics.append(told)
+    factor = given
+    if options.weigh is not None:
+        factor = options.weigh(told) if factor is None else factor * options.weigh(told)
+    losses = -(1 - options.smoothing) * told.log_probs
+    if mean is not None:
+        losses = losses + options.smoothing * (log_total - mean).squeeze(-1)
+    if gradients.wanted:
+        if mean is not None:
+            logits.sub_(options.smoothing / size)
+        logits.scatter_add_(1, wanted, logits.new_full((1, 1), options.smoothing - 1).expand_as(wanted))
+        if factor is not None:
+            logits.mul_(factor[:, None])
+        gradients.add(part, _into_layer(logits, capped, options), hidden, weight)
+    return (losses if factor is None else losses * factor).double().sum()
+
+
+class _LinearLogProbs(torch.autograd.Function):  # type: ignore[misc]  # mypy does not look into torch
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, options: _Options
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.options = options
+        found = hidden.new_empty(len(targets), dtype=torch.float32)
+        for part in _chunks(len(targets), options.rows):
+            logits = _logits(hidden[part], weight, bias, options)
+            found[part] = logits.gather(1, targets[part][:, None]).squeeze(-1) - logits.logsumexp(-1)
+        return found
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets = ctx.saved_tensors
+        options: _Options = ctx.options
+        gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias)
+        for part in _chunks(len(targets), options.rows):
+            logits = _logits(hidden[part], weight, bias, options)
+            capped = logits.clone() if options.soft_cap is not None else None
+            torch.softmax(logits, -1, out=logits)
+            logits.neg_()
+            wanted = targets[part][:, None]
+            logits.scatter_add_(1, wanted, torch.ones_like(wanted, dtype=logits.dtype))
+            logits.mul_(upstream[part][:, None])
+            gradients.add(part, _into_layer(logits, capped, options), hidden, weight)
+        return (*gradients.done(), None, None)
