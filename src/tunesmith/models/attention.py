@@ -1,0 +1,153 @@
+"""Attention over sequences that stand one behind the other in one row: `varlen`, behind transformers' interfaces.
+
+A flat batch has no mask; what tells its sequences apart are `bounds`, which travel to every attention layer as a
+keyword. Each sequence is attended to by itself, so nothing of T x T is built. With a mask (padded batches, generation)
+it is ordinary attention, so that one model serves training, evaluation and chat.
+
+B rows, T positions, H heads, G heads of keys and values, D size of a head, L positions of one sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout as drop_out
+from torch.nn.functional import scaled_dot_product_attention
+
+__all__ = ["VARLEN", "calls", "register", "varlen_attention"]
+
+VARLEN = "varlen"
+"""The name as an `attn_implementation` of transformers."""
+_calls = 0
+WINDOW_BLOCK = 512
+"""Queries that are attended to at a time where a window is shorter than the sequence."""
+
+
+def register() -> None:
+    """Make the name known to transformers."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(VARLEN, varlen_attention)
+    AttentionMaskInterface.register(VARLEN, _varlen_mask)
+
+
+def calls() -> int:
+    """How often flat attention was called in this process: a model that accepts the name and never calls it would read
+    across the borders of sequences."""
+    return _calls
+
+
+def _varlen_mask(*arguments: Any, attention_mask: Tensor | None = None, **keywords: Any) -> Tensor | None:
+    """No mask for a flat batch (nothing is padded, nothing cached); otherwise that of SDPA, always written out."""
+    from transformers.masking_utils import sdpa_mask
+
+    if attention_mask is None and keywords["q_length"] == keywords["kv_length"]:
+        return None
+    keywords["allow_is_causal_skip"] = False
+    return sdpa_mask(*arguments, attention_mask=attention_mask, **keywords)  # type: ignore[no-any-return]
+
+
+def varlen_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    bounds: Sequence[int] | None = None,
+    **_others: Any,
+) -> tuple[Tensor, None]:
+    """query [B, H, T, D], key and value [B, G, T, D], softcap and sinks `s_aux` [H] as in transformers -> [B, T, H, D].
+
+    bounds: 0, the ends of all sequences, the last one being T; None for one sequence a row, or with a mask.
+    """
+    global _calls
+    if bounds is None or attention_mask is not None:
+        one = _Attention(module, scaling, dropout, None, softcap, s_aux)
+        causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
+        if causal and sliding_window is not None:
+            one.window = sliding_window
+        return one(query, key, value, attention_mask, causal=causal).transpose(1, 2).contiguous(), None
+    _calls += 1
+    assert bounds[-1] == query.shape[2], "the bounds are those of another batch"
+    one = _Attention(module, scaling, dropout, sliding_window, softcap, s_aux)
+    parts = [
+        one(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], None, causal=True)
+        for start, end in pairwise(bounds)
+    ]
+    return torch.cat([part.transpose(1, 2) for part in parts], dim=1), None
+
+
+class _Attention:
+    """One sequence [B, H, L, D] at a time, with the settings of a layer."""
+
+    def __init__(
+        self,
+        module: Any,
+        scaling: float | None,
+        dropout: float,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> None:
+        self.scaling, self.dropout, self.window = scaling, dropout, window
+        self.softcap, self.sinks = softcap, sinks
+        self.training = bool(module.training)
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
+        attend = self._plain if self.softcap is None and self.sinks is None else self._written_out
+        length = query.shape[2]
+        if not causal or self.window is None or length <= self.window:
+            return attend(query, key, value, mask, causal)
+        parts = []
+        for start in range(0, length, WINDOW_BLOCK):  # each block of queries sees what its window reaches
+            end, first = min(start + WINDOW_BLOCK, length), max(0, start - self.window + 1)
+            distance = torch.arange(start, end, device=query.device)[:, None] - torch.arange(
+                first, end, device=query.device
+            )
+            seen = (distance >= 0) & (distance < self.window)
+            parts.append(attend(query[:, :, start:end], key[:, :, first:end], value[:, :, first:end], seen, False))
+        return torch.cat(parts, dim=2)
+
+    def _plain(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        grouped = query.shape[1] != key.shape[1]
+        return scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal and query.shape[2] > 1,
+            scale=self.scaling,
+            enable_gqa=grouped,
+        )
+
+    def _written_out(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        """With a soft cap on the scores, and sinks, which take a share of the attention and give nothing."""
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        scale = self.scaling if self.scaling is not None else query.shape[-1] ** -0.5
+        scores = query @ key.transpose(2, 3) * scale  # [B, H, L, L]
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        if mask is not None:
+            hidden = mask.logical_not() if mask.dtype == torch.bool else None
+            scores = scores + mask if hidden is None else scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+        if self.sinks is not None:
+            sinks = self.sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+            shares = torch.cat([scores, sinks.to(scores.dtype)], dim=-1).softmax(-1, dtype=torch.float32)[..., :-1]
+        else:
+            shares = scores.softmax(-1, dtype=torch.float32)
+        shares = drop_out(shares.to(value.dtype), self.dropout, self.training)
+        return shares @ value
