@@ -81,12 +81,14 @@ class Text:
 @dataclass(frozen=True, slots=True)
 class Chat:
     """A conversation; a system message, if any, comes first. `tools` are JSON schemas in OpenAI's form.
-    `trusted_markup`: control tokens in its texts are meant as such; otherwise they stay text."""
+    `trusted_markup`: control tokens in its texts are meant as such; otherwise they stay text. `replies_only`: nothing
+    but replies is trained, whatever the run says about prompts."""
 
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
     origin: Origin = NOWHERE
     trusted_markup: bool = False
+    replies_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,7 +273,7 @@ class _Session:
         count = len(self.plain)
         turns = replies(self.messages)
         wanted = trained_replies(self.chat, self.messages, self.settings)
-        if self.settings.train_on_prompt:
+        if self.settings.train_on_prompt and not self.chat.replies_only:
             return [self._all_but([turn for turn in turns if self.messages[turn].trained is False])]
         if self.template.has_marks:
             return [self._marked(turns, wanted)]

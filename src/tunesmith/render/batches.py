@@ -55,13 +55,14 @@ Sample: TypeAlias = list[Part] | _Weighted
 
 
 class BatchEncoder:
-    """`render`: the template's own way, chat by chat. Without `shapes` all chats go it; without `fast` all runs are
-    encoded by `tokenizers`. `weigher`: for chats with weights, which go the long way."""
+    """`render`: the template's own way, chat by chat; with True, up to the opening of the next reply. Without `shapes`
+    all chats go it; without `fast` all runs are encoded by `tokenizers`. `weigher`: for chats with weights, which go
+    the long way."""
 
     def __init__(
         self,
         encoder: Encoder,
-        render: Callable[[Chat], list[list[Span]]],
+        render: Callable[[Chat, bool], list[list[Span]]],
         shapes: Shapes | None = None,
         fast: FastRuns | None = None,
         weigher: Weigher | None = None,
@@ -73,15 +74,17 @@ class BatchEncoder:
     def encoder_name(self) -> str:
         return "tokenizers" if self._fast is None else self._fast.name
 
-    def encode(self, chats: Sequence[Chat]) -> EncodedBatch:
-        """Raises QuickWayFault where a quick way does not give what the long one does."""
+    def encode(self, chats: Sequence[Chat], open_reply: bool = False) -> EncodedBatch:
+        """`open_reply`: the chats end with the opening of the next reply, and nothing of them is trained.
+
+        Raises QuickWayFault where a quick way does not give what the long one does."""
         with no_collection():  # a batch makes many small objects, and all of them stay for its time
             wrong: dict[int, Problem] = {}
             samples: list[Sample] = []
             owners: list[int] = []
             for index, chat in enumerate(chats):
                 try:
-                    found = self._parts(chat)
+                    found = self._parts(chat, open_reply)
                 except RenderError as error:
                     wrong[index] = error.problems[0]
                     continue
@@ -115,15 +118,15 @@ class BatchEncoder:
             self._encode_runs(samples)
         return _lay_out(samples, owners, wrong)
 
-    def _parts(self, chat: Chat) -> Sequence[Sample]:
-        if self._weigher is not None and self._weigher.needed(chat):
+    def _parts(self, chat: Chat, open_reply: bool) -> Sequence[Sample]:
+        if self._weigher is not None and not open_reply and self._weigher.needed(chat):
             return [
                 _Weighted([(weight, list(self._encoder.cut(spans).parts)) for weight, spans in levels])
                 for levels in self._weigher.samples(chat)
             ]
-        found = self._shapes.find(chat) if self._shapes is not None else None
+        found = self._shapes.find(chat, open_reply) if self._shapes is not None else None
         if found is None:
-            return [list(self._encoder.cut(spans).parts) for spans in self._render(chat)]
+            return [list(self._encoder.cut(spans).parts) for spans in self._render(chat, open_reply)]
         shape, texts = found
         return [
             [part.fill(texts) if isinstance(part, RunShape) else part for part in sample.plan]

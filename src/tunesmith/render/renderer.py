@@ -92,10 +92,12 @@ class Renderer:
         """What rendering did to the chats so far; `statistics.lines()` says it in words."""
         return self.template.statistics
 
-    def samples(self, chat: Chat) -> list[list[Span]]:
-        """Training samples of a chat, each a list of spans; several where the template is not prefix-stable.
+    def samples(self, chat: Chat, open_reply: bool = False) -> list[list[Span]]:
+        """Training samples of a chat, each a list of spans; several where the template is not prefix-stable. With
+        `open_reply` one that ends with the opening of the next reply, and nothing of it is trained.
         Raises RenderError if the template cannot take the chat."""
-        found = self.template.samples(chat if self._writes_calls else _as_written(chat))
+        written = chat if self._writes_calls else _as_written(chat)
+        found = [self.template.prompt(written, True)] if open_reply else self.template.samples(written)
         if chat.trusted_markup:
             return [[Span(span.text, span.trained, trusted=True) for span in spans] for spans in found]
         return found
@@ -104,26 +106,26 @@ class Renderer:
         """The chat as text; `open_reply`: with the opening of the next reply."""
         return join_text(self.template.prompt(chat if self._writes_calls else _as_written(chat), open_reply))
 
-    def encode_chats(self, chats: Sequence[Chat]) -> list[list[Encoded]]:
-        """Ids and mask of every training sample of every chat. One RenderError tells all chats that do not fit;
-        its `failed` holds their positions."""
+    def encode_chats(self, chats: Sequence[Chat], *, open_reply: bool = False) -> list[list[Encoded]]:
+        """Ids and mask of every training sample of every chat; with `open_reply` see `samples`. One RenderError tells
+        all chats that do not fit; its `failed` holds their positions."""
         before = replace(self.statistics)
         try:
-            batch = self.encode_batch(chats)
+            batch = self.encode_batch(chats, open_reply=open_reply)
         except QuickWayFault:  # the quick ways are off now
-            batch = self.encode_batch(chats)
+            batch = self.encode_batch(chats, open_reply=open_reply)
         if batch.wrong:
             self.template.statistics = before  # the caller may come again without these chats
             raise RenderError([batch.wrong[index] for index in sorted(batch.wrong)], sorted(batch.wrong))
         return _unpacked(batch, chats)
 
-    def encode_batch(self, chats: Sequence[Chat]) -> EncodedBatch:
-        """The training samples of all chats as flat arrays, and what is wrong with those that have none.
+    def encode_batch(self, chats: Sequence[Chat], *, open_reply: bool = False) -> EncodedBatch:
+        """The training samples of all chats (see `samples`) as flat arrays, and what is wrong with those without any.
 
         Raises QuickWayFault where a quick way does not give what the long one does. No quick way is taken from then
         on; what it made before must be made again.
         """
-        return self._quickly(lambda: self._batches.encode(chats))
+        return self._quickly(lambda: self._batches.encode(chats, open_reply))
 
     def _quickly(self, encode: Callable[[], EncodedBatch]) -> EncodedBatch:
         try:
@@ -168,8 +170,7 @@ class Renderer:
 
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Ids of a chat that ends with the opening of a reply, for generation."""
-        spans = self.template.prompt(Chat(messages, tools), open_reply=True)
-        return list(self._encoder.encode([spans])[0].ids)
+        return list(self._encoder.encode(self.samples(Chat(messages, tools), open_reply=True))[0].ids)
 
     def parse(self, text: str) -> Message:
         """What the model wrote, as a message: thoughts and tool calls split off, stop tokens removed."""

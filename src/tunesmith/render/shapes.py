@@ -83,36 +83,37 @@ class Shape:
 
 
 class Shapes:
-    """The shapes of one template that were met so far. `render`: the template's own way, span by span."""
+    """The shapes of one template that were met so far. `render`: the template's own way, span by span; with True, up to
+    the opening of the next reply."""
 
     def __init__(
         self,
         reads: Reads,
         encoder: Encoder,
-        render: Callable[[Chat], list[list[Span]]],
+        render: Callable[[Chat, bool], list[list[Span]]],
         statistics: Callable[[], Statistics],
     ) -> None:
         self._reads, self._encoder, self._render, self._statistics = reads, encoder, render, statistics
         self._known: dict[Key, Shape | None] = {}
         self._seen: set[Key] = set()
 
-    def find(self, chat: Chat) -> tuple[Shape, list[str]] | None:
+    def find(self, chat: Chat, open_reply: bool = False) -> tuple[Shape, list[str]] | None:
         """The shape of a chat and its texts; None for one that has to be rendered by itself. Raises QuickWayFault."""
         described = self._describe(chat)
         if described is None:
             return None
-        key, texts = described
+        key, texts = (open_reply, chat.replies_only, *described[0]), described[1]
         if key not in self._known:
             if key not in self._seen:  # a shape that comes once is not worth finding
                 if len(self._seen) < _MOST_SHAPES:
                     self._seen.add(key)
                 return None
-            self._known[key] = self._make(chat)
+            self._known[key] = self._make(chat, open_reply)
         shape = self._known[key]
         if shape is None:
             return None
         if shape.used % _AUDIT_EVERY == 0:
-            self._audit(chat, shape, texts)
+            self._audit(chat, open_reply, shape, texts)
         shape.used += 1
         statistics = self._statistics()
         for name, count in shape.counts.items():
@@ -139,10 +140,10 @@ class Shapes:
                 texts.append(thought)
         return tuple(key), texts
 
-    def _make(self, chat: Chat) -> Shape | None:
+    def _make(self, chat: Chat, open_reply: bool) -> Shape | None:
         before = replace(self._statistics())
         try:
-            samples = self._render(_with_places(chat))
+            samples = self._render(_with_places(chat), open_reply)
         except RenderError:
             samples = None
         counts = _difference(self._statistics(), before)
@@ -167,10 +168,10 @@ class Shapes:
             last.mask.extend(part.mask if isinstance(part, Run) else part[1:])
         return SampleShape(tuple(plan), parts)
 
-    def _audit(self, chat: Chat, shape: Shape, texts: Sequence[str]) -> None:
+    def _audit(self, chat: Chat, open_reply: bool, shape: Shape, texts: Sequence[str]) -> None:
         """Compare with what the template writes for this chat."""
         before = replace(self._statistics())
-        samples = self._render(chat)
+        samples = self._render(chat, open_reply)
         _set(self._statistics(), before)
         expected = [[_plain(part) for part in self._encoder.cut(spans).parts] for spans in samples]
         if expected != [[_filled(part, texts) for part in sample.parts] for sample in shape.samples]:

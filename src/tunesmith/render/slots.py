@@ -90,7 +90,7 @@ class SlotTemplate:
         self.statistics.chats += 1
         messages = self._messages(chat)
         wanted = trained_replies(chat, messages, self.settings)
-        if self.settings.train_on_prompt:
+        if self.settings.train_on_prompt and not chat.replies_only:
             return [self._all_but(chat, messages)]
         before = self.statistics.dropped_thoughts, self.statistics.unstopped
         whole = self._render(chat, messages, wanted)
