@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.errors import Problem
-from tunesmith.core.types import Chat, Example, Origin, Text
-from tunesmith.data.dataset import NO_LINE
+from tunesmith.core.types import Chat, Example, Origin, Preference, Text
+from tunesmith.data.dataset import NO_LINE, PLAIN, PROMPT
 from tunesmith.data.formats import Format
 from tunesmith.data.lint.quick import ControlFinder
 from tunesmith.data.notes import Notes
 from tunesmith.data.rows import Broken, Row, RowError, parse
+from tunesmith.data.sequences import View, split_answer, views
 
 if TYPE_CHECKING:
     from tunesmith.render import EncodedBatch, Renderer
 
-__all__ = ["NOTHING_TRAINED", "BlockEncoder", "BlockResult", "Converted", "Fault", "convert"]
+__all__ = ["NOTHING_TRAINED", "BlockEncoder", "BlockResult", "Converted", "Fault", "convert", "untrained"]
 
 Ints = npt.NDArray[np.int64]
 NOTHING_TRAINED = "nothing of it is trained"
+ANSWER_UNTRAINED = "nothing of one of its answers is trained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +81,14 @@ def convert(rows: Sequence[Row], format_: Format | None, *, trusted_markup: bool
 
 @dataclass(slots=True)
 class BlockResult:
-    """The samples of a block: their tokens, and [N, 6] numbers as a store has them, with examples counted from 0 and
-    files numbered as in `files`. `positions`: which row of the block each example is. `statistics`: what rendering did,
-    by name."""
+    """The samples of a block: their tokens, and [N, 7] numbers as a store has them, with examples counted from 0 and
+    files numbered as in `files`. `untrained`: rows without anything to learn, with the reason. `positions`: which row
+    of the block each example is. `statistics`: what rendering did, by name."""
 
     rows: int
     columns: Mapping[str, None]
     faults: Sequence[Fault]
-    untrained: Sequence[Origin]
+    untrained: Sequence[tuple[str, Origin]]
     positions: Ints
     files: Sequence[str]
     ids: npt.NDArray[np.int32]
@@ -114,46 +116,88 @@ class BlockEncoder:
         for example in converted.examples:
             if token := self._finder.find(example):
                 notes.add(f'a text holds "{token}", which stays text (trusted_markup: true means it)', example.origin)
-        batch = self._encode(converted.examples)
-        faults = [*converted.faults, *(_fault(converted.examples[row], told) for row, told in batch.wrong.items())]
-        before_token = np.concatenate([[0], np.cumsum(batch.trained, dtype=np.int64)])
-        ends = np.cumsum(batch.lengths)
-        counts = before_token[ends] - before_token[ends - batch.lengths]
-        learned = np.flatnonzero(counts)
-        has_samples = np.zeros(len(converted.examples), np.bool_)
-        has_samples[batch.rows[learned]] = True
-        dropped = [row for row in np.flatnonzero(~has_samples).tolist() if row not in batch.wrong]
+        examples = converted.examples
+        shown = [views(example) for example in examples]
+        batch = self._encode([view for group in shown for view in group])
+        made = _judge(examples, shown, batch)
+        faults = [*converted.faults, *(_fault(examples[number], told) for number, told in made.wrong.items())]
+        lost = np.flatnonzero(~made.whole).tolist()
         ids, trained, weights = batch.ids, batch.trained, batch.weights
         if self._weight != 1:
             weights = (np.ones(len(ids), np.float32) if weights is None else weights) * np.float32(self._weight)
-        if len(learned) < len(batch.lengths):
-            taken = np.repeat(np.isin(np.arange(len(batch.lengths)), learned), batch.lengths)
+        if len(made.kept) < len(batch.lengths):
+            taken = np.repeat(np.isin(np.arange(len(batch.lengths)), made.kept), batch.lengths)
             ids, trained = ids[taken], trained[taken]
             weights = None if weights is None else weights[taken]
-        files, places = _places([converted.examples[row].origin for row in batch.rows[learned].tolist()])
-        number = np.cumsum(has_samples) - 1  # rows without samples are no examples
-        table = np.column_stack([batch.lengths[learned], counts[learned], number[batch.rows[learned]], places])
+        owner = made.owner[made.kept]
+        files, places = _places([examples[number].origin for number in owner.tolist()])
+        number = np.cumsum(made.whole) - 1  # rows without samples are no examples
+        columns = [batch.lengths, made.counts, number[made.owner], made.kinds]
+        length, count, example, kind = (column[made.kept] for column in columns)
+        table = np.column_stack([length, count, example, places, kind])
         after = asdict(self._renderer.statistics)
         return BlockResult(
             rows=converted.rows,
             columns=converted.columns,
             faults=faults,
-            untrained=[converted.examples[row].origin for row in dropped],
-            positions=np.array(converted.positions, dtype=np.int64)[has_samples],
+            untrained=[(untrained(examples[n]), examples[n].origin) for n in lost if n not in made.wrong],
+            positions=np.array(converted.positions, dtype=np.int64)[made.whole],
             files=files,
             ids=ids,
             trained=trained,
             weights=weights,
-            table=table.astype(np.int64).reshape(-1, 6),
+            table=table.astype(np.int64).reshape(-1, 7),
             notes=notes,
             statistics={name: count - before[name] for name, count in after.items() if count != before[name]},
         )
 
-    def _encode(self, examples: Sequence[Example]) -> EncodedBatch:
-        texts = [example for example in examples if isinstance(example, Text)]
+    def _encode(self, shown: Sequence[View]) -> EncodedBatch:
+        texts = [view.content for view in shown if isinstance(view.content, Text)]
         if texts:
             return self._renderer.encode_text_batch(texts)
-        return self._renderer.encode_batch([example for example in examples if isinstance(example, Chat)])
+        chats = [view.content for view in shown if isinstance(view.content, Chat)]
+        if any(view.open for view in shown):
+            return self._renderer.encode_batch(chats, open_reply=True)
+        return self._renderer.encode_batch(chats)
+
+
+class _Judged(NamedTuple):
+    """What becomes of the N samples of E examples: owner [N] (which example), counts [N] (trained tokens), kinds [N];
+    kept: the numbers of those that stay; whole [E]: whether the example stays; wrong: examples that are faulty."""
+
+    owner: Ints
+    counts: Ints
+    kinds: Ints
+    kept: Ints
+    whole: npt.NDArray[np.bool_]
+    wrong: Mapping[int, Problem]
+
+
+def _judge(examples: Sequence[Example], shown: Sequence[Sequence[View]], batch: EncodedBatch) -> _Judged:
+    """A chat stays with what of it can be learned from. Of pairs, feedback and prompts every sequence has to be there,
+    as one sample, and trained unless it is a prompt: half a pair is none."""
+    example = np.repeat(np.arange(len(shown)), [len(group) for group in shown])  # of each view
+    kind = np.array([view.kind for group in shown for view in group], dtype=np.int64)
+    before_token = np.concatenate([[0], np.cumsum(batch.trained, dtype=np.int64)])
+    ends = np.cumsum(batch.lengths)
+    counts = before_token[ends] - before_token[ends - batch.lengths]
+    useful = (counts > 0) | (kind[batch.rows] == PROMPT)
+    samples = np.bincount(batch.rows, minlength=len(kind))
+    split = (samples > 1) & (kind != PLAIN)
+    there = (np.bincount(batch.rows[useful], minlength=len(kind)) > 0) & ~split
+    whole = np.bincount(example[~there], minlength=len(shown)) == 0
+    wrong: dict[int, Problem] = {}
+    for view, problem in batch.wrong.items():
+        wrong.setdefault(int(example[view]), problem)
+    for number in example[split].tolist():
+        wrong.setdefault(number, split_answer(examples[number]))
+    owner = example[batch.rows]
+    return _Judged(owner, counts, kind[batch.rows], np.flatnonzero(useful & whole[owner]), whole, wrong)
+
+
+def untrained(example: Example) -> str:
+    """Why an example without anything to learn is left out."""
+    return ANSWER_UNTRAINED if isinstance(example, Preference) else NOTHING_TRAINED
 
 
 def _fault(example: Example, problem: Problem) -> Fault:

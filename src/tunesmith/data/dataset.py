@@ -15,10 +15,28 @@ import numpy.typing as npt
 
 from tunesmith.core.types import Encoded, Origin
 
-__all__ = ["NO_LINE", "Origins", "TokenDataset", "Tokens", "is_range"]
+__all__ = [
+    "CHOSEN",
+    "DISLIKED",
+    "KIND_NAMES",
+    "LIKED",
+    "NO_LINE",
+    "PLAIN",
+    "PROMPT",
+    "REJECTED",
+    "Origins",
+    "TokenDataset",
+    "Tokens",
+    "is_range",
+]
 
 Ints = npt.NDArray[np.int64]
 NO_LINE = -1
+
+PLAIN, CHOSEN, REJECTED, LIKED, DISLIKED, PROMPT = range(6)
+"""Kinds of sequences: a text or a chat; the two of a pair; an answer that was liked, or not; a chat without answer."""
+KIND_NAMES = ("", "chosen", "rejected", "liked", "disliked", "prompt")
+"""What people read of a kind."""
 
 
 class Tokens:
@@ -111,8 +129,9 @@ class Origins:
 class TokenDataset:
     """N sequences, each a stretch of one of the `stores`.
 
-    store, starts, lengths and trained_counts are [N] whole numbers: which store, where in it, how many tokens, how many
-    of them are trained. A map-style dataset: what the Trainer's sampler needs is `__len__`, `__getitem__`, `lengths`.
+    store, starts, lengths, trained_counts and kinds are [N] whole numbers: which store, where in it, how many tokens,
+    how many of them are trained, and what kind of sequence (None: all PLAIN). A CHOSEN one stands right before its
+    REJECTED one. A map-style dataset: what the Trainer's sampler needs is `__len__`, `__getitem__`, `lengths`.
     """
 
     def __init__(
@@ -123,14 +142,18 @@ class TokenDataset:
         lengths: Ints,
         origins: Origins,
         trained_counts: Ints | None = None,
+        kinds: npt.NDArray[np.int8] | None = None,
     ) -> None:
         assert len(store) == len(starts) == len(lengths) == len(origins), "one number per sequence"
         self.stores, self.store, self.starts, self.lengths = tuple(stores), store, starts, lengths
         self.origins = origins
         self.trained_counts = self._count() if trained_counts is None else trained_counts
+        self.kinds = np.zeros(len(starts), np.int8) if kinds is None else kinds
+        self.has_kinds = kinds is not None and bool(kinds.any())
+        """Some are not PLAIN."""
 
     @classmethod
-    def from_encoded(cls, sequences: Iterable[Encoded]) -> TokenDataset:
+    def from_encoded(cls, sequences: Iterable[Encoded], kinds: Sequence[int] | None = None) -> TokenDataset:
         sequences = list(sequences)
         ids = [np.asarray(sequence.ids, dtype=np.int32) for sequence in sequences]
         masks = [np.asarray(sequence.trained, dtype=np.bool_) for sequence in sequences]
@@ -149,7 +172,9 @@ class TokenDataset:
         )
         lengths = np.array([len(piece) for piece in ids], dtype=np.int64)
         origins = Origins.of(sequence.origin for sequence in sequences)
-        return cls([tokens], np.zeros(len(ids), np.int64), np.cumsum(lengths) - lengths, lengths, origins)
+        starts = np.cumsum(lengths) - lengths
+        of_kind = None if kinds is None else np.array(kinds, dtype=np.int8)
+        return cls([tokens], np.zeros(len(ids), np.int64), starts, lengths, origins, kinds=of_kind)
 
     @classmethod
     def concatenate(cls, parts: Sequence[TokenDataset]) -> TokenDataset:
@@ -166,13 +191,15 @@ class TokenDataset:
             np.concatenate(empty + [part.lengths for part in parts]),
             Origins.concatenate([part.origins for part in parts]),
             np.concatenate(empty + [part.trained_counts for part in parts]),
+            np.concatenate([np.zeros(0, np.int8), *(part.kinds for part in parts)]),
         )
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """`input_ids` [T] int32, `trained` [T] bool and, where the loss is weighted, `weights` [T] float32."""
+        """`input_ids` [T] int32, `trained` [T] bool; where the loss is weighted, `weights` [T] float32; and where not
+        all sequences are PLAIN, `kinds` [1] int8."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         tokens = self.stores[self.store[index]]
@@ -181,6 +208,8 @@ class TokenDataset:
         if self.weighted:
             length = int(self.lengths[index])
             sample["weights"] = np.ones(length, np.float32) if tokens.weights is None else tokens.weights[part]
+        if self.has_kinds:
+            sample["kinds"] = self.kinds[index : index + 1] if index >= 0 else self.kinds[[index]]
         return sample
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -212,6 +241,7 @@ class TokenDataset:
             self.lengths[indices],
             self.origins.take(indices),
             self.trained_counts[indices],
+            self.kinds[indices],
         )
 
     def _count(self) -> Ints:

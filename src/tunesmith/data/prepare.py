@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.data.bad_rows import BadRows
-from tunesmith.data.blocks import NOTHING_TRAINED, BlockEncoder, BlockResult
+from tunesmith.data.blocks import BlockEncoder, BlockResult
 from tunesmith.data.mix import distinct
 from tunesmith.data.notes import Notes
 from tunesmith.data.opened import OpenDataset
@@ -58,8 +58,8 @@ class Running:
         for fault in result.faults:
             self.bad.add(fault.origin, fault.code, fault.reason, fault.field, fault.got, fault.fix)
             self.report.drop(fault.told, fault.origin)
-        for origin in result.untrained:
-            self.report.drop(NOTHING_TRAINED, origin)
+        for reason, origin in result.untrained:
+            self.report.drop(reason, origin)
         table = result.table
         if len(table):
             number = [self.files.setdefault(name, len(self.files)) for name in result.files]

@@ -22,7 +22,7 @@ from tunesmith.data.length import LengthOutcome, fit_lengths, length_bars
 from tunesmith.data.mix import distinct
 from tunesmith.data.opened import open_dataset
 from tunesmith.data.prepare import ORDER, STATE, Progress, prepare
-from tunesmith.data.reading import raise_for_bad_rows
+from tunesmith.data.reading import one_kind_of_label, raise_for_bad_rows
 from tunesmith.data.report import PLACES, DatasetReport
 from tunesmith.data.store import open_samples
 
@@ -155,6 +155,8 @@ def prepare_datasets(
             found.append(_prepared(data, spec, use, number, renderer, stage, seed, _shifted(on_progress, done, last)))
         except TunesmithError as error:
             problems += error.problems
+    if not problems:
+        problems += one_kind_of_label(found, specs)
     raise_for_bad_rows(found, data, problems)
     return found
 

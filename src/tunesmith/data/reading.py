@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
     from tunesmith.data.prepared import Prepared
 
-__all__ = ["LoadedDataset", "load_datasets", "raise_for_bad_rows", "raise_together", "too_many_bad_rows"]
+__all__ = [
+    "LoadedDataset",
+    "load_datasets",
+    "one_kind_of_label",
+    "raise_for_bad_rows",
+    "raise_together",
+    "too_many_bad_rows",
+]
 
 _ELSEWHERE: dict[str, type[TunesmithError]] = {
     "E-DATA-020": MissingInputError,
@@ -71,16 +78,16 @@ def load_datasets(
         except TunesmithError as error:
             problems += error.problems
     if not problems:
-        problems += _one_kind_of_label(loaded)
+        problems += one_kind_of_label(loaded, specs)
     raise_for_bad_rows(loaded, data, problems)
     return loaded
 
 
-def _one_kind_of_label(loaded: Sequence[LoadedDataset]) -> list[Problem]:
+def one_kind_of_label(loaded: Sequence[LoadedDataset | Prepared], specs: Sequence[DatasetSpec]) -> list[Problem]:
     """Feedback must hold both kinds; together, because a dataset may hold one and another the other."""
-    train = [one for one in loaded if one.report.use == "train"]
-    tallies = sum((one.tallies for one in train), Counter())
-    problem = check_labels(", ".join(one.spec.location for one in train), tallies)
+    train = [(one, spec) for one, spec in zip(loaded, specs, strict=True) if one.report.use == "train"]
+    tallies = sum((one.tallies for one, _spec in train), Counter())
+    problem = check_labels(", ".join(spec.location for _one, spec in train), tallies)
     return [problem] if problem else []
 
 

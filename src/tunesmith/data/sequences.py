@@ -1,37 +1,47 @@
-"""What a model reads of an example, for looking at it: one sequence for a text or a chat, two for a pair.
+"""The sequences that a model reads of an example: one of a text, a chat, feedback or a prompt, two of a pair.
 
-Training has its own way to sequences, through arrays; this one keeps what stands beside them.
+Training makes arrays of them (`blocks`); for looking at them, `encode_examples` keeps what stands beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Chat, Encoded, Example, Feedback, Message, Preference, Prompt, Text
+from tunesmith.data.dataset import CHOSEN, DISLIKED, KIND_NAMES, LIKED, PLAIN, PROMPT, REJECTED
 from tunesmith.render.errors import RenderError
 
 if TYPE_CHECKING:
     from tunesmith.render import Renderer
 
-__all__ = ["Reading", "View", "encode_examples", "views"]
+__all__ = ["Reading", "View", "encode_examples", "split_answer", "views"]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One text or chat that an example shows the model. `label`: which one, where there are several kinds.
-    `open`: the chat has no answer; the model is to write it."""
+    """One text or chat that an example shows the model, and of which kind it is (a constant of `dataset`)."""
 
     content: Text | Chat
-    label: str = ""
-    open: bool = False
+    kind: int = PLAIN
+
+    @property
+    def label(self) -> str:
+        """Which one it is, where there are several kinds."""
+        return KIND_NAMES[self.kind]
+
+    @property
+    def open(self) -> bool:
+        """The chat has no answer; the model is to write it."""
+        return self.kind == PROMPT
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A view and its training samples (several where the template is not prefix-stable)."""
+    """A view and its training samples (several where the template is not prefix-stable; of a PLAIN one only)."""
 
     view: View
     samples: Sequence[Encoded]
@@ -47,18 +57,28 @@ def views(example: Example) -> list[View]:
             return [View(example)]
         case Preference(prompt, chosen, rejected):
             return [
-                View(_answered(prompt, chosen, example), "chosen"),
-                View(_answered(prompt, rejected, example), "rejected"),
+                View(_answered(prompt, chosen, example), CHOSEN),
+                View(_answered(prompt, rejected, example), REJECTED),
             ]
         case Feedback(prompt, answer, liked):
-            return [View(_answered(prompt, answer, example), "liked" if liked else "disliked")]
+            return [View(_answered(prompt, answer, example), LIKED if liked else DISLIKED)]
         case Prompt(messages, tools):
-            return [View(Chat(messages, tools, example.origin, example.trusted_markup), "prompt", open=True)]
+            return [View(Chat(messages, tools, example.origin, example.trusted_markup), PROMPT)]
 
 
 def _answered(prompt: Sequence[Message], answer: Sequence[Message], example: Preference | Feedback) -> Chat:
+    """All replies of the answer are trained but for those of weight 0: what a run says about the turns of a chat
+    (`train_turns`, `mask_history`, `train_on_prompt`) is not about them."""
     given = [replace(message, trained=False) if message.role == "assistant" else message for message in prompt]
-    return Chat((*given, *answer), example.tools, example.origin, example.trusted_markup)
+    own = [replace(one, trained=True) if one.role == "assistant" and one.trained is None else one for one in answer]
+    return Chat((*given, *own), example.tools, example.origin, example.trusted_markup, replies_only=True)
+
+
+def split_answer(example: Example) -> Problem:
+    """What is wrong with an answer of which the template makes several sequences."""
+    what = "the template writes the first replies of an answer differently from its last: no one sequence has it whole"
+    fix = "preserve_thinking: true, a template that keeps earlier thoughts, or answers of one reply"
+    return Problem("E-RENDER-017", what, str(example.origin), fix=fix)
 
 
 def encode_examples(renderer: Renderer, examples: Sequence[Example]) -> list[Outcome]:
@@ -67,26 +87,35 @@ def encode_examples(renderer: Renderer, examples: Sequence[Example]) -> list[Out
     flat = [view for group in shown for view in group]
     if any(isinstance(view.content, Text) for view in flat):
         encoded = _encode_texts(renderer, [view.content for view in flat if isinstance(view.content, Text)])
-    elif any(view.open for view in flat):
-        encoded = [_encode_open(renderer, view.content) for view in flat if isinstance(view.content, Chat)]
     else:
-        encoded = _encode_chats(renderer, [view.content for view in flat if isinstance(view.content, Chat)])
+        chats = [view.content for view in flat if isinstance(view.content, Chat)]
+        encoded = _encode_chats(renderer, chats, open_reply=any(view.open for view in flat))
     rest = iter(encoded)
-    found: list[Outcome] = []
-    for group in shown:
-        mine = [next(rest) for _ in group]
-        fault = next((one for one in mine if isinstance(one, Problem)), None)
-        pairs = zip(group, mine, strict=True)
-        found.append(fault or [Reading(view, samples) for view, samples in pairs if not isinstance(samples, Problem)])
-    return found
+    return [
+        _outcome(example, group, [next(rest) for _ in group]) for example, group in zip(examples, shown, strict=True)
+    ]
 
 
-def _encode_chats(renderer: Renderer, chats: Sequence[Chat]) -> list[list[Encoded] | Problem]:
+def _outcome(example: Example, group: Sequence[View], encoded: Sequence[list[Encoded] | Problem]) -> Outcome:
+    readings: list[Reading] = []
+    for view, samples in zip(group, encoded, strict=True):
+        if isinstance(samples, Problem):
+            return samples
+        if view.kind != PLAIN and len(samples) > 1:
+            return split_answer(example)
+        readings.append(Reading(view, samples))
+    return readings
+
+
+def _encode_chats(
+    renderer: Renderer, chats: Sequence[Chat], *, open_reply: bool = False
+) -> list[list[Encoded] | Problem]:
+    encode = partial(renderer.encode_chats, open_reply=True) if open_reply else renderer.encode_chats
     try:
-        return list(renderer.encode_chats(chats))
+        return list(encode(chats))
     except RenderError as error:
         wrong = _failed(error)
-    rest = iter(renderer.encode_chats([chat for index, chat in enumerate(chats) if index not in wrong]))
+    rest = iter(encode([chat for index, chat in enumerate(chats) if index not in wrong]))
     return [wrong[index] if index in wrong else next(rest) for index in range(len(chats))]
 
 
@@ -97,14 +126,6 @@ def _encode_texts(renderer: Renderer, texts: Sequence[Text]) -> list[list[Encode
         wrong = _failed(error)
     rest = iter(renderer.encode_texts([text for index, text in enumerate(texts) if index not in wrong]))
     return [wrong[index] if index in wrong else [next(rest)] for index in range(len(texts))]
-
-
-def _encode_open(renderer: Renderer, chat: Chat) -> list[Encoded] | Problem:
-    try:
-        ids = renderer.encode_prompt(chat.messages, chat.tools)
-    except RenderError as error:
-        return error.problems[0]
-    return [Encoded(ids, [False] * len(ids), chat.origin)]
 
 
 def _failed(error: RenderError) -> dict[int, Problem]:

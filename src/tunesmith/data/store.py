@@ -1,7 +1,7 @@
 """Encoded samples in a folder: written batch by batch, opened as arrays that are mapped, not read.
 
 ids.i32  trained.b1  [weights.f32]   the tokens of all samples, one sample behind the other
-samples.npy                          [N, 6] int32: length, trained tokens, example, file, row, line
+samples.npy                          [N, 7] int32: length, trained tokens, example, file, row, line, kind
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tunesmith.data.dataset import Origins, TokenDataset, Tokens
 __all__ = ["HeldSamples", "SampleSink", "SampleWriter", "open_samples"]
 
 Ints = npt.NDArray[np.signedinteger]
-_COLUMNS = ("length", "trained", "example", "file", "row", "line")
+_COLUMNS = ("length", "trained", "example", "file", "row", "line", "kind")
 
 
 class SampleSink(Protocol):
@@ -32,11 +32,11 @@ class SampleSink(Protocol):
         weights: npt.NDArray[np.float32] | None,
         table: Ints,
     ) -> None:
-        """`table`: the six numbers of each sample, as in `samples.npy`."""
+        """`table`: the seven numbers of each sample, as in `samples.npy`."""
 
 
 class SampleWriter:
-    """Appends samples to the files of a folder; nothing of them stays in memory but six numbers each."""
+    """Appends samples to the files of a folder; nothing of them stays in memory but seven numbers each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class SampleWriter:
         weights: npt.NDArray[np.float32] | None,
         table: Ints,
     ) -> None:
-        assert table.shape[1] == len(_COLUMNS), "six numbers for a sample"
+        assert table.shape[1] == len(_COLUMNS), "seven numbers for a sample"
         assert len(ids) == len(trained) == table[:, 0].sum(), "the lengths do not cover the tokens"
         if weights is not None and self._weights is None:
             self._weights = (self._folder / "weights.f32").open("wb")
@@ -118,7 +118,8 @@ def open_samples(folder: Path, files: Sequence[str]) -> tuple[TokenDataset, Ints
 
 
 def _as_samples(tokens: Tokens, table: Ints, files: Sequence[str]) -> tuple[TokenDataset, Ints]:
-    length, trained, example, file, row, line = (np.ascontiguousarray(column) for column in table.T)
+    length, trained, example, file, row, line, kind = (np.ascontiguousarray(column) for column in table.T)
     origins = Origins(tuple(files), file.astype(np.int16), row, line)
     starts = np.cumsum(length, dtype=np.int64) - length
-    return TokenDataset([tokens], np.zeros(len(length), np.int16), starts, length, origins, trained), example
+    store = np.zeros(len(length), np.int16)
+    return TokenDataset([tokens], store, starts, length, origins, trained, kind.astype(np.int8)), example

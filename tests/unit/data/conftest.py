@@ -25,7 +25,7 @@ NO_FLAGS = {"lstrip": False, "rstrip": False, "single_word": False}
 class ByteRenderer:
     """A message is its bytes and a stop; an assistant's is trained, its stop too. No headers: `hi` is three tokens.
 
-    A user message that holds "unrenderable" cannot be rendered.
+    A message that holds "unrenderable" cannot be rendered.
     """
 
     def __init__(self) -> None:
@@ -34,26 +34,27 @@ class ByteRenderer:
         self.batches: list[int] = []
         self.made = time.time_ns()
 
-    def encode_chats(self, chats: Sequence[Chat]) -> list[list[Encoded]]:
+    def encode_chats(self, chats: Sequence[Chat], *, open_reply: bool = False) -> list[list[Encoded]]:
         self.batches.append(len(chats))
         failed = [i for i, chat in enumerate(chats) if any("unrenderable" in m.content for m in chat.messages)]
         if failed:
             raise RenderError([Problem("E-RENDER-003", "no such thing", fix="mend it") for _ in failed], failed)
-        return [[self._chat(chat)] for chat in chats]
+        return [[self._chat(chat) if not open_reply else self._open(chat)] for chat in chats]
 
     def encode_texts(self, texts: Sequence[Text]) -> list[Encoded]:
         self.batches.append(len(texts))
         pieces = [[*text.text.encode(), STOP] for text in texts]
         return [Encoded(piece, [True] * len(piece), text.origin) for piece, text in zip(pieces, texts, strict=True)]
 
-    def encode_batch(self, chats: Sequence[Chat]) -> EncodedBatch:
+    def encode_batch(self, chats: Sequence[Chat], *, open_reply: bool = False) -> EncodedBatch:
         self.batches.append(len(chats))
         wrong = {
             index: Problem("E-RENDER-003", "no such thing", fix="mend it")
             for index, chat in enumerate(chats)
             if any("unrenderable" in message.content for message in chat.messages)
         }
-        return batch_of({i: self._chat(chat) for i, chat in enumerate(chats) if i not in wrong}, wrong)
+        encode = self._open if open_reply else self._chat
+        return batch_of({i: encode(chat) for i, chat in enumerate(chats) if i not in wrong}, wrong)
 
     def encode_text_batch(self, texts: Sequence[Text]) -> EncodedBatch:
         return batch_of(dict(enumerate(self.encode_texts(texts))), {})
@@ -74,8 +75,14 @@ class ByteRenderer:
         for message in chat.messages:
             piece = [*message.content.encode(), STOP]
             ids += piece
-            trained += [message.role == "assistant"] * len(piece)
+            trained += [message.role == "assistant" and message.trained is not False] * len(piece)
         return Encoded(ids, trained, chat.origin)
+
+    @staticmethod
+    def _open(chat: Chat) -> Encoded:
+        """The opening of a reply is the byte ">"."""
+        ids = [*(byte for message in chat.messages for byte in [*message.content.encode(), STOP]), ord(">")]
+        return Encoded(ids, [False] * len(ids), chat.origin)
 
 
 def batch_of(samples: Mapping[int, Encoded], wrong: Mapping[int, Problem]) -> EncodedBatch:

@@ -17,7 +17,8 @@ def test_a_pair_is_two_chats_of_which_only_the_answers_are_trained() -> None:
     for view, answer in ((chosen, "good"), (rejected, "bad")):
         assert isinstance(view.content, Chat)
         assert [message.content for message in view.content.messages] == ["a", "b", "c", answer]
-        assert [message.trained for message in view.content.messages] == [None, False, None, None]
+        assert [message.trained for message in view.content.messages] == [None, False, None, True]
+        assert view.content.replies_only
         assert (view.content.origin, view.content.trusted_markup) == (PLACE, True)
 
 
@@ -43,7 +44,6 @@ def test_texts_and_prompts(renderer) -> None:
     (reading,) = encode_examples(renderer, [Text("hi")])[0]
     assert isinstance(reading, Reading)
     assert all(reading.samples[0].trained)
-    renderer.encode_prompt = lambda messages, tools: [1, 2, 3]
     (open_one,) = encode_examples(renderer, [Prompt(ASKED)])[0]
-    assert (list(open_one.samples[0].ids), any(open_one.samples[0].trained)) == ([1, 2, 3], False)
+    assert (bytes(open_one.samples[0].ids), any(open_one.samples[0].trained)) == (b"a\0b\0c\0>", False)
     assert encode_examples(renderer, []) == []
