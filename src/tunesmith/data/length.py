@@ -7,6 +7,9 @@ error     the run stops and names the longest
 
 A turn ends where a run of trained tokens ends (with its stop token); a text is one run. Tokens are not copied: a sample
 that is cut is a shorter view. Only samples that are too long cost time.
+
+cutoff_len is for each sequence of a pair. A pair of which one sequence is left out is left out. A prompt for generation
+is never cut, which would change the question. What compares or answers cannot be split.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.data.dataset import Origins, TokenDataset
+from tunesmith.data.dataset import CHOSEN, REJECTED, Origins, TokenDataset
 from tunesmith.data.mix import distinct
 
 __all__ = ["POLICIES", "LengthOutcome", "fit_lengths", "histogram", "length_bars", "raise_for_lost_rows"]
@@ -120,12 +123,16 @@ def fit_lengths(tokens: TokenDataset, cutoff_len: int, policy: str) -> tuple[Tok
     Raises DataError where `policy` is `error` and a sample is longer.
     """
     assert cutoff_len > 1, "the first token of a sample is never learned"
+    assert policy != "split" or not tokens.has_kinds, "half of an answer is none: the caller says so"
     outcome = LengthOutcome(policy, cutoff_len, tokens, np.arange(len(tokens)))
-    too_long = np.flatnonzero(tokens.lengths > cutoff_len)
-    if not len(too_long):
+    is_long = tokens.lengths > cutoff_len
+    if not is_long.any():
         return tokens, outcome
+    stays = np.ones(len(tokens), np.bool_)
+    if tokens.has_kinds:
+        stays[_leave_out(tokens, np.flatnonzero(is_long), outcome)] = False
+    too_long, short = np.flatnonzero(is_long & stays), np.flatnonzero(~is_long & stays)
     made = [POLICIES[policy](tokens, part, outcome) for part in _parts(too_long, tokens.lengths)]
-    short = np.flatnonzero(tokens.lengths <= cutoff_len)
     kept = _Pieces(short, np.zeros_like(short), tokens.lengths[short], tokens.trained_counts[short])
     pieces = _Pieces(*(np.concatenate(arrays) for arrays in zip(kept, *made, strict=True)))
     order = np.argsort(pieces.source, kind="stable")
@@ -133,8 +140,37 @@ def fit_lengths(tokens: TokenDataset, cutoff_len: int, policy: str) -> tuple[Tok
     outcome.source = source
     starts = tokens.starts[source] + offset
     return TokenDataset(
-        tokens.stores, tokens.store[source], starts, length, tokens.origins.take(source), trained
+        tokens.stores, tokens.store[source], starts, length, tokens.origins.take(source), trained, tokens.kinds[source]
     ), outcome
+
+
+def _leave_out(tokens: TokenDataset, too_long: Ints, outcome: LengthOutcome) -> Ints:
+    """The samples of which the policy leaves nothing and, of pairs, the other one as well."""
+    match outcome.policy:
+        case "drop":
+            outcome.dropped = gone = _with_their_others(tokens, too_long)
+        case "truncate":
+            parts = _parts(too_long, tokens.lengths)
+            hopeless = [part[~_is_trained_before(tokens, part, outcome.cutoff_len)] for part in parts]
+            outcome.lost = gone = _with_their_others(tokens, np.concatenate(hopeless))
+        case _:
+            gone = _none()
+    return gone
+
+
+def _is_trained_before(tokens: TokenDataset, samples: Ints, limit: int) -> npt.NDArray[np.bool_]:
+    """[S] whether any of the first `limit` tokens of a sample is trained."""
+    runs = _runs(tokens, samples)
+    found = runs.number > 0
+    found[found] = runs.begin[runs.first[found]] < limit
+    return found
+
+
+def _with_their_others(tokens: TokenDataset, samples: Ints) -> Ints:
+    """The samples and, of pairs, the other one; ascending."""
+    kinds = tokens.kinds[samples]
+    others = samples + np.where(kinds == CHOSEN, 1, 0) - np.where(kinds == REJECTED, 1, 0)
+    return distinct(np.concatenate([samples, others]))
 
 
 def raise_for_lost_rows(outcomes: Iterable[LengthOutcome]) -> None:
@@ -148,16 +184,18 @@ def raise_for_lost_rows(outcomes: Iterable[LengthOutcome]) -> None:
         return
     before = [outcome.before for outcome in outcomes]
     lengths = np.concatenate([one.lengths for one in before])
-    places = [str(one.before.origin(int(number))) for one in outcomes for number in one.lost[:_PLACES]]
+    places = dict.fromkeys(str(one.before.origin(int(n))) for one in outcomes for n in one.lost[: 2 * _PLACES])
     most = int(np.quantile(lengths, 1 - LOST_AT_MOST / 2, method="higher"))
     what = f"{lost:,} of {rows:,} rows would train nothing: their prompt alone fills cutoff_len. Tokens of all samples:"
+    drop = "drop, to go on without them"
+    other = drop if any(one.has_kinds for one in before) else f"split (or {drop})"
     raise DataError(
         Problem(
             "E-DATA-091",
             "\n".join([what, *("  " + line for line in length_bars(lengths))]),
-            where=", ".join(places[:_PLACES]),
+            where=", ".join(list(places)[:_PLACES]),
             got=f"cutoff_len: {outcomes[0].cutoff_len}",
-            fix=f"cutoff_len: {most}, or on_too_long: split (or drop, to go on without them)",
+            fix=f"cutoff_len: {most}, or on_too_long: {other}",
         )
     )
 
@@ -234,13 +272,14 @@ def _drop(tokens: TokenDataset, samples: Ints, outcome: LengthOutcome) -> _Piece
 def _error(tokens: TokenDataset, samples: Ints, outcome: LengthOutcome) -> _Pieces:
     too_long = np.flatnonzero(tokens.lengths > outcome.cutoff_len)
     longest = too_long[np.argsort(-tokens.lengths[too_long], kind="stable")][:_PLACES]
+    split = "" if tokens.has_kinds else ", split"
     raise DataError(
         Problem(
             "E-DATA-090",
             f"{len(too_long):,} of {len(tokens):,} samples are longer than cutoff_len {outcome.cutoff_len:,}",
             where=", ".join(str(tokens.origin(int(number))) for number in longest),
             got="the longest have " + ", ".join(f"{tokens.lengths[number]:,}" for number in longest) + " tokens",
-            fix=f"cutoff_len: {tokens.lengths[longest[0]]}, or on_too_long: truncate, split or drop",
+            fix=f"cutoff_len: {tokens.lengths[longest[0]]}, or on_too_long: truncate{split} or drop",
         )
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tunesmith.core.errors import DataError
 from tunesmith.core.types import Encoded, Origin
 from tunesmith.data import length as length_module
-from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.dataset import CHOSEN, LIKED, PROMPT, REJECTED, TokenDataset
 from tunesmith.data.length import POLICIES, LengthOutcome, fit_lengths, histogram, length_bars, raise_for_lost_rows
 from tunesmith.data.truncate import cut_point
 
@@ -219,3 +219,50 @@ def test_bars_show_the_histogram():
         "              2-3 tokens         3 ##############################",
     ]
     assert length_bars(np.zeros(0, np.int64)) == []
+
+
+# --- pairs, feedback, prompts ---
+
+sequences = st.lists(st.booleans(), min_size=1, max_size=40).map(tuple)
+
+
+@given(st.lists(st.tuples(sequences, sequences), max_size=8), cutoffs)
+def test_both_of_a_pair_are_cut_or_neither_is_there(pairs, cutoff_len):
+    tokens = dataset([text for both in pairs for text in both])
+    tokens = tokens_of(tokens, [CHOSEN, REJECTED] * len(pairs))
+    found, outcome = fit_lengths(tokens, cutoff_len, "truncate")
+    cuts = [cut_point(sample["trained"], cutoff_len) for sample in tokens]
+    kept = [i for i in range(len(tokens)) if cuts[i].length and cuts[i ^ 1].length]
+    assert outcome.source.tolist() == kept
+    assert found.lengths.tolist() == [cuts[i].length for i in kept]
+    assert found.kinds.tolist() == [CHOSEN, REJECTED] * (len(kept) // 2)
+    assert sorted(outcome.lost.tolist()) == [i for i in range(len(tokens)) if i not in kept]
+    assert outcome.turns_left_out == sum(cuts[i].turns_dropped for i in kept), "what is lost is not told as shortened"
+    assert sorted(outcome.answers_cut.tolist()) == [i for i in kept if cuts[i].answer_cut]
+    shorter, outcome = fit_lengths(tokens, cutoff_len, "drop")
+    kept = [i for i in range(len(tokens)) if max(tokens.lengths[i], tokens.lengths[i ^ 1]) <= cutoff_len]
+    assert outcome.source.tolist() == kept
+    assert sorted(outcome.dropped.tolist()) == [i for i in range(len(tokens)) if i not in kept]
+    assert len(shorter) == len(kept)
+
+
+def tokens_of(tokens: TokenDataset, kinds) -> TokenDataset:
+    """The same sequences, of these kinds."""
+    kinds = np.array(kinds, dtype=np.int8)
+    return TokenDataset(
+        tokens.stores, tokens.store, tokens.starts, tokens.lengths, tokens.origins, tokens.trained_counts, kinds
+    )
+
+
+def test_feedback_is_cut_and_a_prompt_is_not():
+    feedback = tokens_of(dataset(["..TTTT", "......T"]), [LIKED, LIKED])
+    found, outcome = fit_lengths(feedback, 4, "truncate")
+    assert shown(found) == [("..TT", 0)]
+    assert (outcome.lost.tolist(), outcome.answers_cut.tolist()) == ([1], [0])
+    prompts = tokens_of(dataset(["....", "....."]), [PROMPT, PROMPT])
+    found, outcome = fit_lengths(prompts, 4, "truncate")
+    assert (found.lengths.tolist(), outcome.lost.tolist()) == ([4], [1])
+    with pytest.raises(DataError, match="E-DATA-090"):
+        fit_lengths(prompts, 4, "error")
+    with pytest.raises(AssertionError):
+        fit_lengths(prompts, 4, "split")
