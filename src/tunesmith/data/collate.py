@@ -2,15 +2,18 @@
 
 Both give `input_ids` [B, T] int64, `labels` [B, T] int64 (the id where the model is trained to write it, else
 `label_pad`) and, where the loss is weighted, `weights` [B, T] float32. A token of weight 0 is not trained. Labels are
-not shifted: the logit at t is for the label at t + 1.
+not shifted: the logit at t is for the label at t + 1. Where sequences are not PLAIN (`dataset`), `kinds` int64 tells of
+each what it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tunesmith.data.dataset import CHOSEN, REJECTED
 
 if TYPE_CHECKING:
     import torch
@@ -21,28 +24,31 @@ LABEL_PAD = -100  # the field's convention
 
 
 class PaddingCollator:
-    """Pads B samples, of one sequence each, on the right to the longest one, T tokens.
+    """Pads B sequences on the right to the longest one, T tokens. Samples are single sequences, or pairs, which give
+    two rows each: chosen, rejected, chosen, rejected ...
 
-    Adds attention_mask [B, T] int64 (0 on padding). `multiple_of` rounds T up: some devices like multiples of 8 or 64.
+    Adds attention_mask [B, T] int64 (0 on padding), and `kinds` [B]. `multiple_of` rounds T up: some devices like
+    multiples of 8 or 64.
     """
 
     def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, multiple_of: int = 1) -> None:
         self.pad_id, self.label_pad, self.multiple_of = pad_id, label_pad, multiple_of
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        assert all("lengths" not in sample for sample in samples), "the sequences of a pack would see each other"
+        samples = [row for sample in samples for row in _rows_of(sample)]
         lengths = [len(sample["input_ids"]) for sample in samples]
         width = -(-max(lengths) // self.multiple_of) * self.multiple_of
         mask = np.arange(width) < np.asarray(lengths)[:, None]
         batch = _rows(samples, width, self.pad_id, self.label_pad)
-        return _tensors({**batch, "attention_mask": mask.astype(np.int64)})
+        return _tensors({**batch, "attention_mask": mask.astype(np.int64), **_beside(samples, "kinds")})
 
 
 class FlatCollator:
     """Sequences one behind the other, told apart by `position_ids` [B, T] int64, which begin at 0 in each; no mask.
 
     Samples may be packs (with `lengths`) or single sequences. `lengths` [K] int64 tells all sequences of the batch in
-    their order. The first token of a sequence has no label: nothing precedes it.
+    their order, `kinds` [K] what they are, and `shared` [P] int64 how many tokens each pair begins with in common. The
+    first token of a sequence has no label: nothing precedes it.
 
     one_row      the whole batch is one row [1, T] without padding, and `cu_seqlens` [K + 1] int32 its borders: for
                  attention that reads the borders
@@ -56,7 +62,7 @@ class FlatCollator:
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         pieces = [sample.get("lengths", [len(sample["input_ids"])]) for sample in samples]
         lengths = np.concatenate(pieces).astype(np.int64)
-        more = {"lengths": lengths}
+        more = {"lengths": lengths, **_beside(samples, "kinds", "shared")}
         if self.one_row:
             samples, pieces = [_joined(samples)], [lengths]
             more["cu_seqlens"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
@@ -71,6 +77,25 @@ def count_tokens(batch: Mapping[str, torch.Tensor]) -> int:
     """Tokens of a batch, padding left out."""
     found = batch["lengths"] if "lengths" in batch else batch["attention_mask"]
     return int(found.sum())
+
+
+def _rows_of(sample: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The two sequences of a pair, or the one of a sample."""
+    if "lengths" not in sample:
+        yield sample
+        return
+    kinds = sample["kinds"].tolist() if "kinds" in sample else []
+    assert kinds == [CHOSEN, REJECTED], "the sequences of a pack would see each other"
+    first = int(sample["lengths"][0])
+    for number, part in enumerate((slice(first), slice(first, None))):
+        row = {key: sample[key][part] for key in ("input_ids", "trained", "weights") if key in sample}
+        yield {**row, "kinds": sample["kinds"][number : number + 1]}
+
+
+def _beside(samples: Sequence[Mapping[str, Any]], *names: str) -> dict[str, np.ndarray]:
+    """What the samples tell of their sequences, joined."""
+    found = [name for name in names if name in samples[0]]
+    return {name: np.concatenate([sample[name] for sample in samples]).astype(np.int64) for name in found}
 
 
 def _joined(samples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

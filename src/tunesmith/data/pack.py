@@ -1,7 +1,8 @@
 """Packing: several sequences, or parts of documents, in one row of at most `capacity` tokens.
 
-`pack` is for samples: each stays whole, so that an answer never loses its question. `cut_into_blocks` is for the
-documents of pre-training. Either way no sequence ever sees another: a pack tells the lengths of its pieces.
+`pack` is for samples: each stays whole, so that an answer never loses its question, and both of a pair stay together.
+`cut_into_blocks` is for the documents of pre-training. Either way no sequence ever sees another: a pack tells the
+lengths of its pieces.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.types import Origin
-from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.dataset import CHOSEN, REJECTED, TokenDataset
 
-__all__ = ["PackedDataset", "StreamPacker", "cut_into_blocks", "fit", "pack"]
+__all__ = ["PackedDataset", "StreamPacker", "cut_into_blocks", "fit", "pack", "units"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -26,7 +27,8 @@ class PackedDataset:
     """N packs: pack i holds the sequences bounds[i] to bounds[i + 1] of `pieces`, one behind the other.
 
     A sample has, beside `input_ids` and `trained` [T], `lengths` [K]: the K pieces that it is made of, of which none
-    may see another.
+    may see another. Where these are not PLAIN, `kinds` [K] int8; and with P pairs among them, `shared` [P]: how many
+    tokens at the beginning of both are the same, of those before anything is trained.
     """
 
     def __init__(self, pieces: TokenDataset, bounds: Ints) -> None:
@@ -44,7 +46,11 @@ class PackedDataset:
         numbers = range(self.bounds[index], self.bounds[index + 1])
         samples = [self.pieces[number] for number in numbers]
         joined = {key: np.concatenate([sample[key] for sample in samples]) for key in samples[0]}
-        return {**joined, "lengths": self.pieces.lengths[numbers.start : numbers.stop]}
+        joined["lengths"] = self.pieces.lengths[numbers.start : numbers.stop]
+        if self.pieces.has_kinds and len(chosen := np.flatnonzero(joined["kinds"] == CHOSEN)):
+            shared = [_shared(samples[number], samples[number + 1]) for number in chosen]
+            joined["shared"] = np.array(shared, dtype=np.int64)
+        return joined
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return (self[index] for index in range(len(self)))
@@ -69,20 +75,43 @@ class PackedDataset:
         return self.pieces.origin(int(self.bounds[index]))
 
 
-def pack(samples: TokenDataset, capacity: int, seed: int | Sequence[int]) -> PackedDataset:
-    """Whole samples in as few rows of at most `capacity` tokens as best-fit-decreasing finds, over the whole set.
+def _shared(chosen: Mapping[str, np.ndarray], rejected: Mapping[str, np.ndarray]) -> int:
+    """How many tokens both begin with, of those before anything is trained."""
+    size = min(len(chosen["input_ids"]), len(rejected["input_ids"]))
+    differs = chosen["input_ids"][:size] != rejected["input_ids"][:size]
+    ends = differs | chosen["trained"][:size] | rejected["trained"][:size]
+    return int(ends.argmax()) if ends.any() else size
 
-    Which of equally long samples meet, their places in a pack and the order of the packs are drawn from `seed`:
+
+def units(samples: TokenDataset) -> PackedDataset:
+    """Each pair as one item, and so each sequence that is none of a pair."""
+    firsts = np.flatnonzero(samples.kinds != REJECTED)
+    return PackedDataset(samples, np.append(firsts, len(samples)))
+
+
+def pack(samples: TokenDataset, capacity: int, seed: int | Sequence[int]) -> PackedDataset:
+    """Whole samples and whole pairs in as few rows of at most `capacity` tokens as best-fit-decreasing finds, over all.
+
+    Which of equally long ones meet, their places in a pack and the order of the packs are drawn from `seed`:
     otherwise neighbours of the file would stay together, and the packs would come sorted by length.
     """
+    whole = units(samples)
     generator = np.random.default_rng(seed)
-    drawn = generator.permutation(len(samples))
-    order, bounds = fit(samples.lengths[drawn], capacity)
+    drawn = generator.permutation(len(whole))
+    order, bounds = fit(whole.lengths[drawn], capacity)
     packs = generator.permutation(len(bounds) - 1)
     sizes = np.diff(bounds)[packs]
+    chosen = drawn[order[_stretches(bounds[packs], sizes)]]
+    pieces = np.diff(whole.bounds)[chosen]
+    ends = np.concatenate([[0], np.cumsum(pieces)])[np.cumsum(sizes)]
+    return PackedDataset(samples.take(_stretches(whole.bounds[chosen], pieces)), np.concatenate([[0], ends]))
+
+
+def _stretches(starts: Ints, sizes: Ints) -> Ints:
+    """The numbers from each start on, so many, one stretch behind the other."""
     ends = np.cumsum(sizes)
-    places = np.arange(len(order)) + np.repeat(bounds[packs] - (ends - sizes), sizes)
-    return PackedDataset(samples.take(drawn[order[places]]), np.concatenate([[0], ends]))
+    found: Ints = np.arange(sizes.sum()) + np.repeat(starts - (ends - sizes), sizes)
+    return found
 
 
 def fit(lengths: Ints, capacity: int) -> tuple[Ints, Ints]:

@@ -8,8 +8,8 @@ import torch
 
 from tunesmith.core.types import Encoded, Origin
 from tunesmith.data.collate import FlatCollator, PaddingCollator, count_tokens
-from tunesmith.data.dataset import TokenDataset
-from tunesmith.data.pack import PackedDataset
+from tunesmith.data.dataset import CHOSEN, DISLIKED, LIKED, REJECTED, TokenDataset
+from tunesmith.data.pack import PackedDataset, units
 
 
 @pytest.fixture
@@ -96,3 +96,68 @@ def test_packs_are_never_padded_into_one_sequence(packs):
 
 def test_tokens_are_counted_without_padding(samples):
     assert count_tokens(PaddingCollator(pad_id=9)(list(samples))) == 8
+
+
+# --- pairs and feedback ---
+
+
+@pytest.fixture
+def pairs() -> TokenDataset:
+    """(1 2 3, 1 2 4 5) and (6 7, 6 8): the first token is the prompt."""
+    sequences = [Encoded(ids, [False] + [True] * (len(ids) - 1)) for ids in ([1, 2, 3], [1, 2, 4, 5], [6, 7], [6, 8])]
+    return TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * 2)
+
+
+def test_pairs_in_one_row(pairs):
+    batch = FlatCollator(pad_id=9)(list(units(pairs)))
+    assert as_lists(batch) == {
+        "input_ids": [[1, 2, 3, 1, 2, 4, 5, 6, 7, 6, 8]],
+        "labels": [[-100, 2, 3, -100, 2, 4, 5, -100, 7, -100, 8]],
+        "position_ids": [[0, 1, 2, 0, 1, 2, 3, 0, 1, 0, 1]],
+        "lengths": [3, 4, 2, 2],
+        "cu_seqlens": [0, 3, 7, 9, 11],
+        "kinds": [CHOSEN, REJECTED] * 2,
+        "shared": [1, 1],
+    }
+    assert batch["kinds"].dtype == batch["shared"].dtype == torch.int64
+    packed = FlatCollator(pad_id=9)([PackedDataset(pairs, np.array([0, 4]))[0]])
+    assert as_lists(packed) == as_lists(batch)
+    rows = FlatCollator(pad_id=9, one_row=False)(list(units(pairs)))
+    assert rows["kinds"].tolist() == [CHOSEN, REJECTED] * 2
+    assert rows["shared"].tolist() == [1, 1]
+    assert rows["input_ids"].shape == (2, 7)
+
+
+def test_a_pair_gives_two_padded_rows(pairs):
+    batch = PaddingCollator(pad_id=9)(list(units(pairs)))
+    assert as_lists(batch) == {
+        "input_ids": [[1, 2, 3, 9], [1, 2, 4, 5], [6, 7, 9, 9], [6, 8, 9, 9]],
+        "labels": [[-100, 2, 3, -100], [-100, 2, 4, 5], [-100, 7, -100, -100], [-100, 8, -100, -100]],
+        "attention_mask": [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]],
+        "kinds": [CHOSEN, REJECTED] * 2,
+    }
+    assert batch["kinds"].dtype == torch.int64
+    assert count_tokens(batch) == 11
+
+
+def test_weights_of_a_pair_go_along():
+    sequences = [Encoded([1, 2], [False, True], weights=[1, 0.5]), Encoded([1, 3], [False, True], weights=[1, 2])]
+    batch = PaddingCollator(pad_id=9)(list(units(TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED]))))
+    assert batch["weights"].tolist() == [[1, 0.5], [1, 2]]
+
+
+def test_feedback_keeps_its_labels(samples):
+    found = TokenDataset.from_encoded([Encoded([1, 2], [False, True]), Encoded([3], [True])], [LIKED, DISLIKED])
+    assert PaddingCollator(pad_id=9)(list(found))["kinds"].tolist() == [LIKED, DISLIKED]
+    flat = FlatCollator(pad_id=9)([found[0], PackedDataset(found, np.array([0, 2]))[0]])
+    assert flat["kinds"].tolist() == [LIKED, LIKED, DISLIKED]
+    assert "shared" not in flat
+    assert "kinds" not in FlatCollator(pad_id=9)(list(samples))
+
+
+def test_unrelated_sequences_are_never_padded_into_one(pairs):
+    with pytest.raises(AssertionError):
+        PaddingCollator(pad_id=9)([PackedDataset(pairs, np.array([0, 4]))[0]])
+    liked = TokenDataset.from_encoded([Encoded([1], [True])] * 2, [LIKED, LIKED])
+    with pytest.raises(AssertionError):
+        PaddingCollator(pad_id=9)([PackedDataset(liked, np.array([0, 2]))[0]])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tunesmith.config.data import DataConfig
 from tunesmith.core.types import Encoded, Origin
 from tunesmith.data.build import build_datasets
-from tunesmith.data.dataset import TokenDataset
-from tunesmith.data.pack import PackedDataset, StreamPacker, cut_into_blocks, fit, pack
+from tunesmith.data.dataset import CHOSEN, LIKED, REJECTED, TokenDataset
+from tunesmith.data.pack import PackedDataset, StreamPacker, cut_into_blocks, fit, pack, units
 
 lengths_and_capacity = st.integers(1, 60).flatmap(
     lambda capacity: st.tuples(st.lists(st.integers(1, capacity), max_size=80), st.just(capacity))
@@ -138,6 +138,86 @@ def test_documents_go_on_in_the_next_block():
     blocks = cut_into_blocks(dataset([3, 6, 2]), 4)
     assert contents(blocks) == [[0, 0, 0, 1], [1, 1, 1, 1], [1, 2, 2]]
     assert [sample["lengths"].tolist() for sample in blocks] == [[3, 1], [4], [1, 2]]
+
+
+# --- pairs ---
+
+sides = st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=8), st.integers(0, 8))
+"""(ids, how many of them are not trained at the beginning; all if it is more)"""
+
+
+def pairs(items) -> TokenDataset:
+    """Pair i is (chosen, rejected), both `sides`, and says so by its place."""
+    return TokenDataset.from_encoded(
+        (
+            Encoded(ids, [place >= given for place in range(len(ids))], Origin("x", number))
+            for number, both in enumerate(items)
+            for ids, given in both
+        ),
+        [CHOSEN, REJECTED] * len(items),
+    )
+
+
+def shared(chosen, rejected) -> int:
+    """By the definition, one token after the other."""
+    (ours, given), (theirs, other_given) = chosen, rejected
+    count = 0
+    while count < min(len(ours), len(theirs), given, other_given) and ours[count] == theirs[count]:
+        count += 1
+    return count
+
+
+@given(st.lists(st.tuples(sides, sides), max_size=40), st.integers(16, 40), st.integers(0, 3))
+def test_no_pair_is_torn(items, capacity, seed):
+    packed = pack(pairs(items), capacity, seed)
+    assert (packed.lengths <= capacity).all()
+    rows = [packed.pieces.origin(number).row for number in range(len(packed.pieces))]
+    assert rows[::2] == rows[1::2]
+    assert sorted(rows[::2]) == list(range(len(items))), "every pair once"
+    piece = 0
+    for number, sample in enumerate(packed):
+        count = len(sample["lengths"])
+        assert count == packed.bounds[number + 1] - packed.bounds[number]
+        assert sample["kinds"].tolist() == [CHOSEN, REJECTED] * (count // 2)
+        mine = [items[row] for row in rows[piece : piece + count : 2]]
+        assert sample["lengths"].tolist() == [len(ids) for both in mine for ids, _ in both]
+        assert sample["input_ids"].tolist() == [token for both in mine for ids, _ in both for token in ids]
+        assert sample["shared"].tolist() == [shared(*both) for both in mine]
+        piece += count
+    sizes = [len(chosen[0]) + len(rejected[0]) for chosen, rejected in items]
+    assert len(packed) == len(best_fit_decreasing(sizes, capacity))
+
+
+@given(st.lists(st.tuples(sides, sides), max_size=20))
+def test_unpacked_pairs_are_one_item_each(items):
+    found = units(pairs(items))
+    assert len(found) == len(items)
+    for sample, both in zip(found, items, strict=True):
+        assert sample["input_ids"].tolist() == [*both[0][0], *both[1][0]]
+        assert sample["shared"].tolist() == [shared(*both)]
+    assert found.lengths.tolist() == [len(chosen[0]) + len(rejected[0]) for chosen, rejected in items]
+
+
+def test_what_is_no_pair_is_an_item_by_itself():
+    sequences = [Encoded([number], [True]) for number in range(3)]
+    assert contents(units(TokenDataset.from_encoded(sequences, [LIKED, CHOSEN, REJECTED]))) == [[0], [1, 2]]
+    assert [sample.keys() for sample in units(dataset([2]))] == [{"input_ids", "trained", "lengths"}]
+
+
+def test_packs_of_pairs_are_full(assets):
+    """The pairs of dpo_en_demo under Qwen3's tokenizer, cut to 2,048 tokens each and drawn 4,000 times, in packs of
+    4,096."""
+    from tokenizers import Tokenizer
+
+    rows = json.loads((assets / "data" / "preference" / "dpo_en_demo.json").read_text())
+    tokenizer = Tokenizer.from_file(str(assets / "tokenizers" / "qwen3" / "tokenizer.json"))
+    sizes = 0
+    for side in ("chosen", "rejected"):
+        texts = ["\n".join([*(turn["value"] for turn in row["conversations"]), row[side]["value"]]) for row in rows]
+        sizes += np.array([min(len(encoded.ids) + 20, 2048) for encoded in tokenizer.encode_batch(texts)])
+    drawn = np.random.default_rng(0).choice(sizes, 4000)
+    _, bounds = fit(drawn, 4096)
+    assert drawn.sum() / ((len(bounds) - 1) * 4096) >= 0.99
 
 
 # --- of a stream ---
