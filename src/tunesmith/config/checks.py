@@ -18,6 +18,7 @@ Finder: TypeAlias = Callable[[RunConfig], Iterator[Problem]]
 _TRAIN = ("train",)
 _DATA = ("train", *LOOKING)
 _ALL = ("train", "preview", "chat", "export")
+_ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
 
@@ -195,6 +196,22 @@ def _skipping_has_a_limit(config: RunConfig) -> Iterator[Problem]:
     if config.data.on_bad_row == "skip" and config.data.max_bad_rows is None:
         what = '"on_bad_row: skip" may lose any part of the data; say how many rows at most'
         yield _contradiction(config, "on_bad_row", what, "max_bad_rows: 10, or as many as you accept to lose")
+
+
+@_rule(_DATA, "stage", "on_too_long")
+def _answers_stay_whole(config: RunConfig) -> Iterator[Problem]:
+    stage = config.objective.stage
+    if stage in _ANSWERS and config.data.on_too_long == "split":
+        what = f'"on_too_long: split" makes several samples of one, and in stage {stage} a part of an answer is none'
+        yield _contradiction(config, "on_too_long", what, "on_too_long: truncate, drop or error")
+
+
+@_rule(_DATA, "stage", "packing", "neat_packing")
+def _prompts_are_not_packed(config: RunConfig) -> Iterator[Problem]:
+    if config.objective.stage == "ppo" and config.data.packs("ppo"):
+        key = "packing" if config.data.packing else "neat_packing"
+        what = f'"{key}" is for what is trained on, and stage ppo answers prompts'
+        yield _contradiction(config, key, what, "packing: false")
 
 
 @_rule(_DATA, "packing", "neat_packing")

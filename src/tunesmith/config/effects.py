@@ -105,6 +105,11 @@ def rules() -> tuple[Rule, ...]:
             "processes of preprocessing_num_workers prepare a stream",
         ),
         Rule(_keys("dataloader_drop_last"), lambda c: not c.data.streaming, "the batches of a stream are all full"),
+        Rule(
+            _keys("train_on_prompt mask_history train_turns"),
+            lambda c: c.objective.stage in ("pt", "sft") or not _trains(c),
+            "the answers are what is trained on in rm, dpo and kto, and no prompt is",
+        ),
         Rule(_keys("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
         Rule(
             _keys("on_too_long"),

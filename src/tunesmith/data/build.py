@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from tunesmith.core.errors import DataError, Problem, UsageError
 from tunesmith.core.types import Example
-from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.dataset import CHOSEN, TokenDataset
+from tunesmith.data.formats.base import KINDS
 from tunesmith.data.length import LengthOutcome, raise_for_lost_rows
 from tunesmith.data.lint.quick import quick_lint
 from tunesmith.data.mix import distinct, hold_out, mix
-from tunesmith.data.pack import PackedDataset, cut_into_blocks, pack
+from tunesmith.data.pack import PackedDataset, cut_into_blocks, pack, units
 from tunesmith.data.prepare import Progress
 from tunesmith.data.prepared import PROMPT_TOO_LONG, Pool, Prepared, prepare_datasets
 from tunesmith.data.reading import load_datasets
@@ -35,7 +36,7 @@ Indices = npt.NDArray[np.int64]
 HELD_OUT = "validation"
 
 Samples: TypeAlias = TokenDataset | PackedDataset
-"""What is trained on: sequences by number, with their `lengths`."""
+"""What is trained on: sequences, or packs or pairs of them, by number, with their `lengths`."""
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class Datasets:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence; of a pack, of its longest piece; of a stream, in its first window."""
+        """Tokens of the longest sequence; of a pack or a pair, of its longest piece; of a stream, in its first window."""
         train = self.train.first().samples if isinstance(self.train, SampleStream) else self.train
         parts = [part for part in (train, *self.eval.values()) if part is not None and len(part)]
         pieces = [part.pieces if isinstance(part, PackedDataset) else part for part in parts]
@@ -63,14 +64,15 @@ def read_examples(data: DataConfig, *, stage: str, which: str = "train", seed: i
 def build_datasets(
     data: DataConfig, renderer: Renderer, *, stage: str, seed: int, on_progress: Progress | None = None
 ) -> Datasets:
-    """Everything between the config's `dataset` and token arrays.
+    """Everything between the config's `dataset` and token arrays. A pair is one item, a PackedDataset's.
 
     The evaluation data is `eval_dataset`, or what `val_size` takes from `dataset`; named "validation", or after each
     dataset with `eval_on_each_dataset`.
 
     Raises DataError (65) or MissingInputError (66) with all problems of the rows; UsageError (2) where `val_size`
-    leaves no rows for training or for validation.
+    leaves no rows for training or for validation, or where a setting has no meaning for the stage.
     """
+    _raise_for_meaningless(data, stage)
     blocks = stage == "pt" and data.packs(stage)
     prepared = prepare_datasets(data, renderer, stage=stage, seed=seed, on_progress=on_progress)
     outcomes = [] if blocks else [one.fit(data.cutoff_len, data.on_too_long) for one in prepared]
@@ -79,7 +81,7 @@ def build_datasets(
         one.count()
     train = [one for one in prepared if one.report.use == "train"]
     evaluation = [one for one in prepared if one.report.use == "eval"]
-    splits: dict[str, Samples] = {}
+    splits: dict[str, TokenDataset] = {}
     if train:
         pool = Pool.of(train)
         order = mix([len(order) for order in pool.orders], data.mix_strategy, data.interleave_probs or None, seed)
@@ -92,14 +94,36 @@ def build_datasets(
         splits[name] = pool.take(np.concatenate(pool.orders))
     if empty := [name for name, tokens in splits.items() if not len(tokens)]:
         raise DataError([_nothing_left(name, prepared) for name in empty])
-    if blocks:
-        splits = {name: cut_into_blocks(tokens, data.cutoff_len) for name, tokens in splits.items()}
-    elif "train" in splits and data.packs(stage):  # evaluation means the same row by row, and predictions need rows
-        splits["train"] = pack(splits["train"], data.cutoff_len, seed)
-    report = _report(prepared, splits, outcomes)
-    evaluated = {name: samples for name, samples in splits.items() if name != "train"}
-    report.notices += quick_lint(splits.get("train"), evaluated)
-    return Datasets(splits.pop("train", None), splits, report)
+    rows = _rows(data, splits, stage, seed)
+    report = _report(prepared, rows, outcomes)
+    evaluated = {name: samples for name, samples in rows.items() if name != "train"}
+    report.notices += quick_lint(rows.get("train"), evaluated)
+    return Datasets(rows.pop("train", None), rows, report)
+
+
+def _raise_for_meaningless(data: DataConfig, stage: str) -> None:
+    """The same as rules of the config's checks, for those who come without a config of a run."""
+    problems = []
+    if KINDS[stage] not in ("document", "chat") and data.on_too_long == "split":
+        what = f"on_too_long: split makes several samples of one, and in stage {stage} a part of an answer is none"
+        problems.append(Problem("E-CONFIG-021", what, "on_too_long", fix="on_too_long: truncate, drop or error"))
+    if KINDS[stage] == "prompt" and data.packs(stage):
+        what = f"packing is for what is trained on, and stage {stage} answers prompts"
+        problems.append(Problem("E-CONFIG-021", what, "packing", fix="packing: false"))
+    if problems:
+        raise UsageError(problems)
+
+
+def _rows(data: DataConfig, splits: Mapping[str, TokenDataset], stage: str, seed: int) -> dict[str, Samples]:
+    """What one index gives: a sequence, a pair, a block of documents or a pack."""
+    packs, pairs = data.packs(stage), KINDS[stage] == "preference"
+    if stage == "pt" and packs:
+        return {name: cut_into_blocks(tokens, data.cutoff_len) for name, tokens in splits.items()}
+    rows: dict[str, Samples] = {name: units(tokens) if pairs else tokens for name, tokens in splits.items()}
+    if "train" in rows and packs:  # evaluation means the same row by row, and predictions need rows
+        capacity = data.cutoff_len * (2 if pairs else 1)  # each of a pair may have cutoff_len
+        rows["train"] = pack(splits["train"], capacity, seed)
+    return rows
 
 
 def _split(data: DataConfig, order: Indices, seed: int) -> tuple[Indices, Indices]:
@@ -140,6 +164,8 @@ def _report(
     report.encoders = list(dict.fromkeys(one.encoder for one in prepared))
     report.lengths = [outcome.to_dict() for outcome in outcomes]
     for name, tokens in splits.items():
-        longest = int(tokens.lengths.max())
-        report.splits.append(SplitReport(name, len(tokens), tokens.num_tokens, tokens.num_trained, longest))
+        pairs = int(np.count_nonzero(tokens.pieces.kinds == CHOSEN)) if isinstance(tokens, PackedDataset) else 0
+        single = tokens.pieces if isinstance(tokens, PackedDataset) and pairs == len(tokens) else tokens
+        longest = int(single.lengths.max())
+        report.splits.append(SplitReport(name, len(tokens), tokens.num_tokens, tokens.num_trained, longest, pairs))
     return report

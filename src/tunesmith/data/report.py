@@ -33,7 +33,7 @@ class Cuts:
 
 @dataclass(slots=True)
 class DatasetReport:
-    """One dataset, from rows to samples. `kept` counts the rows that gave at least one sample."""
+    """One dataset, from rows to samples. `kept` counts the rows that gave at least one sample; a pair gives two."""
 
     name: str
     use: str
@@ -94,13 +94,22 @@ class DatasetReport:
 
 @dataclass(slots=True)
 class SplitReport:
-    """What training or evaluation reads, after mixing, splitting and packing."""
+    """What training or evaluation reads, after mixing, splitting and packing. `samples`: what one index gives, so a
+    pack or a pair is one. `longest`: of a sequence or a pack."""
 
     name: str
     samples: int
     tokens: int
     trained: int
     longest: int
+    pairs: int = 0
+
+    @property
+    def counted(self) -> str:
+        """How much it is, in words."""
+        if not self.pairs:
+            return f"{self.samples:,} samples"
+        return f"{self.pairs:,} pairs" + (f" in {self.samples:,} packs" if self.pairs != self.samples else "")
 
 
 @dataclass(slots=True)
@@ -126,7 +135,7 @@ class DataReport:
             lines += one.details()
         for split in self.splits:
             lines.append(
-                f"{split.name}: {split.samples:,} samples, {split.tokens:,} tokens, "
+                f"{split.name}: {split.counted}, {split.tokens:,} tokens, "
                 f"{split.trained:,} trained, longest {split.longest:,}"
             )
         return [line for text in lines for line in _wrap(text)]
@@ -147,12 +156,17 @@ class DataReport:
         total["dropped"] = sum(sum(one.dropped.values()) for one in self.datasets)
         return {
             "datasets": datasets,
-            "splits": [asdict(split) for split in self.splits],
+            "splits": [_without_pairs(asdict(split)) for split in self.splits],
             "total": total,
             "notices": list(self.notices),
             "encoders": list(self.encoders),
             "lengths": list(self.lengths),
         }
+
+
+def _without_pairs(split: dict[str, Any]) -> dict[str, Any]:
+    """Where there are none, nothing is said of them."""
+    return {key: value for key, value in split.items() if key != "pairs" or value}
 
 
 def _first(places: list[str]) -> str:

@@ -122,6 +122,16 @@ def test_what_fits_together_is_accepted(keys: dict[str, Any]) -> None:
     assert codes(keys) == []
 
 
+@pytest.mark.parametrize("stage", ["rm", "dpo", "kto", "ppo"])
+def test_answers_are_not_split_and_prompts_not_packed(stage: str) -> None:
+    keys = {"model_name_or_path": "m", "dataset": "d", "stage": stage}
+    for policy in ("truncate", "drop", "error"):
+        assert codes({**keys, "on_too_long": policy}, "preview") == []
+    assert codes({**keys, "on_too_long": "split"}, "preview") == ["021"]
+    for packing in ("packing", "neat_packing"):
+        assert codes({**keys, packing: True}, "inspect") == (["021"] if stage == "ppo" else [])
+
+
 def test_an_export_never_overwrites_what_it_reads() -> None:
     assert codes({**EXPORT, "export_dir": "m/"}, "export") == ["021"]
     assert codes({**EXPORT, "adapter_name_or_path": "a,x"}, "export") == ["021"]

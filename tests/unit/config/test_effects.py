@@ -59,6 +59,14 @@ def test_a_key_without_effect_is_named(keys: dict[str, Any], named: str) -> None
     assert f"{named} (" in warning(**keys)
 
 
+@pytest.mark.parametrize("key", ["train_on_prompt", "mask_history"])
+def test_what_is_trained_of_a_chat_is_no_question_for_pairs(key: str) -> None:
+    keys = {"model_name_or_path": "m", "dataset": "d", key: True}
+    (told,) = load_config({**keys, "stage": "dpo"}, verb="preview").warnings
+    assert told.startswith(f"keys without effect: {key} (the answers are what is trained on")
+    assert load_config({**keys, "stage": "sft"}, verb="preview").warnings == ()
+
+
 def test_sampling_keys_count_in_chat_and_prediction() -> None:
     assert warning(do_predict=True, val_size=0.1, temperature=0.5, max_new_tokens=9) == ""
     assert load_config({"model_name_or_path": "m", "temperature": 0.5}, verb="chat").warnings == ()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.types import Example
-from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.dataset import CHOSEN, TokenDataset
 from tunesmith.data.lint.texts import all_texts
 from tunesmith.data.pack import PackedDataset
 
@@ -39,8 +39,8 @@ Samples = TokenDataset | PackedDataset
 
 def quick_lint(train: Samples | None, evaluation: Mapping[str, Samples]) -> list[str]:
     """Sentences for the data report: exact copies within the training samples, and evaluation samples among them.
-    Empty where all is well. Samples are compared as they are trained, cut and masked; rows that a mix repeats on
-    purpose are no copies."""
+    Empty where all is well. Samples are compared as they are trained, cut and masked, pairs as a whole; rows that a mix
+    repeats on purpose are no copies."""
     if train is None:
         return []
     if len(train) > MOST:
@@ -49,27 +49,41 @@ def quick_lint(train: Samples | None, evaluation: Mapping[str, Samples]) -> list
     keys = _keys(trained)
     lines = []
     copies, first = _copies(trained, keys)
-    if len(trained) and copies >= MANY * len(trained):
-        lines.append(f"{copies:,} of {len(trained):,} training samples are copies of others (first: {first}): {_MORE}")
+    if len(keys) and copies >= MANY * len(keys):
+        lines.append(f"{copies:,} of {len(keys):,} training samples are copies of others (first: {first}): {_MORE}")
     for name, samples in evaluation.items():
         held = _different(samples)
-        leaked = _shared(trained, keys, held, _keys(held))
+        held_keys = _keys(held)
+        leaked = _shared(trained, keys, held, held_keys)
         if len(leaked):
-            what = f'{len(leaked):,} of {len(held):,} samples of "{name}" are training samples too'
-            lines.append(f"{what} (first: {held.origin(int(leaked[0]))}): {_MORE}")
+            what = f'{len(leaked):,} of {len(held_keys):,} samples of "{name}" are training samples too'
+            lines.append(f"{what} (first: {held.origin(int(leaked[0]) * _pieces(held))}): {_MORE}")
     return lines
+
+
+def _pieces(tokens: TokenDataset) -> int:
+    """How many sequences a sample is made of: two where they are pairs."""
+    return 2 if len(tokens) and tokens.kinds[0] == CHOSEN else 1
 
 
 def _different(samples: Samples) -> TokenDataset:
     """Each stretch of tokens once, in its first place."""
     tokens = samples.pieces if isinstance(samples, PackedDataset) else samples
-    places = np.stack([tokens.store, tokens.starts, tokens.lengths], axis=1)
+    size = _pieces(tokens)
+    places = np.stack([tokens.store, tokens.starts, tokens.lengths], axis=1).reshape(-1, 3 * size)
     _, once = np.unique(places, axis=0, return_index=True)
-    return tokens if len(once) == len(tokens) else tokens.take(np.sort(once))
+    if len(once) == len(places):
+        return tokens
+    return tokens.take((np.sort(once)[:, None] * size + np.arange(size)).ravel())
 
 
 def _keys(tokens: TokenDataset) -> Keys:
     """A number [N] for each sample, of its length and of 16 tokens spread over it: samples that differ in it differ."""
+    keys = _keys_of_pieces(tokens).reshape(-1, _pieces(tokens))
+    return np.bitwise_xor.reduce(keys * np.array([1, 3], np.uint64)[: keys.shape[1]], axis=1)
+
+
+def _keys_of_pieces(tokens: TokenDataset) -> Keys:
     keys = tokens.lengths.astype(np.uint64) + (tokens.trained_counts.astype(np.uint64) << np.uint64(32))
     for number, store in enumerate(tokens.stores):
         mine = np.flatnonzero((tokens.store == number) & (tokens.lengths > 0))
@@ -84,8 +98,14 @@ def _keys(tokens: TokenDataset) -> Keys:
 
 
 def _content(tokens: TokenDataset, index: int) -> bytes:
+    size = _pieces(tokens)
+    return b"".join(_content_of_piece(tokens, index * size + number) for number in range(size))
+
+
+def _content_of_piece(tokens: TokenDataset, index: int) -> bytes:
     sample = tokens[index]
-    return bytes(np.ascontiguousarray(sample["input_ids"])) + bytes(np.packbits(sample["trained"]))
+    ids, mask = np.ascontiguousarray(sample["input_ids"]), np.packbits(sample["trained"])
+    return bytes([int(tokens.kinds[index])]) + len(ids).to_bytes(8, "little") + bytes(ids) + bytes(mask)
 
 
 def _copies(tokens: TokenDataset, keys: Keys) -> tuple[int, str]:
@@ -97,7 +117,7 @@ def _copies(tokens: TokenDataset, keys: Keys) -> tuple[int, str]:
         content = _content(tokens, int(index))
         if content in seen:
             copies += 1
-            first = first or str(tokens.origin(int(index)))
+            first = first or str(tokens.origin(int(index) * _pieces(tokens)))
         seen.add(content)
     return copies, first
 
