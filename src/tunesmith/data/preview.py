@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Decode", "Piece", "Preview", "PreviewRow", "decoder", "preview", "preview_rows", "split_pieces"]
 
 _TOO_LONG = f"dropped: {PROMPT_TOO_LONG}"
+_OTHER_DROPPED = "dropped: the other answer of its pair is"
 LONGEST_CHARACTER = 8  # tokens; four bytes are the longest character, some tokenizers use more than one token per byte
 
 Decode = Callable[[Sequence[int]], str]
@@ -148,12 +149,17 @@ def preview_rows(
         if isinstance(outcome, Problem):
             yield PreviewRow(number, example.origin, (), 0, 0, f"dropped: {outcome.what}", True)
             continue
-        for reading in outcome:
-            for place, sample in enumerate(reading.samples, 1):
-                if weights is not None:
-                    sample = _weighted(sample, weights[number - first])
-                kept = _fit(sample, reading.view, cutoff_len, on_too_long)
-                yield _row(sample, reading.view, kept, decode, (number, place, len(reading.samples)))
+        weight = 1 if weights is None else weights[number - first]
+        samples = [(reading.view, _weighted(sample, weight)) for reading in outcome for sample in reading.samples]
+        fits = [_fit(sample, view, cutoff_len, on_too_long) for view, sample in samples]
+        if len(outcome) > 1 and any(fit.dropped for fit in fits):  # half a pair is none
+            fits = [
+                fit if fit.dropped else _Fit(len(one.ids), _OTHER_DROPPED)
+                for fit, (_, one) in zip(fits, samples, strict=True)
+            ]
+        places = [(number, place, len(one.samples)) for one in outcome for place in range(1, len(one.samples) + 1)]
+        for (view, sample), fit, place in zip(samples, fits, places, strict=True):
+            yield _row(sample, view, fit, decode, place)
 
 
 def _weighted(sample: Encoded, weight: float) -> Encoded:
@@ -179,9 +185,9 @@ def _fit(sample: Encoded, view: View, cutoff_len: int | None, on_too_long: str) 
     """A dropped sample is shown as a whole."""
     trained = np.asarray(sample.trained, dtype=np.bool_)
     whole = len(trained)
-    if view.open:
+    if view.open and (cutoff_len is None or whole <= cutoff_len):
         return _Fit(whole, "a prompt: the model writes the answer, nothing of this is trained")
-    if not trained.any():
+    if not view.open and not trained.any():
         return _Fit(whole, f"dropped: {NOTHING_TRAINED}")
     if cutoff_len is None or whole <= cutoff_len:
         return _Fit(whole)

@@ -184,3 +184,26 @@ def test_weights_of_datasets_are_shown(write, renderer, tokenizer):
     config = DataConfig(dataset=({"path": names[0], "weight": 0.5}, names[1]))
     found = preview(config, renderer, tokenizer, stage="sft", rows=2).rows
     assert [{piece.weight for piece in row.pieces} for row in found] == [{0.5}, {1.0}]
+
+
+def test_half_a_pair_is_shown_as_dropped(write, renderer, tokenizer):
+    asked, long = {"role": "user", "content": "q"}, {"role": "user", "content": "u" * 20}
+    good, bad = ({"role": "assistant", "content": text} for text in ("good", "bad"))
+    rows = [
+        {"prompt": [asked], "chosen": [good], "rejected": [bad]},
+        {"prompt": [asked], "chosen": [good], "rejected": [{**bad, "weight": 0}]},
+    ]
+    name = write("x.jsonl", rows)
+    found = preview(DataConfig(dataset=(name,)), renderer, tokenizer, stage="dpo", rows=5).rows
+    assert [(row.number, row.label, row.note) for row in found] == [
+        (0, "chosen", None),
+        (0, "rejected", None),
+        (1, "chosen", "dropped: the other answer of its pair is"),
+        (1, "rejected", "dropped: nothing of it is trained"),
+    ]
+    write("y.jsonl", [{"prompt": [long]}, {"prompt": [asked]}])
+    found = preview(DataConfig(dataset=("y.jsonl",), cutoff_len=9), renderer, tokenizer, stage="ppo", rows=5).rows
+    assert [row.note for row in found] == [
+        "dropped: the prompt alone is longer than cutoff_len",
+        "a prompt: the model writes the answer, nothing of this is trained",
+    ]
