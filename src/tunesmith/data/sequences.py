@@ -77,7 +77,7 @@ def _answered(prompt: Sequence[Message], answer: Sequence[Message], example: Pre
 def split_answer(example: Example) -> Problem:
     """What is wrong with an answer of which the template makes several sequences."""
     what = "the template writes the first replies of an answer differently from its last: no one sequence has it whole"
-    fix = "preserve_thinking: true, a template that keeps earlier thoughts, or answers of one reply"
+    fix = "a template that writes all replies alike (some do with preserve_thinking: true), or answers of one reply"
     return Problem("E-RENDER-017", what, str(example.origin), fix=fix)
 
 
