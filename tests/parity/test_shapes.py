@@ -13,7 +13,7 @@ from tunesmith.config.template import TemplateConfig
 from tunesmith.core.errors import DataError
 from tunesmith.core.types import Chat, Message, Origin
 from tunesmith.render import Renderer, make_renderer
-from tunesmith.render.batches import BatchEncoder
+from tunesmith.render.batches import BatchEncoder, EncodedBatch
 from tunesmith.render.errors import QuickWayFault, RenderError
 from tunesmith.render.jinja import compile_template
 from tunesmith.render.jinja_reads import Reads, reads_of
@@ -105,6 +105,18 @@ def check(renderer: Renderer, seed: int, count: int) -> tuple[int, int]:
     expected = slow.encode(made)
     counted, renderer.template.statistics = renderer.statistics, type(renderer.statistics)()
     found = quick.encode(made)
+    same(found, expected)
+    counted.dropped_thoughts = renderer.statistics.dropped_thoughts  # "not written" is a guess where it is in the reply
+    assert renderer.statistics == counted
+    shapes = quick._shapes
+    used = 0 if shapes is None else sum(shape.used for shape in shapes._known.values() if shape)
+    opened = quick.encode(made, True)
+    same(opened, slow.encode(made, True))
+    assert not opened.trained.any()
+    return used, count
+
+
+def same(found: EncodedBatch, expected: EncodedBatch) -> None:
     assert found.ids.tolist() == expected.ids.tolist()
     assert found.trained.tolist() == expected.trained.tolist()
     assert found.lengths.tolist() == expected.lengths.tolist()
@@ -112,10 +124,6 @@ def check(renderer: Renderer, seed: int, count: int) -> tuple[int, int]:
     assert {row: problem.code for row, problem in found.wrong.items()} == {
         row: problem.code for row, problem in expected.wrong.items()
     }
-    counted.dropped_thoughts = renderer.statistics.dropped_thoughts  # "not written" is a guess where it is in the reply
-    assert renderer.statistics == counted
-    shapes = quick._shapes
-    return (0 if shapes is None else sum(shape.used for shape in shapes._known.values() if shape)), count
 
 
 @pytest.mark.parametrize("name", sorted(usable()))
