@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.__main__ import main
+from tunesmith.core.log import get_logger
 
 PAIR = {"prompt": "Where does an owl live?", "chosen": "In a hollow tree.", "rejected": "In the sea."}
 RATED = [
@@ -125,3 +126,11 @@ def test_tokens_are_listed_one_by_one(keys, capsys) -> None:
     assert code == 0
     assert lines[1].split() == ["1", "<|im_start|>", "template"]
     assert [line.split()[-1] for line in lines if "<|im_end|>" in line] == ["template", "trained"]
+
+
+@pytest.mark.parametrize("verb", ["check", "preview"])
+def test_what_takes_long_tells_how_far_it_is(verb, keys, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("tunesmith.train.counting._PATIENCE", 0.0)
+    monkeypatch.setattr(get_logger(), "handlers", [])  # one that writes to what this test captures
+    assert main(["data", verb, *keys, "dataset=known"]) == 0
+    assert f"{'checking' if verb == 'check' else 'reading'}: 40 rows" in capsys.readouterr().err

@@ -66,10 +66,12 @@ def preview(
     log.setup()
 
     from tunesmith.data.preview import preview as find
+    from tunesmith.train.counting import Counting
 
     renderer, tokenizer = _make_renderer(config)
-    stage = config.objective.stage
-    found = find(config.data, renderer, tokenizer, stage=stage, rows=rows, start=start, seed=_seed(config))
+    stage, asked = config.objective.stage, {"rows": rows, "start": start, "seed": _seed(config)}
+    with Counting("reading", "rows") as count:
+        found = find(config.data, renderer, tokenizer, stage=stage, notify=count, **asked)
     if start >= found.total:
         what = f"there is no row {start}: the data has {found.total:,} usable rows"
         raise UsageError(Problem("E-CLI-009", what, "--start", fix=f"--start 0 to {found.total - 1}"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from tunesmith.data.blocks import BlockEncoder, BlockResult
 from tunesmith.data.mix import distinct
 from tunesmith.data.notes import Notes
 from tunesmith.data.opened import OpenDataset
+from tunesmith.data.progress import Estimate, Progress
 from tunesmith.data.report import DatasetReport
-from tunesmith.data.rows import Row, Unparsed
+from tunesmith.data.rows import Row
 from tunesmith.data.store import SampleSink, SampleWriter
 from tunesmith.data.workers import available_workers, map_in_order
 from tunesmith.render.errors import QuickWayFault
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["ORDER", "STATE", "Progress", "Running", "order_of", "prepare"]
 
 Ints = npt.NDArray[np.int64]
-Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with (rows done, of how many: None if that is not known)."""
-
 MANY_BYTES = 4_000_000
 """So much and more is worth starting processes and a faster encoder for: about 5,000 rows of 200 tokens."""
 STATE, ORDER = "state.json", "order.npy"
@@ -139,7 +137,7 @@ def _encode(
     spec = opened.spec
     encoder = BlockEncoder(opened.format, renderer, trusted_markup=spec.trusted_markup, weight=spec.weight)
     running = Running(DatasetReport(spec.name, ""), ordered=spec.num_samples is not None)
-    total = _Estimate(opened.size)
+    total = Estimate(opened.size)
     with SampleWriter(folder) as writer:
         for result in map_in_order(encoder, total.watch(_blocks(opened.rows(), block)), workers):
             running.add(result, writer)
@@ -151,22 +149,3 @@ def _encode(
 def _blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
     while block := list(islice(rows, size)):
         yield block
-
-
-class _Estimate:
-    """How many rows there are, from the bytes of those that were read and of the file."""
-
-    def __init__(self, size: int | None) -> None:
-        self._size, self._read, self._rows = size, 0, 0
-
-    def watch(self, blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
-        for block in blocks:
-            self._rows += len(block)
-            self._read += sum(len(row.values) for row in block if isinstance(row.values, Unparsed))
-            yield block
-
-    @property
-    def rows(self) -> int | None:
-        if not self._size or not self._read:
-            return None
-        return max(self._rows, round(self._rows * self._size / (self._read + self._rows)))

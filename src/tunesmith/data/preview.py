@@ -1,13 +1,12 @@
 """Rows as the model will see them: pieces of text with their tokens, and which of them are trained.
 
-All rows are read, so that every bad one is told; only those asked for are rendered.
+All rows are read, so that every bad one is told, one after the other; only those asked for are kept and rendered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,11 +17,13 @@ from tunesmith.data.blocks import NOTHING_TRAINED
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.length import fit_lengths
 from tunesmith.data.prepared import PROMPT_TOO_LONG
-from tunesmith.data.reading import load_datasets
+from tunesmith.data.progress import Progress
+from tunesmith.data.reading import open_walks
 from tunesmith.data.reasons import message_ranges, reason_at
 from tunesmith.data.report import DatasetReport
 from tunesmith.data.sequences import View, encode_examples
 from tunesmith.data.truncate import cut_point
+from tunesmith.data.walk import Walk, fetch
 from tunesmith.render.errors import RenderError
 
 if TYPE_CHECKING:
@@ -86,7 +87,15 @@ class Preview:
 
 
 def preview(
-    data: DataConfig, renderer: Renderer, tokenizer: Any, *, stage: str, rows: int, start: int = 0, seed: int = 42
+    data: DataConfig,
+    renderer: Renderer,
+    tokenizer: Any,
+    *,
+    stage: str,
+    rows: int,
+    start: int = 0,
+    seed: int = 42,
+    notify: Progress | None = None,
 ) -> Preview:
     """The samples of `rows` usable rows from row `start` (0-based, in the order of the files, before mixing and
     shuffling) of `dataset`, or of `eval_dataset` if there is no other.
@@ -95,28 +104,54 @@ def preview(
     `tokenizer`: of transformers, for decoding. Raises what `build_datasets` raises; of rows that cannot be rendered it
     knows only those shown.
     """
-    loaded = load_datasets(data, stage=stage, seed=seed)
-    use = "train" if data.dataset else "eval"
-    shown = [one for one in loaded if one.report.use == use]
-    examples = list(islice(chain.from_iterable(one.examples for one in shown), start, start + rows))
-    every = chain.from_iterable([one.spec.weight] * len(one.examples) for one in shown)
+    asked = _Asked("train" if data.dataset else "eval", start, start + rows)
+    walks = open_walks(data, stage=stage, seed=seed, visit=asked.visit, notify=notify)
     packed = stage == "pt" and data.packs(stage)
     found = list(
         preview_rows(
             renderer,
             decoder(tokenizer),
-            examples,
+            asked.examples,
             None if packed else data.cutoff_len,
             data.on_too_long,
             skip=data.on_bad_row == "skip",
             first=start,
-            weights=list(islice(every, start, start + rows)),
+            weights=asked.weights,
         )
     )
-    notices = [*(notice for one in loaded for notice in one.notices), *renderer.notices, *renderer.statistics.lines()]
+    notices = [*(notice for one in walks for notice in one.notices), *renderer.notices, *renderer.statistics.lines()]
     if packed:
         notices.append(f"documents are shown; training packs them into blocks of {data.cutoff_len:,} tokens")
-    return Preview(found, sum(len(one.examples) for one in shown), [one.report for one in loaded], notices)
+    return Preview(found, asked.total, [one.report for one in walks], notices)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """The examples number `start` to `stop` of the datasets for one use, picked while their files are read."""
+
+    use: str
+    start: int
+    stop: int
+    total: int = 0
+    examples: list[Example] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def visit(self, walk: Walk) -> None:
+        if walk.report.use != self.use:
+            walk.count()
+            return
+        begin, end = max(self.start - self.total, 0), max(self.stop - self.total, 0)
+        if walk.spec.num_samples is None:
+            picked = [example for number, example in enumerate(walk) if begin <= number < end]
+            self.total += walk.examples
+        else:  # their order is known when all are read
+            walk.count()
+            order = walk.order.tolist()
+            read = fetch([walk], set(order[begin:end]))
+            picked = [read[number] for number in order[begin:end]]
+            self.total += len(order)
+        self.examples += picked
+        self.weights += [walk.spec.weight] * len(picked)
 
 
 def decoder(tokenizer: Any) -> Decode:

@@ -1,9 +1,10 @@
-"""Rows of every dataset of a run to examples; whatever is wrong with any of them is told in one error."""
+"""Rows of every dataset of a run to examples, kept or one by one; whatever is wrong with any of them is told in one
+error."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,12 @@ from tunesmith.core.errors import (
 )
 from tunesmith.core.types import Example
 from tunesmith.data.bad_rows import BadRows
-from tunesmith.data.blocks import convert
 from tunesmith.data.dataset_info import DatasetSpec, resolve
 from tunesmith.data.mapping import check_labels
-from tunesmith.data.notes import Notes
 from tunesmith.data.opened import open_dataset
+from tunesmith.data.progress import Progress, shifted
 from tunesmith.data.report import DatasetReport
+from tunesmith.data.walk import Walk
 
 if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
@@ -33,6 +34,7 @@ __all__ = [
     "LoadedDataset",
     "load_datasets",
     "one_kind_of_label",
+    "open_walks",
     "raise_for_bad_rows",
     "raise_together",
     "too_many_bad_rows",
@@ -47,6 +49,9 @@ _ELSEWHERE: dict[str, type[TunesmithError]] = {
 """Codes of problems that lie elsewhere than in the data."""
 
 
+_USES = ("train", "eval")
+
+
 @dataclass(slots=True)
 class LoadedDataset:
     """The usable rows of one dataset as examples, and what became of the others."""
@@ -59,31 +64,59 @@ class LoadedDataset:
     tallies: Counter[str] = field(default_factory=Counter)
 
 
-def load_datasets(
-    data: DataConfig, *, stage: str, seed: int, uses: Sequence[str] = ("train", "eval")
-) -> list[LoadedDataset]:
-    """All datasets that the config names for the uses `train` (`dataset`) and `eval` (`eval_dataset`).
+def open_walks(
+    data: DataConfig,
+    *,
+    stage: str,
+    seed: int,
+    uses: Sequence[str] = _USES,
+    visit: Callable[[Walk], None] | None = None,
+    notify: Progress | None = None,
+) -> list[Walk]:
+    """All datasets that the config names for the uses `train` (`dataset`) and `eval` (`eval_dataset`), each gone
+    through by `visit`, if there is one.
 
-    Raises one error with everything that is wrong: MissingInputError if only files are missing, else DataError.
+    Raises one error with everything that is wrong, as far as the datasets were read: MissingInputError if only files
+    are missing, else DataError.
     """
     names = {"train": data.dataset, "eval": data.eval_dataset}
     wanted = [(use, name) for use in uses for name in names[use]]
     specs = resolve([name for _use, name in wanted], data.dataset_dir, offline=data.offline)
-    loaded: list[LoadedDataset] = []
+    walks: list[Walk] = []
     problems: list[Problem] = []
-    for (use, _name), spec in zip(wanted, specs, strict=True):
+    for number, ((use, _name), spec) in enumerate(zip(wanted, specs, strict=True), 1):
         try:
-            with no_collection():  # every row becomes objects that stay: reading is more than twice as fast
-                loaded.append(_read(spec, data, stage, use, seed))
+            limits: dict[str, Any] = {"max_samples": data.max_samples, "seed": seed, "offline": data.offline}
+            opened = open_dataset(spec, stage, streaming=data.streaming and use == "train", **limits)
+            walk = Walk(opened, use)
+            walk.notify = shifted(notify, sum(one.report.rows for one in walks), number == len(specs))
+            if visit is not None:
+                visit(walk)
+            walks.append(walk)
         except TunesmithError as error:
             problems += error.problems
     if not problems:
-        problems += one_kind_of_label(loaded, specs)
-    raise_for_bad_rows(loaded, data, problems)
+        problems += one_kind_of_label(walks, specs)
+    raise_for_bad_rows(walks, data, problems)
+    return walks
+
+
+def load_datasets(data: DataConfig, *, stage: str, seed: int, uses: Sequence[str] = _USES) -> list[LoadedDataset]:
+    """The same with all examples in memory, in the order in which a run reads those of each dataset."""
+    loaded: list[LoadedDataset] = []
+
+    def load(walk: Walk) -> None:
+        with no_collection():  # every row becomes objects that stay: reading is more than twice as fast
+            examples = list(walk)
+        if walk.spec.num_samples is not None:
+            examples = [examples[number] for number in walk.order.tolist()]
+        loaded.append(LoadedDataset(walk.spec, examples, walk.report, walk.bad, walk.notices, walk.tallies))
+
+    open_walks(data, stage=stage, seed=seed, uses=uses, visit=load)
     return loaded
 
 
-def one_kind_of_label(loaded: Sequence[LoadedDataset | Prepared], specs: Sequence[DatasetSpec]) -> list[Problem]:
+def one_kind_of_label(loaded: Sequence[Walk | Prepared], specs: Sequence[DatasetSpec]) -> list[Problem]:
     """Feedback must hold both kinds; together, because a dataset may hold one and another the other."""
     train = [(one, spec) for one, spec in zip(loaded, specs, strict=True) if one.report.use == "train"]
     tallies = sum((one.tallies for one, _spec in train), Counter())
@@ -91,9 +124,7 @@ def one_kind_of_label(loaded: Sequence[LoadedDataset | Prepared], specs: Sequenc
     return [problem] if problem else []
 
 
-def raise_for_bad_rows(
-    loaded: Sequence[LoadedDataset | Prepared], data: DataConfig, others: Sequence[Problem] = ()
-) -> None:
+def raise_for_bad_rows(loaded: Sequence[Walk | Prepared], data: DataConfig, others: Sequence[Problem] = ()) -> None:
     """One error with the `others` and with all bad rows, unless `on_bad_row` and `max_bad_rows` let these pass.
     A dataset of which nothing is left never passes."""
     problems = list(others)
@@ -113,24 +144,6 @@ def raise_together(problems: Sequence[Problem]) -> None:
     kinds = {_ELSEWHERE.get(problem.code, DataError) for problem in problems}
     if problems:
         raise (kinds.pop() if len(kinds) == 1 else DataError)(problems)
-
-
-def _read(spec: DatasetSpec, data: DataConfig, stage: str, use: str, seed: int) -> LoadedDataset:
-    limits: dict[str, Any] = {"max_samples": data.max_samples, "seed": seed, "offline": data.offline}
-    opened = open_dataset(spec, stage, streaming=data.streaming and use == "train", **limits)
-    rows = list(opened.rows())
-    if (chosen := opened.chosen) is not None:
-        read = dict(zip(sorted(set(chosen.tolist())), rows, strict=True))
-        rows = [read[number] for number in chosen.tolist()]
-    found = convert(rows, opened.format, trusted_markup=spec.trusted_markup)
-    opened.raise_for_absent(found.columns)
-    report, bad = DatasetReport(spec.name, use, found.rows), BadRows()
-    for fault in found.faults:
-        bad.add(fault.origin, fault.code, fault.reason, fault.field, fault.got, fault.fix)
-        report.drop(fault.told, fault.origin)
-    notes = opened.format.notes if opened.format is not None else Notes()
-    notices = [*opened.notices, *notes.lines()]
-    return LoadedDataset(spec, found.examples, report, bad, notices, notes.tallies)
 
 
 def too_many_bad_rows(bad: int, allowed: int | None) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -20,12 +20,14 @@ from tunesmith.data.lint.columns import Columns, Gatherer
 from tunesmith.data.lint.redact import redact
 from tunesmith.data.lint.report import LintReport
 from tunesmith.data.lint.statistics import describe
-from tunesmith.data.lint.stream import Stream, fetch, open_streams
 from tunesmith.data.lint.texts import excerpt
 from tunesmith.data.mapping import check_labels
 from tunesmith.data.mix import hold_out, mix
 from tunesmith.data.prepare import order_of
+from tunesmith.data.progress import Progress
+from tunesmith.data.reading import open_walks
 from tunesmith.data.sequences import encode_examples
+from tunesmith.data.walk import Walk, fetch
 
 if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Lint", "lint", "lint_examples"]
 
 BATCH = 256
-Progress = Callable[[int, int | None], None]
 _ROW = re.compile(r"\{(\d+)\}")
 
 
@@ -75,27 +76,27 @@ def lint(
 
     Raises what reading raises for files that are missing or cannot be read; rows that cannot be used are findings.
     """
-    streams = open_streams(data, stage=stage, seed=seed)
+    walks = open_walks(data, stage=stage, seed=seed)
     blocks = stage == "pt" and data.packs(stage)
     cutoff_len = None if blocks or renderer is None else data.cutoff_len
     context = Context(stage, cutoff_len, getattr(renderer, "control", None), data.on_too_long)
     found = _Pass(context, renderer)
-    found.run(streams, notify)
-    columns = found.gatherer.columns([stream.report.name for stream in streams])
-    columns.held = _held(data, streams, columns, seed)
+    found.run(walks, notify)
+    columns = found.gatherer.columns([walk.report.name for walk in walks])
+    columns.held = _held(data, walks, columns, seed)
 
-    bad = sum(stream.bad.count for stream in streams) + sum(one.count for one in found.unrendered.groups.values())
+    bad = sum(walk.bad.count for walk in walks) + sum(one.count for one in found.unrendered.groups.values())
     limit = data.max_bad_rows if data.on_bad_row == "skip" else 0
-    empty = any(not len(stream.positions) for stream in streams)
+    empty = any(not walk.examples for walk in walks)
     stops = empty or (limit is not None and bad > limit)
-    findings = [*_bad_rows(streams, stops), *_one_kind_of_label(streams), *found.findings(columns, stops)]
+    findings = [*_bad_rows(walks, stops), *_one_kind_of_label(walks), *found.findings(columns, stops)]
     stops |= any(one.code in ("E-DATA-061", "E-LINT-012") and one.severity == "error" for one in findings)
-    examples = _resolve(findings, streams)
+    examples = _resolve(findings, walks)
     statistics = [
-        describe(columns, number, stream.report.use, stream.report.rows, context.cutoff_len)
-        for number, stream in enumerate(streams)
+        describe(columns, number, walk.report.use, walk.report.rows, context.cutoff_len)
+        for number, walk in enumerate(walks)
     ]
-    notices = [notice for stream in streams for notice in stream.notices]
+    notices = [notice for walk in walks for notice in walk.notices]
     report = LintReport(stage, context.cutoff_len, statistics, findings, found.skipped(), notices, stops)
     return Lint(report, examples)
 
@@ -168,20 +169,20 @@ class _Pass:
         ]
 
 
-def _held(data: DataConfig, streams: Sequence[Stream], columns: Columns, seed: int) -> np.ndarray:
+def _held(data: DataConfig, walks: Sequence[Walk], columns: Columns, seed: int) -> np.ndarray:
     """Which rows are evaluation data: `eval_dataset`, and what val_size takes from the training data, as a run does."""
-    use = np.array([stream.report.use == "eval" for stream in streams], dtype=np.bool_)
+    use = np.array([walk.report.use == "eval" for walk in walks], dtype=np.bool_)
     held: np.ndarray = use[columns.dataset]
     if not data.val_size:
         return held
     # A run counts examples that have something to train. Without a tokenizer all are taken to have.
     kept = columns.trained > 0 if columns.trained.any() else np.ones(len(columns), dtype=np.bool_)
     orders: list[np.ndarray] = []
-    for number, stream in enumerate(stream for stream in streams if stream.report.use == "train"):
+    for number, walk in enumerate(walk for walk in walks if walk.report.use == "train"):
         rows = np.flatnonzero((columns.dataset == number) & kept)
-        if (chosen := stream.opened.chosen) is not None:
+        if (chosen := walk.opened.chosen) is not None:
             begin = int(np.searchsorted(columns.dataset, number))
-            rows = rows[order_of(chosen, np.asarray(stream.positions, dtype=np.int64)[rows - begin])]
+            rows = rows[order_of(chosen, walk.positions[rows - begin])]
         orders.append(rows)
     sizes = [len(order) for order in orders]
     if all(sizes) and sizes:
@@ -190,9 +191,9 @@ def _held(data: DataConfig, streams: Sequence[Stream], columns: Columns, seed: i
     return held
 
 
-def _bad_rows(streams: Sequence[Stream], stops: bool) -> Iterator[Finding]:
+def _bad_rows(walks: Sequence[Walk], stops: bool) -> Iterator[Finding]:
     """Rows that no example could be made of, by reason."""
-    for one in streams:
+    for one in walks:
         for group in one.bad.groups():
             places = [Place(-1, redact(group.got or ""), origin) for origin in group.places]
             fix = group.fix or "mend these rows, or leave them out with on_bad_row: skip"
@@ -200,16 +201,16 @@ def _bad_rows(streams: Sequence[Stream], stops: bool) -> Iterator[Finding]:
             yield Finding(group.code, severity, group.what, group.count, one.report.rows, fix, places)
 
 
-def _one_kind_of_label(streams: Sequence[Stream]) -> Iterator[Finding]:
+def _one_kind_of_label(walks: Sequence[Walk]) -> Iterator[Finding]:
     """Feedback that a run refuses, because it holds one kind only."""
-    train = [stream for stream in streams if stream.report.use == "train"]
-    tallies = sum((stream.tallies for stream in train), Counter())
-    if problem := check_labels(", ".join(stream.opened.spec.location for stream in train), tallies):
+    train = [walk for walk in walks if walk.report.use == "train"]
+    tallies = sum((walk.tallies for walk in train), Counter())
+    if problem := check_labels(", ".join(walk.spec.location for walk in train), tallies):
         count = sum(tallies.values())
         yield Finding(problem.code, "error", problem.what, count, count, problem.fix or "add answers of the other kind")
 
 
-def _resolve(findings: Sequence[Finding], datasets: Sequence[Stream | Sequence[Example]]) -> dict[int, Example]:
+def _resolve(findings: Sequence[Finding], datasets: Sequence[Walk | Sequence[Example]]) -> dict[int, Example]:
     """Turn numbers of rows into places and excerpts. Returns the examples of the rows that findings name."""
     named = {place.row for one in findings for place in one.places if place.row >= 0}
     beside = {int(row) for one in findings for place in one.places for row in _ROW.findall(place.note)}
