@@ -22,7 +22,7 @@ from tunesmith.data.pack import PackedDataset, cut_into_blocks, pack, units
 from tunesmith.data.prepare import Progress
 from tunesmith.data.prepared import PROMPT_TOO_LONG, Pool, Prepared, prepare_datasets
 from tunesmith.data.reading import load_datasets
-from tunesmith.data.report import DataReport, SplitReport
+from tunesmith.data.report import PLACES, DataReport, SplitReport
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.render.turns import Statistics
 
@@ -150,9 +150,13 @@ def _eval_groups(evaluation: Sequence[Prepared], each: bool) -> Mapping[str, lis
 
 
 def _nothing_left(name: str, prepared: Sequence[Prepared]) -> Problem:
-    reasons = dict.fromkeys(reason for one in prepared for reason in one.report.dropped)
+    reports = [one.report for one in prepared if (one.report.use == "train") == (name == "train")]
+    reports = reports or [one.report for one in prepared]  # held out of what is trained on
+    reasons = dict.fromkeys(reason for one in reports for reason in one.dropped)
+    places = [places[0] for one in reports for places in one.dropped_places.values() if places]
     fix = "raise cutoff_len" if PROMPT_TOO_LONG in reasons else None
-    return Problem("E-DATA-019", f"no sample is left for {name}", got="; ".join(reasons) or None, fix=fix)
+    where = ", ".join(places[:PLACES]) or None
+    return Problem("E-DATA-019", f"no sample is left for {name}", where, "; ".join(reasons) or None, fix)
 
 
 def _report(

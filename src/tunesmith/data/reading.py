@@ -47,8 +47,6 @@ _ELSEWHERE: dict[str, type[TunesmithError]] = {
     "E-DATA-042": MachineError,
 }
 """Codes of problems that lie elsewhere than in the data."""
-
-
 _USES = ("train", "eval")
 
 
