@@ -9,9 +9,12 @@ from typing import Any
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Origin
 
-__all__ = ["BadRowGroup", "BadRows"]
+__all__ = ["MOST_REASONS", "OTHER", "BadRowGroup", "BadRows"]
 
 PLACES_SHOWN = 5
+MOST_REASONS = 100
+"""Faults that are counted apart. A reason may name what a row holds, and every row may hold something else."""
+OTHER = "other faults"
 
 
 @dataclass(slots=True)
@@ -41,6 +44,8 @@ class BadRows:
         got: str | None = None,
         fix: str | None = None,
     ) -> None:
+        if len(self._groups) >= MOST_REASONS and (code, reason, field) not in self._groups:
+            reason, field = OTHER, None
         group = self._groups.setdefault((code, reason, field), BadRowGroup(code, _with_field(reason, field)))
         group.count += 1
         if len(group.places) < PLACES_SHOWN:
@@ -55,8 +60,8 @@ class BadRows:
         return sum(group.count for group in self._groups.values())
 
     def groups(self) -> Iterator[BadRowGroup]:
-        """The rows by what is wrong with them, the commonest first."""
-        yield from sorted(self._groups.values(), key=lambda group: -group.count)
+        """The rows by what is wrong with them, the commonest first; those that are not told apart at the end."""
+        yield from sorted(self._groups.values(), key=lambda group: (group.what == OTHER, -group.count))
 
     def problems(self, rows: int) -> list[Problem]:
         """One problem per reason, the commonest first; `rows` is how many the dataset has."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tunesmith.core.types import Origin
+from tunesmith.data.bad_rows import MOST_REASONS, OTHER
 
 __all__ = ["PLACES", "Cuts", "DataReport", "DatasetReport", "SplitReport"]
 
@@ -54,6 +55,8 @@ class DatasetReport:
     """Lines with the lengths of all samples, where some were too long."""
 
     def drop(self, reason: str, origin: Origin | None = None) -> None:
+        if len(self.dropped) >= MOST_REASONS and reason not in self.dropped:
+            reason = OTHER
         self.dropped[reason] += 1
         places = self.dropped_places.setdefault(reason, [])
         if origin is not None and len(places) < PLACES:

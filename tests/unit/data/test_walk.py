@@ -170,6 +170,24 @@ def test_fetching_reads_no_further_than_it_must(write):
     assert len(read) <= 4
 
 
+def test_faults_that_differ_in_every_row_are_counted_together_from_some_number_on(write, real, tokenizer):
+    odd = [
+        {"messages": [{"role": f"person {n}", "content": "a"}, {"role": "assistant", "content": "b"}]}
+        for n in range(300)
+    ]
+    name = write("x.jsonl", [{"messages": _said(1, "a")}, *odd])
+    found = preview(DataConfig(dataset=(name,), on_bad_row="skip"), real, tokenizer, stage="sft", rows=1)
+    (report,) = found.datasets
+    assert (report.dropped.total(), len(report.dropped), report.dropped["other faults"]) == (300, 101, 200)
+    with pytest.raises(TunesmithError) as caught:
+        preview(DataConfig(dataset=(name,)), real, tokenizer, stage="sft", rows=1)
+    first, *_others, last = caught.value.problems
+    assert first.what.startswith("unknown role 'person 0'")
+    assert (last.code, last.what) == ("E-DATA-015", "other faults: 200 of 301 rows")
+    assert str(last.where).startswith("x.jsonl:102, :103")
+    assert len(caught.value.problems) == 101
+
+
 GROWTH = """
 import sys
 from pathlib import Path
