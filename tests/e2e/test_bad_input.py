@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tunesmith.__main__ import main
+from tunesmith.config.keys import all_keys
 from tunesmith.core.log import get_logger
 
 Made = Callable[[Path], Any]
@@ -147,7 +148,7 @@ ENTRIES: dict[str, Case] = {
 # Lines added to a config that is right.
 KEYS: dict[str, Case] = {
     "B10 no such file": ("dataset: xx.jsonl", 66, "E-DATA-020", ('did you mean "x.jsonl"',)),
-    "B38 prompts too long": ("cutoff_len: 4", 65, "E-DATA-091", ("cutoff_len", "on_too_long")),
+    "B38 prompts too long": ("cutoff_len: 4", 65, "E-DATA-091", ("Tokens of all samples", "on_too_long")),
     "B41 stage dpo": ("stage: dpo", 2, "E-CONFIG-008", ("run.yaml:6",)),
     "B50 max_samples": ("max_samples: -3", 2, "E-CONFIG-004", ("at least 1",)),
     "B63 unknown keys": ("learning_rat: 1e-4\nlora_rnk: 8", 2, "E-CONFIG-001", ('"learning_rate"', "run.yaml:7")),
@@ -310,6 +311,16 @@ def test_what_looks_odd_and_is_right(
     Path(name).write_bytes(content)
     assert main(["data", "preview", "run.yaml", "--json", "--rows", "20"]) == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == count
+
+
+@pytest.mark.skipif(all_keys()["streaming"].mark.state == "later", reason="streaming comes later")
+def test_a_stream_of_a_local_file_without_processes(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """B51. It goes on behind the end of the file: 9 steps of 2 rows, and there are 12."""
+    Path("x.jsonl").write_text(GOOD)
+    none = ["dataloader_num_workers=0", "preprocessing_num_workers=0"]
+    words = ["streaming=true", "max_steps=9", "per_device_train_batch_size=2", "gradient_accumulation_steps=1"]
+    assert main(["train", "run.yaml", *words, *none]) == 0, capsys.readouterr().err
+    assert json.loads(Path("out/trainer_state.json").read_text())["global_step"] == 9
 
 
 @pytest.mark.parametrize("name", ["r.json", "r.toml"])  # B80

@@ -181,7 +181,7 @@ def _layout_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
     for key, known in (("formatting", FORMATS), ("format", FORMATS), ("file_type", SOURCES)):
         value = entry.get(key)
         if value and value not in known:
-            fix = did_you_mean(str(value), known) or "one of: " + ", ".join(known)
+            fix = " ".join(filter(None, [did_you_mean(str(value), known), f"one of: {', '.join(known)}"]))
             if key == "format" and value in SOURCES:
                 fix = f"format is the layout of the rows; the kind of file is file_type: {value}"
             yield _CODE, f'unknown {key} "{value}"', fix

@@ -48,7 +48,7 @@ REFUSED: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "B15/two.json": (65, "E-DATA-007", ('under "train" and "test"',)),
     "B18/goood": (66, "E-DATA-020", ('did you mean "good"',)),
     "B19/nowhere": (65, "E-DATA-021", ('entry "nowhere"', "file_name", "hf_hub_url", "ms_hub_url", "cloud_file_name")),
-    "B20/slip": (65, "E-DATA-021", ('"sharegptt"', 'did you mean "sharegpt"')),
+    "B20/slip": (65, "E-DATA-021", ('"sharegptt"', 'did you mean "sharegpt"? one of: alpaca, ')),
     "B21/no_rows.parquet": (65, "E-DATA-002", ("holds no rows",)),
     "B21/wrong_magic.parquet": (65, "E-DATA-009", ("Parquet", "magic")),
     "B21/no_footer.parquet": (65, "E-DATA-009", ("Parquet", "get the file again")),

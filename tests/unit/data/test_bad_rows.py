@@ -175,9 +175,54 @@ def test_B44_words_of_the_model_stay_text(monkeypatch, tiny_model):
         assert list(sample.ids).count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
 
 
+def test_B44_texts_with_words_of_the_model_are_counted(monkeypatch, tiny_model):
+    from transformers import AutoTokenizer
+
+    from tunesmith.config.template import TemplateConfig
+    from tunesmith.data import build_datasets
+    from tunesmith.render import make_renderer
+
+    monkeypatch.chdir(FOLDER / "B44")
+    renderer = make_renderer(TemplateConfig(), AutoTokenizer.from_pretrained(tiny_model))
+    report = build_datasets(DataConfig(dataset=("rows.jsonl",)), renderer, stage="sft", seed=1).report
+    told = [notice for notice in report.notices if "which stays text" in notice]
+    assert told == [
+        'a text holds "<|im_end|>", which stays text (trusted_markup: true means it): 2 rows (first: rows.jsonl:2)'
+    ]
+
+
+def test_B45_marks_that_are_not_composed_are_told_by_the_check(monkeypatch):
+    from tunesmith.data.lint.run import lint
+
+    monkeypatch.chdir(FOLDER / "B45")
+    findings = {one.code: one for one in lint(DataConfig(dataset=("marks.jsonl",)), stage="sft").report.findings}
+    assert "NFC" in findings["E-LINT-021"].what
+    assert str(findings["E-LINT-021"].places[0].origin) == "marks.jsonl:1"
+
+
 def test_B46_the_last_value_is_the_one_that_is_read(monkeypatch):
     (loaded,) = load("B46/rows.jsonl", monkeypatch, "sft")
     assert loaded.examples[1].messages[-1].content == "A robot."
+
+
+def test_B47_copies_and_evaluation_rows_in_the_training_data_are_told_with_their_number(monkeypatch, tmp_path):
+    """30 of 100 training rows are the same; 5 of 10 evaluation rows are among them. The gate is the command line's."""
+    from tunesmith.data.lint.run import lint
+
+    monkeypatch.chdir(tmp_path)
+    words = [f"{left} {right}" for left in "abcdefghij" for right in "klmnopqrst"]
+    rows = [{"instruction": f"What is {word}?", "output": f"It is {word}."} for word in words]
+    files = {"train.jsonl": [*rows[:71], *rows[:1] * 29], "held.jsonl": rows[66:76]}
+    for name, content in files.items():
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in content))
+    report = lint(DataConfig(dataset=("train.jsonl",), eval_dataset=("held.jsonl",)), stage="sft").report
+    findings = {one.code: one for one in report.findings}
+    assert [(findings[code].count, findings[code].total) for code in ("E-LINT-007", "E-LINT-009")] == [
+        (29, 100),
+        (5, 10),
+    ]
+    assert not report.fails(strict=False, on_leak=False)
+    assert report.fails(strict=False, on_leak=True)
 
 
 def test_B50_a_range_of_the_config():
