@@ -1,4 +1,4 @@
-"""How fast sequences are packed and how full the packs are, over the whole set and as a stream.
+"""How fast sequences are packed and how full the packs are, over the whole set and in the windows of a stream.
 
     python bench/pack.py [--sequences 1000000] [--capacity 2048] [--runs 5] [--json]
 
@@ -20,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tunesmith.data.pack import StreamPacker, fit
+from tunesmith.data.pack import fit
 
 ASSETS = Path(os.environ.get("TUNESMITH_ASSETS") or Path(__file__).resolve().parents[1] / ".." / "shared" / "assets")
 SECONDS_A_MILLION = 3.0
 FILL = 0.995
 TEMPLATE = 15  # tokens that a chat template adds to a question and its answer
-STREAMED = 100_000  # sequences: a stream is packed one by one
-BUFFERS = (100, 1000, 10_000)
+WINDOWS = (1000, 16_384)  # rows that a stream packs together; the second is the default of buffer_size
 
 
 def main() -> int:
@@ -39,20 +38,14 @@ def main() -> int:
     options = parser.parse_args()
     known, source = known_lengths()
     lengths = np.random.default_rng(0).choice(np.minimum(known, options.capacity), options.sequences)
-    streamed = lengths[:STREAMED].tolist()
-    ways: dict[str, tuple[int, Callable[[], int]]] = {
-        "whole set": (len(lengths), lambda: len(fit(lengths, options.capacity)[1]) - 1)
-    }
-    for buffer in BUFFERS:
-        ways[f"stream, buffer {buffer:,}"] = (
-            len(streamed),
-            lambda buffer=buffer: count_packs(streamed, StreamPacker(options.capacity, buffer)),
-        )
+    ways: dict[str, Callable[[], int]] = {"whole set": lambda: count_packs(lengths, options.capacity, len(lengths))}
+    for window in WINDOWS:
+        ways[f"windows of {window:,}"] = lambda window=window: count_packs(lengths, options.capacity, window)
     rows = []
-    for name, (count, way) in ways.items():
+    for name, way in ways.items():
         seconds, packs = measure(way, options.runs)
-        fill = float(lengths[:count].sum() / (packs * options.capacity))
-        rows.append({"way": name, "sequences": count, "seconds": round(seconds, 3), "fill": round(fill, 5)})
+        fill = float(lengths.sum() / (packs * options.capacity))
+        rows.append({"way": name, "sequences": len(lengths), "seconds": round(seconds, 3), "fill": round(fill, 5)})
     whole = rows[0]
     ok = whole["seconds"] <= SECONDS_A_MILLION * len(lengths) / 1e6 and whole["fill"] >= FILL
     if options.as_json:
@@ -80,8 +73,9 @@ def known_lengths() -> tuple[np.ndarray, str]:
     return np.array(found, dtype=np.int64), "alpaca_en_demo with Qwen3's tokenizer"
 
 
-def count_packs(lengths: list[int], packer: StreamPacker) -> int:
-    return sum(packer.add(length) is not None for length in lengths) + sum(1 for _ in packer.flush())
+def count_packs(lengths: np.ndarray, capacity: int, window: int) -> int:
+    """Packs where each window is packed by itself."""
+    return sum(len(fit(lengths[at : at + window], capacity)[1]) - 1 for at in range(0, len(lengths), window))
 
 
 def measure(way: Callable[[], int], runs: int) -> tuple[float, int]:

@@ -18,7 +18,7 @@ from tunesmith.data.formats.base import KINDS
 from tunesmith.data.length import LengthOutcome, raise_for_lost_rows
 from tunesmith.data.lint.quick import quick_lint
 from tunesmith.data.mix import distinct, hold_out, mix
-from tunesmith.data.pack import PackedDataset, cut_into_blocks, pack, units
+from tunesmith.data.pack import PackedDataset, arrange
 from tunesmith.data.prepare import Progress
 from tunesmith.data.prepared import PROMPT_TOO_LONG, Pool, Prepared, prepare_datasets
 from tunesmith.data.reading import load_datasets
@@ -49,7 +49,7 @@ class Datasets:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence; of a pack or a pair, of its longest piece; of a stream, in its first window."""
+        """Tokens of the longest sequence; of a pack or a pair, of its longest piece; of a stream, of its beginning."""
         train = self.train.first().samples if isinstance(self.train, SampleStream) else self.train
         parts = [part for part in (train, *self.eval.values()) if part is not None and len(part)]
         pieces = [part.pieces if isinstance(part, PackedDataset) else part for part in parts]
@@ -72,7 +72,7 @@ def build_datasets(
     Raises DataError (65) or MissingInputError (66) with all problems of the rows; UsageError (2) where `val_size`
     leaves no rows for training or for validation, or where a setting has no meaning for the stage.
     """
-    _raise_for_meaningless(data, stage)
+    raise_for_meaningless(data, stage)
     blocks = stage == "pt" and data.packs(stage)
     prepared = prepare_datasets(data, renderer, stage=stage, seed=seed, on_progress=on_progress)
     outcomes = [] if blocks else [one.fit(data.cutoff_len, data.on_too_long) for one in prepared]
@@ -94,14 +94,17 @@ def build_datasets(
         splits[name] = pool.take(np.concatenate(pool.orders))
     if empty := [name for name, tokens in splits.items() if not len(tokens)]:
         raise DataError([_nothing_left(name, prepared) for name in empty])
-    rows = _rows(data, splits, stage, seed)
+    packed = {name for name in splits if data.packs(stage) and (name == "train" or stage == "pt")}
+    rows = {
+        name: arrange(tokens, stage, data.cutoff_len, seed, packs=name in packed) for name, tokens in splits.items()
+    }
     report = _report(prepared, rows, outcomes)
     evaluated = {name: samples for name, samples in rows.items() if name != "train"}
     report.notices += quick_lint(rows.get("train"), evaluated)
     return Datasets(rows.pop("train", None), rows, report)
 
 
-def _raise_for_meaningless(data: DataConfig, stage: str) -> None:
+def raise_for_meaningless(data: DataConfig, stage: str) -> None:
     """The same as rules of the config's checks, for those who come without a config of a run."""
     problems = []
     if KINDS[stage] not in ("document", "chat") and data.on_too_long == "split":
@@ -112,18 +115,6 @@ def _raise_for_meaningless(data: DataConfig, stage: str) -> None:
         problems.append(Problem("E-CONFIG-021", what, "packing", fix="packing: false"))
     if problems:
         raise UsageError(problems)
-
-
-def _rows(data: DataConfig, splits: Mapping[str, TokenDataset], stage: str, seed: int) -> dict[str, Samples]:
-    """What one index gives: a sequence, a pair, a block of documents or a pack."""
-    packs, pairs = data.packs(stage), KINDS[stage] == "preference"
-    if stage == "pt" and packs:
-        return {name: cut_into_blocks(tokens, data.cutoff_len) for name, tokens in splits.items()}
-    rows: dict[str, Samples] = {name: units(tokens) if pairs else tokens for name, tokens in splits.items()}
-    if "train" in rows and packs:  # evaluation means the same row by row, and predictions need rows
-        capacity = data.cutoff_len * (2 if pairs else 1)  # each of a pair may have cutoff_len
-        rows["train"] = pack(splits["train"], capacity, seed)
-    return rows
 
 
 def _split(data: DataConfig, order: Indices, seed: int) -> tuple[Indices, Indices]:

@@ -7,18 +7,18 @@ lengths of its pieces.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.types import Origin
 from tunesmith.data.dataset import CHOSEN, REJECTED, TokenDataset
+from tunesmith.data.formats.base import KINDS
 
-__all__ = ["PackedDataset", "StreamPacker", "cut_into_blocks", "fit", "pack", "units"]
+__all__ = ["PackedDataset", "arrange", "cut_into_blocks", "fit", "pack", "units"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -81,6 +81,18 @@ def _shared(chosen: Mapping[str, np.ndarray], rejected: Mapping[str, np.ndarray]
     differs = chosen["input_ids"][:size] != rejected["input_ids"][:size]
     ends = differs | chosen["trained"][:size] | rejected["trained"][:size]
     return int(ends.argmax()) if ends.any() else size
+
+
+def arrange(
+    samples: TokenDataset, stage: str, cutoff_len: int, seed: int | Sequence[int], *, packs: bool
+) -> TokenDataset | PackedDataset:
+    """What one index gives in training: a sequence, a pair, a block of documents, or a pack of as many as fit."""
+    pairs = KINDS[stage] == "preference"
+    if not packs:
+        return units(samples) if pairs else samples
+    if KINDS[stage] == "document":
+        return cut_into_blocks(samples, cutoff_len)
+    return pack(samples, cutoff_len * (2 if pairs else 1), seed)  # each of a pair may have cutoff_len
 
 
 def units(samples: TokenDataset) -> PackedDataset:
@@ -185,57 +197,6 @@ class _Spaces:
             del self._packs[space]
             del self._sorted[bisect_left(self._sorted, space)]
         return np.concatenate(found)
-
-
-class StreamPacker:
-    """Packs of a stream: `buffer` sequences wait, so that the space of a pack finds one that fills it.
-
-    Sequences are told by their number in the stream, counted from 0; who holds them is left to the caller. A pack
-    begins with the sequence that has waited longest, so none waits for more than `buffer` packs, and then takes the
-    longest one that fits, again and again.
-    """
-
-    def __init__(self, capacity: int, buffer: int) -> None:
-        assert capacity > 0, "tokens of a pack"
-        assert buffer >= 0, "sequences that wait"
-        self.capacity, self.buffer = capacity, buffer
-        self._waiting: dict[int, int] = {}  # number -> length, in the order of arrival
-        self._sorted: list[tuple[int, int]] = []  # (length, -number): of equally long ones the oldest is the last
-        self._next = 0
-
-    def add(self, length: int) -> list[int] | None:
-        """Take the next sequence of the stream; returns the numbers of a pack if one is due."""
-        assert 0 < length <= self.capacity, f"a sequence of {length} tokens in packs of {self.capacity}"
-        self._waiting[self._next] = length
-        insort(self._sorted, (length, -self._next))
-        self._next += 1
-        return self._pack() if len(self._waiting) > self.buffer else None
-
-    def flush(self) -> Iterator[list[int]]:
-        """The packs of all that still waits, at the end of the stream."""
-        while self._waiting:
-            yield self._pack()
-
-    def _pack(self) -> list[int]:
-        oldest, length = next(iter(self._waiting.items()))
-        found, space = [oldest], self.capacity - length
-        del self._sorted[bisect_left(self._sorted, (length, -oldest))]
-        while place := bisect_right(self._sorted, (space, 0)):
-            length, number = self._sorted.pop(place - 1)
-            found.append(-number)
-            space -= length
-        for number in found:
-            del self._waiting[number]
-        return found
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values: what waits, as [number, length] in the order of arrival, and the next number."""
-        return {"waiting": [list(pair) for pair in self._waiting.items()], "next": self._next}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._waiting = {int(number): int(length) for number, length in state["waiting"]}
-        self._sorted = sorted((length, -number) for number, length in self._waiting.items())
-        self._next = int(state["next"])
 
 
 def cut_into_blocks(documents: TokenDataset, block: int) -> PackedDataset:

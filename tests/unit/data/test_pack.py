@@ -14,7 +14,7 @@ from tunesmith.config.data import DataConfig
 from tunesmith.core.types import Encoded, Origin
 from tunesmith.data.build import build_datasets
 from tunesmith.data.dataset import CHOSEN, LIKED, REJECTED, TokenDataset
-from tunesmith.data.pack import PackedDataset, StreamPacker, cut_into_blocks, fit, pack, units
+from tunesmith.data.pack import PackedDataset, cut_into_blocks, fit, pack, units
 
 lengths_and_capacity = st.integers(1, 60).flatmap(
     lambda capacity: st.tuples(st.lists(st.integers(1, capacity), max_size=80), st.just(capacity))
@@ -218,51 +218,6 @@ def test_packs_of_pairs_are_full(assets):
     drawn = np.random.default_rng(0).choice(sizes, 4000)
     _, bounds = fit(drawn, 4096)
     assert drawn.sum() / ((len(bounds) - 1) * 4096) >= 0.99
-
-
-# --- of a stream ---
-
-
-def stream(packer: StreamPacker, lengths):
-    packs = [found for length in lengths if (found := packer.add(length)) is not None]
-    return [*packs, *packer.flush()]
-
-
-@given(lengths_and_capacity, st.integers(0, 10))
-def test_a_stream_is_packed_whole_and_nobody_waits_long(case, buffer):
-    lengths, capacity = case
-    packer = StreamPacker(capacity, buffer)
-    packs, made_before = [], []  # packs made before a sequence arrived
-    for length in lengths:
-        made_before.append(len(packs))
-        found = packer.add(length)
-        packs += [] if found is None else [found]
-    packs += packer.flush()
-    assert sorted(number for found in packs for number in found) == list(range(len(lengths)))
-    assert all(sum(lengths[number] for number in found) <= capacity for found in packs)
-    for index, found in enumerate(packs):
-        for number in found:
-            assert index - made_before[number] <= buffer
-
-
-@given(lengths_and_capacity, st.integers(0, 10), st.data())
-def test_a_stream_goes_on_where_it_stopped(case, buffer, data):
-    lengths, capacity = case
-    stop = data.draw(st.integers(0, len(lengths)))
-    packer = StreamPacker(capacity, buffer)
-    before = [found for length in lengths[:stop] if (found := packer.add(length)) is not None]
-    other = StreamPacker(capacity, buffer)
-    other.load_state_dict(json.loads(json.dumps(packer.state_dict())))
-    assert before + stream(other, lengths[stop:]) == stream(StreamPacker(capacity, buffer), lengths)
-
-
-def test_a_buffer_fills_the_packs_of_a_stream():
-    lengths = np.clip(np.random.default_rng(0).lognormal(5, 0.7, 5000).astype(int), 1, 2048).tolist()
-
-    def fill(buffer):
-        return sum(lengths) / (2048 * len(stream(StreamPacker(2048, buffer), lengths)))
-
-    assert fill(500) > 0.99 > 0.95 > fill(0)
 
 
 # --- in a run ---

@@ -373,3 +373,45 @@ def test_packs_of_windows_are_full(write, renderer):
 def test_paths_are_free_of_the_working_folder(write, renderer, tmp_path: Path):
     write("x.jsonl", rows(9))
     assert len(contents(epoch(train(renderer, str(tmp_path / "*.jsonl"))))) == 9
+
+
+# --- pairs, feedback, prompts ---
+
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    return [
+        {"instruction": f"q{n}", "chosen": f"good {n}" + "!" * (n % 4), "rejected": f"bad {n}"} for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("keys", [{}, {"packing": True, "cutoff_len": 40}])
+def test_pairs_stream_as_they_are_prepared(write, renderer, keys):
+    write("p.jsonl", pairs(30))
+    spec = {"path": "p.jsonl", "format": "alpaca", "ranking": True}
+    whole = build_datasets(DataConfig(dataset=(spec,), **keys), renderer, stage="dpo", seed=3).train
+    found = train(renderer, spec, stage="dpo", **keys)
+    windows = list(islice(found.windows(), 6))
+    streamed = [window for window in windows if window.epoch == 0]
+    assert Counter(contents(streamed)) == Counter(texts(whole))
+    for window in streamed:
+        item = window.samples[0]
+        assert item["kinds"].tolist() == [1, 2] * (len(item["kinds"]) // 2), "chosen and rejected, never torn"
+        assert (item["shared"] > 0).all()
+    assert_goes_on(renderer, windows, 3, spec, stage="dpo", **keys)
+
+
+def test_feedback_of_one_kind_is_told_after_an_epoch(write, renderer):
+    rows_ = [{"instruction": f"{n}", "output": "x", "liked": True} for n in range(20)]
+    spec = {
+        "path": write("f.jsonl", rows_),
+        "format": "alpaca",
+        "columns": {"prompt": "instruction", "response": "output", "kto_tag": "liked"},
+    }
+    windows, error = until_it_stops(train(renderer, spec, stage="kto"))
+    assert (windows, error.code) == (3, "E-DATA-061")
+
+
+def test_what_has_no_meaning_for_a_stage_is_refused(write, renderer):
+    spec = {"path": write("p.jsonl", pairs(3)), "format": "alpaca", "ranking": True}
+    with pytest.raises(UsageError, match="split"):
+        stream(renderer, spec, stage="dpo", on_too_long="split")

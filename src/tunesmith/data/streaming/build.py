@@ -10,18 +10,19 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, Problem, TunesmithError, UsageError
 from tunesmith.core.log import get_logger
-from tunesmith.data.build import HELD_OUT, Datasets, build_datasets
+from tunesmith.data.build import HELD_OUT, Datasets, build_datasets, raise_for_meaningless
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.dataset_info import resolve
 from tunesmith.data.lint.quick import quick_lint
 from tunesmith.data.opened import OpenDataset, open_dataset
+from tunesmith.data.pack import arrange
 from tunesmith.data.prepare import Progress
 from tunesmith.data.reading import raise_together
 from tunesmith.data.report import SplitReport
 from tunesmith.data.sources.digests import mark_of
 from tunesmith.data.streaming.encode import WindowEncoder
 from tunesmith.data.streaming.rows import RowStream, RowWindow
-from tunesmith.data.streaming.samples import SampleStream, in_order
+from tunesmith.data.streaming.samples import SampleStream, fitted, in_order
 from tunesmith.data.streaming.tally import StreamTally
 from tunesmith.data.workers import available_workers
 
@@ -50,6 +51,7 @@ def build_stream(
     The evaluation data is `eval_dataset`, or `val_size` rows drawn from the first rows of `dataset`, which are then not
     trained on. Raises what `build_datasets` raises; DataError (E-DATA-113) where `position` is of another stream.
     """
+    raise_for_meaningless(data, stage)
     opened = _open(data, stage, seed)
     renderer.speed_up()
     workers = available_workers() if data.preprocessing_num_workers is None else data.preprocessing_num_workers
@@ -59,7 +61,8 @@ def build_stream(
     held: set[Place] = set()
     if data.val_size:
         drawn, held = _hold_out(data, _rows(opened, data, seed, max(data.buffer_size, int(data.val_size))), seed)
-        splits[HELD_OUT] = _encode_held(drawn, opened, encoder, data)
+        samples = _encode_held(drawn, opened, encoder, data, stage)
+        splits[HELD_OUT] = arrange(samples, stage, data.cutoff_len, seed, packs=stage == "pt" and data.packs(stage))
     key, files = (
         _key(opened, data, renderer, stage, seed),
         [[mark_of(file.blob) for file in one.files] for one in opened],
@@ -122,14 +125,13 @@ def _hold_out(data: DataConfig, rows: RowStream, seed: int) -> tuple[RowWindow, 
 
 
 def _encode_held(
-    window: RowWindow, opened: Sequence[OpenDataset], encoder: WindowEncoder, data: DataConfig
+    window: RowWindow, opened: Sequence[OpenDataset], encoder: WindowEncoder, data: DataConfig, stage: str
 ) -> TokenDataset:
     def once(_state: Any) -> Iterator[RowWindow]:
         return iter([window])
 
     encoded = next(encoder.encoded(once))
-    outcomes = [one.fit(data.cutoff_len, data.on_too_long) for one in encoded.prepared]
-    StreamTally(opened, data).add(encoded, outcomes)
+    StreamTally(opened, data).add(encoded, fitted(encoded, data, stage))
     samples = in_order(encoded)
     if not len(samples):
         raise DataError(Problem("E-DATA-019", f"no sample is left for {HELD_OUT}", fix="raise val_size or cutoff_len"))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tunesmith.data.dataset import TokenDataset
+from tunesmith.data.length import LengthOutcome
 from tunesmith.data.opened import OpenDataset
-from tunesmith.data.pack import PackedDataset, cut_into_blocks, pack
+from tunesmith.data.pack import PackedDataset, arrange
 from tunesmith.data.prepared import Pool
 from tunesmith.data.streaming.encode import EncodedWindow, WindowEncoder
 from tunesmith.data.streaming.rows import RowStream
@@ -23,7 +24,7 @@ from tunesmith.data.streaming.tally import StreamTally
 if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
 
-__all__ = ["SampleStream", "Window", "in_order"]
+__all__ = ["SampleStream", "Window", "fitted", "in_order"]
 
 Samples: TypeAlias = TokenDataset | PackedDataset
 
@@ -100,17 +101,18 @@ class SampleStream:
 
     def _samples(self, encoded: EncodedWindow) -> Samples:
         """Cut and packed."""
-        data, blocks = self._data, self._stage == "pt" and self._data.packs(self._stage)
-        outcomes = [] if blocks else [one.fit(data.cutoff_len, data.on_too_long) for one in encoded.prepared]
-        self.tally.add(encoded, outcomes)
+        data, stage, packs = self._data, self._stage, self._data.packs(self._stage)
+        self.tally.add(encoded, fitted(encoded, data, stage))
         samples = in_order(encoded)
-        if not len(samples):
-            return samples
-        if blocks:
-            return cut_into_blocks(samples, data.cutoff_len)
-        if data.packs(self._stage):
-            return pack(samples, data.cutoff_len, (self._seed, encoded.window.epoch, encoded.window.number))
-        return samples
+        seed = (self._seed, encoded.window.epoch, encoded.window.number)
+        return arrange(samples, stage, data.cutoff_len, seed, packs=packs) if len(samples) else samples
+
+
+def fitted(encoded: EncodedWindow, data: DataConfig, stage: str) -> list[LengthOutcome]:
+    """Cut what is longer than cutoff_len; documents that are cut into blocks stay whole."""
+    if stage == "pt" and data.packs(stage):
+        return []
+    return [one.fit(data.cutoff_len, data.on_too_long) for one in encoded.prepared]
 
 
 def in_order(encoded: EncodedWindow) -> TokenDataset:

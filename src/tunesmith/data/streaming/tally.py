@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.data.length import LOST_AT_MOST, LengthOutcome, raise_for_lost_rows
+from tunesmith.data.mapping import check_labels
 from tunesmith.data.opened import OpenDataset
 from tunesmith.data.reading import too_many_bad_rows
 from tunesmith.data.report import DataReport, DatasetReport
@@ -40,6 +41,7 @@ class StreamTally:
         self._notices: dict[str, None] = {}
         self._statistics: Counter[str] = Counter()
         self._encoders: dict[str, None] = {}
+        self._labels: Counter[str] = Counter()
         self._lengths: list[dict[str, Any]] = []
 
     def add(self, encoded: EncodedWindow, outcomes: Sequence[LengthOutcome]) -> None:
@@ -55,6 +57,7 @@ class StreamTally:
             self._statistics.update(one.statistics)
             self._notices.update(dict.fromkeys(one.notices))
             self._encoders[one.encoder] = None
+            self._labels.update(one.tallies)
             self.reports[number].add(one.report)
         self.windows += 1
         self._raise_for_bad_rows(encoded)
@@ -105,6 +108,8 @@ class StreamTally:
             for one in self.reports
             if one.rows and not one.samples
         ]
+        if problem := check_labels(", ".join(one.spec.location for one in self._datasets), self._labels):
+            problems.append(problem)
         if problems:
             raise DataError(problems)
 
@@ -132,6 +137,7 @@ class StreamTally:
             "windows": self.windows,
             "bad": self._bad,
             "lost": list(self._lost),
+            "labels": dict(self._labels),
             "columns": [list(columns) for columns in self._columns],
             "datasets": [
                 {**{name: getattr(one, name) for name in _COUNTS}, "dropped": dict(one.dropped)} for one in self.reports
@@ -142,6 +148,7 @@ class StreamTally:
         self._reset()
         self.windows, self._bad, self._lost = state["windows"], state["bad"], list(state["lost"])
         self._columns = [dict.fromkeys(columns) for columns in state["columns"]]
+        self._labels = Counter(state["labels"])
         for one, saved in zip(self.reports, state["datasets"], strict=True):
             for name in _COUNTS:
                 setattr(one, name, saved[name])
