@@ -21,7 +21,7 @@ from tunesmith.data.sequences import View, split_answer, views
 if TYPE_CHECKING:
     from tunesmith.render import EncodedBatch, Renderer
 
-__all__ = ["NOTHING_TRAINED", "BlockEncoder", "BlockResult", "Converted", "Fault", "convert", "untrained"]
+__all__ = ["NOTHING_TRAINED", "BlockEncoder", "BlockResult", "Converted", "Fault", "convert"]
 
 Ints = npt.NDArray[np.int64]
 NOTHING_TRAINED = "nothing of it is trained"
@@ -140,7 +140,7 @@ class BlockEncoder:
             rows=converted.rows,
             columns=converted.columns,
             faults=faults,
-            untrained=[(untrained(examples[n]), examples[n].origin) for n in lost if n not in made.wrong],
+            untrained=[(_untrained(examples[n]), examples[n].origin) for n in lost if n not in made.wrong],
             positions=np.array(converted.positions, dtype=np.int64)[made.whole],
             files=files,
             ids=ids,
@@ -176,7 +176,8 @@ class _Judged(NamedTuple):
 def _judge(examples: Sequence[Example], shown: Sequence[Sequence[View]], batch: EncodedBatch) -> _Judged:
     """A chat stays with what of it can be learned from. Of pairs, feedback and prompts every sequence has to be there,
     as one sample, and trained unless it is a prompt: half a pair is none."""
-    example = np.repeat(np.arange(len(shown)), [len(group) for group in shown])  # of each view
+    sizes = np.array([len(group) for group in shown], dtype=np.int64)
+    example = np.repeat(np.arange(len(shown)), sizes)  # of each view
     kind = np.array([view.kind for group in shown for view in group], dtype=np.int64)
     before_token = np.concatenate([[0], np.cumsum(batch.trained, dtype=np.int64)])
     ends = np.cumsum(batch.lengths)
@@ -195,7 +196,7 @@ def _judge(examples: Sequence[Example], shown: Sequence[Sequence[View]], batch: 
     return _Judged(owner, counts, kind[batch.rows], np.flatnonzero(useful & whole[owner]), whole, wrong)
 
 
-def untrained(example: Example) -> str:
+def _untrained(example: Example) -> str:
     """Why an example without anything to learn is left out."""
     return ANSWER_UNTRAINED if isinstance(example, Preference) else NOTHING_TRAINED
 

@@ -119,6 +119,15 @@ def test_half_a_pair_is_a_bad_row(write: Any, renderer: Any) -> None:
     assert report.dropped == {"no such thing": 2}
 
 
+@pytest.mark.parametrize("stage", ["dpo", "sft"])
+def test_a_block_without_a_usable_row(stage: str, write: Any, renderer: Any) -> None:
+    row = {**pair("q", "good", "bad"), "output": "fine"}
+    name = write("x.jsonl", "".join(json.dumps(row) + "\n" for _ in range(2)) + "{broken\n{broken\n")
+    found = build(renderer, name, stage, on_bad_row="skip", preprocessing_batch_size=2)
+    assert len(found.train or ()) == 2
+    assert found.report.datasets[0].rows == 4
+
+
 def test_a_pair_with_an_untrained_answer_is_left_out(write: Any, renderer: Any) -> None:
     untrained = {"role": "assistant", "content": "bad", "weight": 0}
     asked = [{"role": "user", "content": "q"}]
@@ -353,8 +362,6 @@ def test_processes_give_what_one_gives(
 ) -> None:
     monkeypatch.setattr(prepare_module, "MANY_BYTES", 1)  # the ways of large files
     settings: dict[str, Any] = {"on_bad_row": "skip", "overwrite_cache": True}
-    if stage == "ppo":  # chosen and rejected are further columns of a prompt
-        settings["on_too_long"] = "drop"
     path = str(big(tmp_path))
     found = [
         build(real(tiny_model), path, stage, preprocessing_num_workers=workers, preprocessing_batch_size=17, **settings)
