@@ -20,7 +20,7 @@ from tunesmith.data.notes import Notes
 from tunesmith.data.opened import OpenDataset
 from tunesmith.data.progress import Estimate, Progress
 from tunesmith.data.report import DatasetReport
-from tunesmith.data.rows import Row
+from tunesmith.data.rows import Row, RowBlock
 from tunesmith.data.store import SampleSink, SampleWriter
 from tunesmith.data.workers import available_workers, map_in_order
 from tunesmith.render.errors import QuickWayFault
@@ -147,5 +147,5 @@ def _encode(
 
 
 def _blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    while block := list(islice(rows, size)):
+    while block := RowBlock(islice(rows, size)):
         yield block

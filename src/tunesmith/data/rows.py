@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple, NoReturn
 
 from tunesmith.core.types import Origin
@@ -18,6 +19,7 @@ __all__ = [
     "Broken",
     "NotJSON",
     "Row",
+    "RowBlock",
     "RowError",
     "Unparsed",
     "not_an_object",
@@ -46,6 +48,41 @@ class Row(NamedTuple):
 
     values: Mapping[str, Any] | Broken | Unparsed
     origin: Origin
+
+
+class RowBlock(list[Row]):
+    """Rows that may go to another process: as columns, which takes an eighth of the time that so many objects take."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        lines = all(type(row.values) is Unparsed for row in self)
+        values = [bytes(row.values) if lines else row.values for row in self]  # type: ignore[arg-type]
+        origins = [row.origin for row in self]
+        files = dict.fromkeys(origin.file for origin in origins)
+        which = {file: number for number, file in enumerate(files)}
+        places = [which[origin.file] for origin in origins] if len(files) > 1 else None
+        return _block, (
+            values,
+            lines,
+            list(files),
+            places,
+            [origin.row for origin in origins],
+            [origin.line for origin in origins],
+        )
+
+
+def _block(
+    values: Sequence[Any],
+    lines: bool,
+    files: Sequence[str],
+    which: Sequence[int] | None,
+    rows: Sequence[int],
+    numbers: Sequence[int | None],
+) -> RowBlock:
+    names = repeat(files[0]) if which is None and files else [files[number] for number in which or ()]
+    made = map(Unparsed, values) if lines else values
+    return RowBlock(map(Row, made, map(Origin, names, rows, numbers)))
 
 
 @dataclass(frozen=True, slots=True)

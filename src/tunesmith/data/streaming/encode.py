@@ -16,7 +16,7 @@ from tunesmith.data.opened import OpenDataset
 from tunesmith.data.prepare import Progress, Running
 from tunesmith.data.prepared import Prepared
 from tunesmith.data.report import DatasetReport
-from tunesmith.data.rows import Row
+from tunesmith.data.rows import Row, RowBlock
 from tunesmith.data.store import HeldSamples
 from tunesmith.data.streaming.rows import RowWindow
 from tunesmith.data.workers import map_in_order
@@ -111,7 +111,7 @@ class WindowEncoder:
                     places = np.flatnonzero(numbers == dataset)
                     for part in (places[at : at + self._block] for at in range(0, len(places), self._block)):
                         found.pieces.append((dataset, part))
-                        blocks.append((dataset, [window.rows[place].row for place in part.tolist()]))
+                        blocks.append((dataset, RowBlock(window.rows[place].row for place in part.tolist())))
                 due.append(found)
                 yield from blocks
         except TunesmithError as error:
