@@ -22,7 +22,7 @@ from tunesmith.render.errors import QuickWayFault
 
 __all__ = ["FastRuns"]
 
-_PROVEN_FIRST = 256  # runs of the data, compared one by one
+_PROVEN_FIRST = 64  # runs of the data that a process encodes, compared one by one
 _PROVEN_EVERY = 512
 _HARD = (
     "a",

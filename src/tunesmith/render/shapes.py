@@ -25,7 +25,7 @@ __all__ = ["Constant", "RunShape", "SampleShape", "Shape", "Shapes"]
 
 _PLACE = "Xq7Z{}Z7qX"
 _PLACES = re.compile(r"Xq7Z(\d+)Z7qX")
-_AUDIT_EVERY = 128  # chats of one shape; the first is always audited
+_AUDIT_EVERY = 512  # chats of one shape; before that, the first, the second, the third, the fifth, the ninth ...
 _MOST_SHAPES = 4096
 
 Key = tuple[Any, ...]
@@ -112,7 +112,7 @@ class Shapes:
         shape = self._known[key]
         if shape is None:
             return None
-        if shape.used % _AUDIT_EVERY == 0:
+        if shape.used % _AUDIT_EVERY == 0 or (shape.used < _AUDIT_EVERY and not shape.used & (shape.used - 1)):
             self._audit(chat, open_reply, shape, texts)
         shape.used += 1
         statistics = self._statistics()
