@@ -42,7 +42,7 @@ def test_when_evaluation_runs(run: Run, keys: dict[str, Any], steps: list[int]) 
 
 def test_the_batches_of_evaluation(run: Run, trainers: list[Trainer]) -> None:
     run(**EVALUATED, eval_strategy="epoch", per_device_eval_batch_size=3)
-    assert [len(batch["input_ids"]) for batch in trainers[0].get_eval_dataloader()] == [3, 1]
+    assert [len(batch["lengths"]) for batch in trainers[0].get_eval_dataloader()] == [3, 1]
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])

@@ -45,6 +45,9 @@ class ModelConfig:
     """Recipe that stretches the rotary positions for longer contexts."""
     flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3"] = works("auto", later=("fa3",))
     """Attention kernel: auto picks one that is exact here, disabled is the plain implementation."""
+    fast_path: Literal["auto", "off", "require"] = works("auto")
+    """Train without padding and without the logits of all tokens: where that is exact, never (as transformers trains),
+    or else stop."""
     shift_attn: bool = later(False, "shifted sparse attention (LongLoRA)")
     """Shifted sparse attention of LongLoRA."""
     mixture_of_depths: Literal["convert", "load"] | None = later(None, "mixture of depths")

@@ -11,8 +11,8 @@ __all__ = ["RunPlan"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """A run's derived values. `dtype` is that of frozen weights, `autocast` that of the arithmetic where it differs
-    from the weights' own, `attention` the chosen implementation, `packing` whether sequences share rows, `order` how
-    rows are drawn."""
+    from the weights' own, `attention` the chosen implementation, `batches` whether they are flat or padded, `loss`
+    where logits are computed, `packing` whether sequences share rows, `order` how rows are drawn."""
 
     stage: str
     finetuning_type: str
@@ -20,6 +20,8 @@ class RunPlan:
     dtype: str
     autocast: str | None
     attention: str
+    batches: str
+    loss: str
     packing: bool
     world_size: int
     per_device_batch_size: int

@@ -50,8 +50,8 @@ class FlatCollator:
     their order, `kinds` [K] what they are, and `shared` [P] int64 how many tokens each pair begins with in common. The
     first token of a sequence has no label: nothing precedes it.
 
-    one_row      the whole batch is one row [1, T] without padding, and `cu_seqlens` [K + 1] int32 its borders: for
-                 attention that reads the borders
+    one_row      the whole batch is one row [1, T] without padding; `cu_seqlens` [K + 1] int32 are its borders, and
+                 `bounds` the same as a tuple of numbers: for attention that reads the borders
     otherwise    each sample is a row; what pads the shorter ones is a sequence of its own, without labels: for
                  attention with a mask of T x T, whose cost is the square of a row
     """
@@ -63,14 +63,16 @@ class FlatCollator:
         pieces = [sample.get("lengths", [len(sample["input_ids"])]) for sample in samples]
         lengths = np.concatenate(pieces).astype(np.int64)
         more = {"lengths": lengths, **_beside(samples, "kinds", "shared")}
+        bounds: dict[str, Any] = {}
         if self.one_row:
             samples, pieces = [_joined(samples)], [lengths]
-            more["cu_seqlens"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            borders = np.concatenate([[0], np.cumsum(lengths)])
+            more["cu_seqlens"], bounds["bounds"] = borders.astype(np.int32), tuple(borders.tolist())
         width = max(len(sample["input_ids"]) for sample in samples)
         batch = _rows(samples, width, self.pad_id, self.label_pad)
         positions = np.stack([_positions(row, width) for row in pieces])
         batch["labels"][positions == 0] = self.label_pad
-        return _tensors({**batch, "position_ids": positions, **more})
+        return _tensors({**batch, "position_ids": positions, **more}) | bounds
 
 
 def count_tokens(batch: Mapping[str, torch.Tensor]) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import dropout as drop_out
 from torch.nn.functional import scaled_dot_product_attention
 
-__all__ = ["VARLEN", "calls", "register", "varlen_attention"]
+__all__ = ["VARLEN", "attention_of", "calls", "register", "varlen_attention"]
 
 VARLEN = "varlen"
 """The name as an `attn_implementation` of transformers."""
@@ -33,6 +33,11 @@ def register() -> None:
 
     AttentionInterface.register(VARLEN, varlen_attention)
     AttentionMaskInterface.register(VARLEN, _varlen_mask)
+
+
+def attention_of(model: Any) -> str:
+    """The `attn_implementation` that a model was loaded with, or set to; transformers has no public name for it."""
+    return str(getattr(model.config, "_attn_implementation", ""))
 
 
 def calls() -> int:

@@ -96,7 +96,7 @@ def _build(config: ModelConfig, dtype: str, attention: str) -> PreTrainedModel:
     assert name, "checked by the config"
     check_folder(name, "model_name_or_path", must_hold="config.json")
     arguments: dict[str, Any] = {"dtype": torch_dtype(dtype)}
-    if config.flash_attn != "auto":
+    if config.flash_attn != "auto" or attention != ATTENTION["auto"]:
         arguments["attn_implementation"] = attention
     with _explaining(config):
         if config.train_from_scratch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,16 @@ from tunesmith.train.checkpoint import find_resume
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
+    from tunesmith.models.fast_path import FastPath
 
-__all__ = ["resolve_plan"]
+__all__ = ["resolve_plan", "with_fast_path"]
 
 _DEFAULT_BATCH = 8  # transformers' own default of per_device_train_batch_size
 
 
 def resolve_plan(config: RunConfig) -> RunPlan:
-    """The plan of a training run. Raises MachineError where the machine cannot do what is asked."""
+    """The plan of a training run, before the model's config is read: `with_fast_path` adds what that tells. Raises
+    MachineError where the machine cannot do what is asked."""
     hf = config.train.hf
     device = pick_device(bool(hf.get("use_cpu")))
     half = _half_precision(config, device)
@@ -36,18 +39,39 @@ def resolve_plan(config: RunConfig) -> RunPlan:
         dtype="bfloat16" if pure else half or "float32",
         autocast=None if pure else half,
         attention=ATTENTION[config.model.flash_attn],
+        batches="padded",
+        loss="kept",
         packing=config.data.packs(config.objective.stage),
         world_size=world_size,
         per_device_batch_size=batch,
         gradient_accumulation_steps=accumulation,
         global_batch_size=batch * accumulation * world_size,
-        order="sequential" if config.train.disable_shuffling else hf.get("train_sampling_strategy", "random"),
+        order=_order(config, "random"),
         seed=int(hf.get("seed", 42)),
         cutoff_len=config.data.cutoff_len,
         gradient_checkpointing=not config.model.disable_gradient_checkpointing,
         resume=find_resume(config),
         output_dir=str(Path(str(config.train.output_dir)).expanduser()),
     )
+
+
+def with_fast_path(plan: RunPlan, config: RunConfig, fast: FastPath) -> RunPlan:
+    """The plan with the quick ways that the model takes. Rows that have to be padded are grouped by length, unless the
+    config says how rows are drawn."""
+    falls_back = not fast.flat and not plan.packing and config.model.fast_path != "off"
+    return replace(
+        plan,
+        attention=fast.attention,
+        batches="flat" if fast.flat else "padded",
+        loss=fast.loss,
+        order=_order(config, "group_by_length" if falls_back else "random"),
+    )
+
+
+def _order(config: RunConfig, default: str) -> str:
+    if config.train.disable_shuffling:
+        return "sequential"
+    return str(config.train.hf.get("train_sampling_strategy", default))
 
 
 def _half_precision(config: RunConfig, device: str) -> str | None:

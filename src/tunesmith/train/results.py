@@ -15,9 +15,10 @@ from tunesmith.train.checkpoint import clear_previous
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.data import DataReport
+    from tunesmith.train.self_proof import SelfProof
     from tunesmith.train.trainer import Trainer
 
-__all__ = ["Result", "peak_memory_gib", "record_data", "record_metrics", "record_start"]
+__all__ = ["Result", "peak_memory_gib", "record_data", "record_metrics", "record_proof", "record_start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ def record_start(config: RunConfig, plan: RunPlan, report: DataReport) -> None:
     (folder / "run.yaml").write_text(dump_yaml(config), encoding="utf-8")
     _write_json(folder / "plan.json", plan.to_dict())
     record_data(folder, report)
+
+
+def record_proof(plan: RunPlan, proof: SelfProof) -> None:
+    """Write self_proof.json, and plan.json as it is after the proof."""
+    if is_main_process():
+        folder = Path(plan.output_dir)
+        _write_json(folder / "self_proof.json", proof.to_dict())
+        _write_json(folder / "plan.json", plan.to_dict())
 
 
 def record_data(folder: Path, report: DataReport) -> None:

@@ -14,8 +14,8 @@ from tunesmith.core.log import get_logger
 from tunesmith.train.arguments import training_arguments
 from tunesmith.train.checkpoint import check_writable, read_position
 from tunesmith.train.counting import Counting
-from tunesmith.train.plan import resolve_plan
-from tunesmith.train.results import Result, record_data, record_metrics, record_start
+from tunesmith.train.plan import resolve_plan, with_fast_path
+from tunesmith.train.results import Result, record_data, record_metrics, record_proof, record_start
 from tunesmith.train.template_check import check_template
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.data import Datasets
     from tunesmith.data.streaming.samples import SampleStream
+    from tunesmith.models.fast_path import FastPath
     from tunesmith.objectives import Objective
     from tunesmith.render import Renderer
     from tunesmith.train.trainer import Trainer
@@ -37,6 +38,7 @@ def train(config: RunConfig) -> Result:
 
     from tunesmith.models.catalog import fallback_template
     from tunesmith.models.chat_template import carry_template
+    from tunesmith.models.fast_path import plan_fast_path
     from tunesmith.models.packing import check_packing
     from tunesmith.models.prepare import warn_if_longer
     from tunesmith.models.tokenizer import load_tokenizer
@@ -48,11 +50,15 @@ def train(config: RunConfig) -> Result:
         log.warning(warning)
     plan = resolve_plan(config)
     check_writable(Path(plan.output_dir))
+    arguments = training_arguments(config, plan)
+    fast = plan_fast_path(config.model)
+    plan = with_fast_path(plan, config, fast)
     for line in plan.lines():
         log.info(line)
-    arguments = training_arguments(config, plan)
     objective = OBJECTIVES.get(plan.stage)(config.objective)
-    if plan.packing:
+    for reason in fast.why:
+        log.info(reason)
+    if plan.packing and not fast.flat:
         check_packing(config.model)
     tokenizer = load_tokenizer(config.model)
     renderer = make_renderer(config.template, tokenizer, fallback=fallback_template(config.model.model_name_or_path))
@@ -61,7 +67,15 @@ def train(config: RunConfig) -> Result:
     check_template(config, tokenizer, renderer)
     record_start(config, plan, datasets.report)
     set_seed(plan.seed)
-    model = _build_model(config, plan, tokenizer)
+    model, proven = _build_model(config, plan, fast, tokenizer)
+    if proven != fast:
+        plan = with_fast_path(plan, config, proven)
+        if plan.packing and not proven.flat:
+            check_packing(config.model)
+        for reason in proven.why[len(fast.why) :]:
+            log.warning(reason)
+    if config.train.do_train and config.model.fast_path != "off":
+        plan = _prove(config, plan, proven, objective, model, tokenizer, datasets)
     warn_if_longer(model, datasets.longest)
     if not objective.needs.is_text:
         carry_template(renderer, config.template, tokenizer, model)
@@ -84,13 +98,16 @@ def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: 
     return datasets
 
 
-def _build_model(config: RunConfig, plan: RunPlan, tokenizer: Any) -> Any:
+def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: Any) -> tuple[Any, FastPath]:
+    """The model to train, and which of the planned quick ways it takes."""
     from tunesmith.methods import METHODS
     from tunesmith.methods.base import Adapters, count_parameters
+    from tunesmith.models.fast_path import prove
     from tunesmith.models.load import load
     from tunesmith.models.prepare import enable_checkpointing, print_parameters, upcast_norms
 
     loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=plan.attention, device=plan.device)
+    fast = prove(loaded.model, loaded.family, fast, config.model)
     if plan.gradient_checkpointing:
         enable_checkpointing(loaded.model, reentrant=config.model.use_reentrant_gc)
     adapters = Adapters.of(config.model)
@@ -99,7 +116,40 @@ def _build_model(config: RunConfig, plan: RunPlan, tokenizer: Any) -> Any:
     upcast_norms(model, config.model)
     print_parameters(model, config.model)
     get_logger().info(str(count_parameters(model)))
-    return model
+    return model, fast
+
+
+def _prove(
+    config: RunConfig,
+    plan: RunPlan,
+    fast: FastPath,
+    objective: Objective,
+    model: Any,
+    tokenizer: Any,
+    datasets: Datasets,
+) -> RunPlan:
+    """Compare the quick ways with transformers' own on rows of this run. Where they differ they are given up: the plan
+    without them; with `fast_path: require` that is a MachineError."""
+    from tunesmith.data.streaming.samples import SampleStream
+    from tunesmith.models.packing import check_packing
+    from tunesmith.models.tokenizer import pad_id_of
+    from tunesmith.train.self_proof import give_up, prove_itself
+
+    train = datasets.train
+    assert train is not None, "checked by the config"
+    samples = train.first().samples if isinstance(train, SampleStream) else train
+    proof = prove_itself(model, objective, samples, plan, pad_id_of(tokenizer))
+    if proof is None:
+        get_logger().info("the quick ways are not compared with transformers' own: no row is short enough")
+        return plan
+    if proof.holds:
+        get_logger().info("as transformers computes it: %s", proof)
+    else:
+        plan = with_fast_path(plan, config, give_up(model, fast, proof, config.model))
+        if plan.packing:
+            check_packing(config.model)
+    record_proof(plan, proof)
+    return plan
 
 
 def _build_trainer(
@@ -118,12 +168,14 @@ def _build_trainer(
     from tunesmith.train.trainer import Trainer
 
     evaluation, pad_id = datasets.eval, pad_id_of(tokenizer)
+    collate: Any = FlatCollator(pad_id)
+    if plan.batches == "padded":  # a row for each pack: attention with a mask costs the square of a row
+        collate = FlatCollator(pad_id, one_row=False) if plan.packing else PaddingCollator(pad_id)
     return Trainer(
         model=model,
         args=arguments,
         objective=objective,
-        # A row for each pack: attention with a mask costs the square of a row.
-        collate=FlatCollator(pad_id, one_row=False) if plan.packing else PaddingCollator(pad_id),
+        collate=collate,
         train_dataset=datasets.train,
         eval_dataset=next(iter(evaluation.values())) if len(evaluation) == 1 else evaluation or None,
         tokenizer=tokenizer,

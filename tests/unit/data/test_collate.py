@@ -27,7 +27,7 @@ def packs(samples) -> PackedDataset:
 
 
 def as_lists(batch):
-    return {name: tensor.tolist() for name, tensor in batch.items()}
+    return {name: list(one) if isinstance(one, tuple) else one.tolist() for name, one in batch.items()}
 
 
 def test_one_row_of_packs_and_single_samples(packs, samples):
@@ -39,6 +39,7 @@ def test_one_row_of_packs_and_single_samples(packs, samples):
         "position_ids": [[0, 1, 2, 0, 0, 1, 0, 1, 2]],
         "lengths": [3, 1, 2, 3],
         "cu_seqlens": [0, 3, 4, 6, 9],
+        "bounds": [0, 3, 4, 6, 9],
     }
     assert batch["cu_seqlens"].dtype == torch.int32
     assert count_tokens(batch) == 9
@@ -116,6 +117,7 @@ def test_pairs_in_one_row(pairs):
         "position_ids": [[0, 1, 2, 0, 1, 2, 3, 0, 1, 0, 1]],
         "lengths": [3, 4, 2, 2],
         "cu_seqlens": [0, 3, 7, 9, 11],
+        "bounds": [0, 3, 7, 9, 11],
         "kinds": [CHOSEN, REJECTED] * 2,
         "shared": [1, 1],
     }

@@ -16,6 +16,7 @@ from tunesmith.core.types import Encoded
 from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.pack import pack
+from tunesmith.models.loss_forward import HeadFacts, install
 from tunesmith.objectives.sft import SupervisedFineTuning
 from tunesmith.train.trainer import Trainer
 
@@ -56,8 +57,10 @@ def step(tiny_model: Path, tmp_path: Path, torch_one_thread: None) -> Callable[.
             remove_unused_columns=False,
             disable_tqdm=True,
         )
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        install(model, "chunked", HeadFacts())
         trainer = Trainer(
-            model=AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32),
+            model=model,
             args=arguments,
             objective=SupervisedFineTuning(ObjectiveConfig(compute_accuracy=True)),
             collate=collate or PaddingCollator(0),

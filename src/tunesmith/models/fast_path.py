@@ -1,0 +1,138 @@
+"""Which of the quick ways a model takes in training: flat batches, and a loss without the logits of all tokens.
+
+Planned from config.json, proven on the loaded weights; what does not prove itself is left, and it is said why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tunesmith.core.errors import MachineError, Problem
+from tunesmith.models.attention import VARLEN, attention_of, calls, register
+from tunesmith.models.family import Family, family_of
+from tunesmith.models.load import ATTENTION, settings_of
+from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install
+
+if TYPE_CHECKING:
+    from tunesmith.config.model import ModelConfig
+
+__all__ = ["FastPath", "plan_fast_path", "prove"]
+
+_LENGTHS = (5, 9, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class FastPath:
+    """`flat`: sequences stand one behind the other, nothing is padded. `attention`: an `attn_implementation`. `why`: a
+    sentence for each quick way that is not taken."""
+
+    flat: bool
+    loss: LossWay
+    attention: str
+    why: tuple[str, ...] = ()
+
+    def without_flat(self, reason: str) -> FastPath:
+        attention = ATTENTION["auto"] if self.attention == VARLEN else self.attention
+        return replace(self, flat=False, attention=attention, why=(*self.why, f"padded batches: {reason}"))
+
+    def without_chunks(self, reason: str) -> FastPath:
+        return replace(self, loss="kept", why=(*self.why, f"logits of all trained tokens at once: {reason}"))
+
+
+def plan_fast_path(config: ModelConfig) -> FastPath:
+    """What the config and config.json allow. Raises what `settings_of` raises; MachineError where the config requires
+    the quick ways and one of them is not to be had."""
+    attention = ATTENTION[config.flash_attn]
+    if config.fast_path == "off":
+        return FastPath(False, "full", attention, ("fast_path: off",))
+    kind = str(settings_of(config).model_type)
+    found = FastPath(True, "chunked", VARLEN if config.flash_attn in ("auto", "sdpa") else attention)
+    if config.flash_attn == "disabled":
+        found = found.without_flat("flash_attn: disabled attends over whole rows")
+    elif not family_of(kind).flat:
+        found = found.without_flat(f"models of the type {kind} are not known to read flat ones")
+    _raise_if_required(config, found)
+    if found.attention == VARLEN:
+        register()
+    return found
+
+
+def prove(model: Any, family: Family, planned: FastPath, config: ModelConfig) -> FastPath:
+    """Try the planned ways on the loaded model, give it the forward that ends in the loss, and return what holds."""
+    found = planned
+    if found.flat and (reason := _reads_across(model)):
+        found = found.without_flat(reason)
+        _change_attention(model, found.attention, reason, config)
+    facts = HeadFacts.of(model, family)
+    if found.loss == "chunked" and not head_matches(model, facts):
+        found = found.without_chunks("the output layer of this model is not a plain one")
+    _raise_if_required(config, found)
+    install(model, found.loss, facts)
+    return found
+
+
+def _change_attention(model: Any, attention: str, reason: str, config: ModelConfig) -> None:
+    """Raises MachineError where the model is bound to what it was loaded with."""
+    with suppress(ValueError):
+        model.set_attn_implementation(attention)
+    if attention_of(model) == VARLEN:
+        what = "the model does not read flat batches, and cannot change its attention any more"
+        raise MachineError(Problem("E-MODEL-024", what, _where(config), reason, "fast_path: off"))
+
+
+def _raise_if_required(config: ModelConfig, found: FastPath) -> None:
+    if config.fast_path == "require" and found.why:
+        what = "fast_path: require, and a quick way is not to be had"
+        raise MachineError(Problem("E-MODEL-024", what, _where(config), "; ".join(found.why), "fast_path: auto"))
+
+
+def _where(config: ModelConfig) -> str:
+    return f"model_name_or_path: {config.model_name_or_path}"
+
+
+def _reads_across(model: Any) -> str | None:
+    """What is wrong with the model's reading of a flat batch of three short sequences; None if it reads each as it
+    would alone."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    pieces = [torch.randint(vocabulary, (length,), generator=generator).to(model.device) for length in _LENGTHS]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            alone = torch.cat([model(input_ids=piece[None], use_cache=False).logits[0] for piece in pieces]).float()
+            before = calls()
+            flat = model(**flat_inputs(pieces), use_cache=False).logits[0].float()
+    except (TypeError, ValueError, RuntimeError) as error:  # whatever the model's code does with a batch it cannot read
+        return f"the model refuses a flat one ({str(error).splitlines()[0][:100]})"
+    finally:
+        model.train(training)
+    if attention_of(model) == VARLEN and calls() == before:
+        return "the model does not use the attention that reads flat ones"
+    tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
+    off = float((flat - alone).norm() / alone.norm())
+    return None if off <= tolerance else f"sequences of a flat one see each other (logits differ by {off:.1e})"
+
+
+def flat_inputs(pieces: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """The inputs of a flat batch of sequences [L] of ids."""
+    lengths = [len(piece) for piece in pieces]
+    bounds = [0]
+    for length in lengths:
+        bounds.append(bounds[-1] + length)
+    device = pieces[0].device
+    borders = torch.tensor(bounds, dtype=torch.int32, device=device)
+    return {
+        "input_ids": torch.cat(list(pieces))[None],
+        "position_ids": torch.cat([torch.arange(length, device=device) for length in lengths])[None],
+        "bounds": tuple(bounds),
+        "cu_seq_lens_q": borders,
+        "cu_seq_lens_k": borders,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+    }

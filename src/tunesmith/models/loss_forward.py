@@ -1,0 +1,228 @@
+"""A forward of a language model that ends in the loss: the output layer runs only where there is a label, in chunks.
+
+It takes the place of `forward` on the model object itself, so that whatever wraps the model (adapters, several devices,
+autocast) still sees all of it; calls without `loss_targets` go to the forward that was there before.
+
+B rows, T positions, N trained positions, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from tunesmith.losses.linear_cross_entropy import Head, TokenStatistics, chunk_rows, linear_cross_entropy
+
+if TYPE_CHECKING:
+    from tunesmith.models.family import Family
+
+__all__ = ["HeadFacts", "LossForward", "LossWay", "head_matches", "install"]
+
+LossWay: TypeAlias = Literal["chunked", "kept", "full"]
+"""chunked: hidden states of trained positions straight to the loss. kept: the model's own logits, where some row is
+trained. full: the model's own logits everywhere, as transformers trains."""
+
+_NOT_FOR_THE_TRUNK = ("labels", "logits_to_keep", "return_dict", "output_attentions", "output_hidden_states")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFacts:
+    """What a model does between its output layer and its logits; see `losses.linear_cross_entropy`."""
+
+    scale: float = 1.0
+    soft_cap: float | None = None
+
+    @classmethod
+    def of(cls, model: Any, family: Family) -> HeadFacts:
+        config = model.config
+        scale = 1.0
+        if family.head_scale is not None:
+            key, power = family.head_scale
+            scale = float(getattr(config, key)) ** power
+        cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
+        return cls(scale, cap)
+
+
+class LossForward:
+    """How a model comes to its loss: one of the ways, which may be changed between calls."""
+
+    def __init__(self, model: Any, way: LossWay, facts: HeadFacts) -> None:
+        self.plain, self.way, self.facts = model.forward, way, facts
+
+    @classmethod
+    def within(cls, model: Any) -> LossForward:
+        """That of the language model that `model` is or wraps."""
+        return next(module.loss_forward for module in model.modules() if hasattr(module, "loss_forward"))
+
+
+def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
+    """Let `model(..., loss_positions=, loss_targets=, loss_weights=)` return a mapping with `loss`, the sum over all
+    targets, and with `log_probs` [N] and `correct` [N] of each target, without gradient.
+
+    loss_positions [N, 2] (row, position) of the hidden state that predicts each of loss_targets [N]; loss_weights [N]
+    or None.
+    """
+    how = model.loss_forward = LossForward(model, way, facts)
+
+    def forward(
+        self: Any,
+        *arguments: Any,
+        loss_positions: Tensor | None = None,
+        loss_targets: Tensor | None = None,
+        loss_weights: Tensor | None = None,
+        **inputs: Any,
+    ) -> Any:
+        if loss_targets is None:
+            return how.plain(*arguments, **inputs)
+        assert loss_positions is not None, "where each target is predicted"
+        return _WAYS[how.way](self, how, inputs, loss_positions, loss_targets, loss_weights)
+
+    model.forward = MethodType(forward, model)
+
+
+def head_matches(model: Any, facts: HeadFacts) -> bool:
+    """Whether the output layer with these facts gives the model's own logits, on eight tokens."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = torch.randint(vocabulary, (1, 8), generator=generator).to(model.device)
+    training, layer = model.training, model.get_output_embeddings()
+    if layer is None or not hasattr(_trunk(model), "get_input_embeddings"):
+        return False
+    model.eval()
+    try:
+        with torch.no_grad():
+            expected = model(input_ids=ids, use_cache=False).logits.float()
+            found = layer(_hidden(model, {"input_ids": ids})).float() * facts.scale
+            if facts.soft_cap is not None:
+                found = facts.soft_cap * torch.tanh(found / facts.soft_cap)
+    finally:
+        model.train(training)
+    tolerance = 1e-4 if expected.dtype == torch.float32 and model.dtype == torch.float32 else 2e-2
+    return bool((found - expected).norm() <= tolerance * expected.norm())
+
+
+def _trunk(model: Any) -> Any:
+    """All of the model but its output layer; an object without embeddings where that cannot be told."""
+    found = model.get_decoder()
+    return model.model if found is model else found
+
+
+def _hidden(model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """Last hidden states [B, T, H], before the output layer."""
+    used = {name: value for name, value in inputs.items() if value is not None and name not in _NOT_FOR_THE_TRUNK}
+    used["use_cache"] = False
+    found: Tensor = _trunk(model)(**used)[0]
+    return found
+
+
+def _chunked(
+    model: Any,
+    how: LossForward,
+    inputs: Mapping[str, Any],
+    positions: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+) -> dict[str, Tensor]:
+    hidden = _hidden(model, inputs)[positions[:, 0], positions[:, 1]]  # [N, H]
+    layer = model.get_output_embeddings()
+    if type(layer) is torch.nn.Linear:
+        head = Head(layer.weight, layer.bias, how.facts.scale, how.facts.soft_cap)
+        loss, told = linear_cross_entropy(hidden, head, targets, weights=weights)
+        return _result(loss, told)
+    return _through_module(layer, hidden, how.facts, targets, weights)
+
+
+def _through_module(
+    layer: Any, hidden: Tensor, facts: HeadFacts, targets: Tensor, weights: Tensor | None
+) -> dict[str, Tensor]:
+    """An output layer with an adapter: its weight is not the effective one, so it is called, and again in backward."""
+    rows = chunk_rows(model_weight(layer))
+    losses, told = [hidden.sum() * 0.0], []
+    for start in range(0, len(targets), rows):
+        part = slice(start, start + rows)
+        loss, *statistics = checkpoint(
+            _chunk_of_module,
+            layer,
+            hidden[part],
+            facts,
+            targets[part],
+            None if weights is None else weights[part],
+            use_reentrant=False,
+        )
+        losses.append(loss)
+        told.append(statistics)
+    empty = hidden.new_zeros(0, dtype=torch.float32)
+    log_probs = torch.cat([empty, *(one[0] for one in told)])
+    return _result(
+        torch.stack(losses).sum(), TokenStatistics(log_probs, torch.cat([empty.bool(), *(t[1] for t in told)]))
+    )
+
+
+def model_weight(layer: Any) -> Tensor:
+    """The largest weight of a (wrapped) output layer, [V, H] or so."""
+    found: Tensor = max(layer.parameters(), key=lambda one: one.numel())
+    return found
+
+
+def _chunk_of_module(
+    layer: Any, hidden: Tensor, facts: HeadFacts, targets: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    logits = layer(hidden).float() * facts.scale
+    if facts.soft_cap is not None:
+        logits = facts.soft_cap * torch.tanh(logits / facts.soft_cap)
+    return _of_logits(logits, targets, weights)
+
+
+def _of_logits(logits: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, log_probs [N], correct [N]) of logits [N, V]."""
+    each = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    loss = (each if weights is None else each * weights).sum()
+    return loss, -each.detach(), logits.detach().argmax(-1) == targets
+
+
+def _kept(
+    model: Any,
+    how: LossForward,
+    inputs: Mapping[str, Any],
+    positions: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+) -> dict[str, Tensor]:
+    columns, place = positions[:, 1].unique(return_inverse=True)
+    if not len(columns):  # nothing to learn here, but several devices want a gradient of each
+        columns = columns.new_zeros(1)
+    logits = how.plain(**{**inputs, "logits_to_keep": columns, "use_cache": False}).logits  # [B, K, V]
+    loss, *told = _of_logits(logits[positions[:, 0], place], targets, weights)
+    return _result(loss + logits.sum() * 0.0 if not len(targets) else loss, TokenStatistics(*told))
+
+
+def _full(
+    model: Any,
+    how: LossForward,
+    inputs: Mapping[str, Any],
+    positions: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+) -> dict[str, Tensor]:
+    """As transformers' own loss: float32 logits of all positions, those without a label ignored."""
+    logits = how.plain(**{**inputs, "use_cache": False}).logits.float()  # [B, T, V]
+    labels = positions.new_full(logits.shape[:2], -100)
+    labels[positions[:, 0], positions[:, 1]] = targets
+    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+    each = each[positions[:, 0], positions[:, 1]]
+    with torch.no_grad():
+        correct = logits.argmax(-1)[positions[:, 0], positions[:, 1]] == targets
+    return _result((each if weights is None else each * weights).sum(), TokenStatistics(-each.detach(), correct))
+
+
+def _result(loss: Tensor, told: TokenStatistics) -> dict[str, Tensor]:
+    return {"loss": loss, "log_probs": told.log_probs, "correct": told.correct}
+
+
+_WAYS = {"chunked": _chunked, "kept": _kept, "full": _full}

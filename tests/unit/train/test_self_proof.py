@@ -1,0 +1,124 @@
+"""The quick ways prove themselves on rows of the run, and are given up where they differ."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tunesmith
+from tunesmith.core.errors import MachineError
+from tunesmith.losses import linear_cross_entropy as loss_module
+from tunesmith.models import attention
+
+pytestmark = pytest.mark.usefixtures("torch_one_thread")
+
+
+@pytest.fixture
+def run(tiny_model: Path, tiny_data: Path, tmp_path: Path) -> Any:
+    keys = {
+        "model_name_or_path": str(tiny_model),
+        "dataset": "new",
+        "dataset_dir": str(tiny_data),
+        "output_dir": str(tmp_path / "out"),
+        "max_steps": 2,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+    }
+    return lambda **changes: tunesmith.train({**keys, **changes})
+
+
+def losses(result: Any) -> list[float]:
+    lines = (result.output_dir / "trainer_log.jsonl").read_text().splitlines()
+    return [one["loss"] for one in map(json.loads, lines) if "loss" in one]
+
+
+@pytest.mark.parametrize(
+    "keys", [{"finetuning_type": "full"}, {"bf16": True}, {"pure_bf16": True}, {"lora_dropout": 0.3}]
+)
+def test_a_run_records_how_far_it_is_from_transformers(run: Any, keys: dict[str, Any]) -> None:
+    result = run(fast_path="require", **keys)
+    proof = json.loads((result.output_dir / "self_proof.json").read_text())
+    assert proof["holds"]
+    assert proof["rows"] == 3
+    half = keys.keys() & {"bf16", "pure_bf16"}
+    assert (proof["loss_bound"], proof["gradient_bound"]) == ((2e-3, 5e-3) if half else (1e-5, 1e-4))
+    assert 0 <= proof["loss_error"] <= proof["loss_bound"]
+    plan = json.loads((result.output_dir / "plan.json").read_text())
+    assert (plan["batches"], plan["loss"], plan["attention"]) == ("flat", "chunked", "varlen")
+
+
+def test_the_proof_leaves_nothing_behind(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Weights and the state of chance are those of a run without it, dropout included."""
+    from tunesmith.train import self_proof
+
+    whole = run(lora_dropout=0.3, output_dir=str(tmp_path / "proven"))
+    monkeypatch.setattr(self_proof, "_LOOKED_AT", 0)
+    without = run(lora_dropout=0.3, output_dir=str(tmp_path / "unproven"))
+    assert not (without.output_dir / "self_proof.json").exists()
+    assert losses(whole) == losses(without)
+
+
+def wrong_borders(*arguments: Any, bounds: Any = None, **keywords: Any) -> Any:
+    """Flat attention that forgets the borders where there are more than those of the check at load."""
+    if bounds is not None and bounds[-1] > 20:
+        bounds = (0, bounds[-1])
+    return original(*arguments, bounds=bounds, **keywords)
+
+
+original = attention.varlen_attention
+
+
+def test_what_differs_is_given_up(run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(attention, "varlen_attention", wrong_borders)
+    with caplog.at_level(logging.WARNING, "tunesmith"):
+        result = run()
+    assert "quick ways are not used, they differ from transformers" in caplog.text
+    proof = json.loads((result.output_dir / "self_proof.json").read_text())
+    assert not proof["holds"]
+    plan = json.loads((result.output_dir / "plan.json").read_text())
+    assert (plan["batches"], plan["loss"], plan["attention"]) == ("padded", "full", "sdpa")
+    with pytest.raises(MachineError) as caught:
+        run(fast_path="require", overwrite_output_dir=True)
+    assert caught.value.code == "E-TRAIN-018"
+
+
+def test_a_loss_that_differs_is_found(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss whose gradient is off by a thousandth."""
+    add = loss_module._Gradients.add
+
+    def off(self: Any, part: slice, gradient: torch.Tensor, *rest: Any) -> None:
+        add(self, part, gradient * 1.001, *rest)
+
+    monkeypatch.setattr(loss_module._Gradients, "add", off)
+    proof = json.loads((run().output_dir / "self_proof.json").read_text())
+    assert proof["loss_error"] < 1e-5
+    assert proof["gradient_error"] == pytest.approx(1e-3, rel=0.1)
+
+
+def test_off_is_off(run: Any) -> None:
+    result = run(fast_path="off")
+    assert not (result.output_dir / "self_proof.json").exists()
+    assert (result.plan.batches, result.plan.loss) == ("padded", "full")
+
+
+def test_what_has_no_flat_batches_is_padded_and_says_so(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "tunesmith"):
+        result = run(flash_attn="disabled")
+    assert "padded batches: flash_attn: disabled" in caplog.text
+    assert (result.plan.batches, result.plan.loss, result.plan.order) == ("padded", "chunked", "group_by_length")
+    with pytest.raises(MachineError, match="a quick way is not to be had"):
+        run(flash_attn="disabled", fast_path="require", overwrite_output_dir=True)
+
+
+def test_the_three_losses_agree(run: Any, tmp_path: Path) -> None:
+    keys = {"finetuning_type": "full", "learning_rate": 0.0, "disable_shuffling": True}
+    ways = {"off": {"fast_path": "off"}, "flat": {}, "eager": {"flash_attn": "disabled"}}
+    found = [losses(run(output_dir=str(tmp_path / name), **keys, **way)) for name, way in ways.items()]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0] == pytest.approx(found[2], rel=1e-5)
