@@ -44,9 +44,9 @@ class FastPath:
         return replace(self, loss="kept", why=(*self.why, f"logits of all trained tokens at once: {reason}"))
 
 
-def plan_fast_path(config: ModelConfig) -> FastPath:
-    """What the config and config.json allow. Raises what `settings_of` raises; MachineError where the config requires
-    the quick ways and one of them is not to be had."""
+def plan_fast_path(config: ModelConfig, *, no_flat: str | None = None, no_chunks: str | None = None) -> FastPath:
+    """What the config and config.json allow; `no_flat` and `no_chunks` say why the rest of a run rules a quick way out.
+    Raises what `settings_of` raises; MachineError where the config requires the quick ways and one is not to be had."""
     attention = ATTENTION[config.flash_attn]
     if config.fast_path == "off":
         return FastPath(False, "full", attention, ("fast_path: off",))
@@ -56,6 +56,10 @@ def plan_fast_path(config: ModelConfig) -> FastPath:
         found = found.without_flat("flash_attn: disabled attends over whole rows")
     elif not family_of(kind).flat:
         found = found.without_flat(f"models of the type {kind} are not known to read flat ones")
+    elif no_flat:
+        found = found.without_flat(no_flat)
+    if no_chunks:
+        found = found.without_chunks(no_chunks)
     _raise_if_required(config, found)
     if found.attention == VARLEN:
         register()

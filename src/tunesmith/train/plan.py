@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tunesmith.config import RunConfig
     from tunesmith.models.fast_path import FastPath
 
-__all__ = ["resolve_plan", "with_fast_path"]
+__all__ = ["resolve_plan", "what_rules_out", "with_fast_path"]
 
 _DEFAULT_BATCH = 8  # transformers' own default of per_device_train_batch_size
 
@@ -53,6 +53,16 @@ def resolve_plan(config: RunConfig) -> RunPlan:
         resume=find_resume(config),
         output_dir=str(Path(str(config.train.output_dir)).expanduser()),
     )
+
+
+def what_rules_out(plan: RunPlan, config: RunConfig) -> dict[str, str | None]:
+    """What of a run goes ill with a quick way, as `plan_fast_path` takes it."""
+    noisy = bool(config.train.hf.get("neftune_noise_alpha"))
+    half = "float16" in (plan.dtype, plan.autocast)
+    return {
+        "no_flat": "neftune_noise_alpha makes noise by the length of a padded row" if noisy else None,
+        "no_chunks": "float16 has no place for the smallest gradients before they are scaled" if half else None,
+    }
 
 
 def with_fast_path(plan: RunPlan, config: RunConfig, fast: FastPath) -> RunPlan:

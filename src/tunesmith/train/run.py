@@ -14,7 +14,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.train.arguments import training_arguments
 from tunesmith.train.checkpoint import check_writable, read_position
 from tunesmith.train.counting import Counting
-from tunesmith.train.plan import resolve_plan, with_fast_path
+from tunesmith.train.plan import resolve_plan, what_rules_out, with_fast_path
 from tunesmith.train.results import Result, record_data, record_metrics, record_proof, record_start
 from tunesmith.train.template_check import check_template
 
@@ -51,7 +51,7 @@ def train(config: RunConfig) -> Result:
     plan = resolve_plan(config)
     check_writable(Path(plan.output_dir))
     arguments = training_arguments(config, plan)
-    fast = plan_fast_path(config.model)
+    fast = plan_fast_path(config.model, **what_rules_out(plan, config))
     plan = with_fast_path(plan, config, fast)
     for line in plan.lines():
         log.info(line)

@@ -12,7 +12,7 @@ import tunesmith
 from tunesmith.config import load_config
 from tunesmith.core.errors import ConfigError, MachineError
 from tunesmith.train.arguments import training_arguments
-from tunesmith.train.plan import resolve_plan
+from tunesmith.train.plan import resolve_plan, what_rules_out
 
 KEYS = {"model_name_or_path": "m", "dataset": "d"}
 
@@ -124,3 +124,11 @@ def test_what_transformers_refuses_is_told_before_anything_is_read(
         tunesmith.train(keys, torch_compile_backend="nonsense")
     assert caught.value.code == "E-TRAIN-002"
     assert "DynamoBackend" in str(caught.value)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_float16_keeps_its_logits(tmp_path: Path) -> None:
+    config = load_config({**KEYS, "output_dir": str(tmp_path), "fp16": True})
+    ruled_out = what_rules_out(resolve_plan(config), config)
+    assert ruled_out["no_chunks"]
+    assert not ruled_out["no_flat"]

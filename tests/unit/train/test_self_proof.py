@@ -116,6 +116,13 @@ def test_what_has_no_flat_batches_is_padded_and_says_so(run: Any, caplog: pytest
         run(flash_attn="disabled", fast_path="require", overwrite_output_dir=True)
 
 
+def test_what_a_run_rules_out_is_left_and_said(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "tunesmith"):
+        result = run(neftune_noise_alpha=5)
+    assert "padded batches: neftune_noise_alpha" in caplog.text
+    assert (result.plan.batches, result.plan.loss) == ("padded", "chunked")
+
+
 def test_the_three_losses_agree(run: Any, tmp_path: Path) -> None:
     keys = {"finetuning_type": "full", "learning_rate": 0.0, "disable_shuffling": True}
     ways = {"off": {"fast_path": "off"}, "flat": {}, "eager": {"flash_attn": "disabled"}}
