@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from tunesmith.__main__ import main
-from tunesmith.config.keys import all_keys
 from tunesmith.core.log import get_logger
 
 Made = Callable[[Path], Any]
@@ -313,7 +312,6 @@ def test_what_looks_odd_and_is_right(
     assert len(json.loads(capsys.readouterr().out)["rows"]) == count
 
 
-@pytest.mark.skipif(all_keys()["streaming"].mark.state == "later", reason="streaming comes later")
 def test_a_stream_of_a_local_file_without_processes(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     """B51. It goes on behind the end of the file: 9 steps of 2 rows, and there are 12."""
     Path("x.jsonl").write_text(GOOD)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -49,6 +49,14 @@ class HeadFacts:
         return cls(scale, cap)
 
 
+class _Asked(NamedTuple):
+    """positions [N, 2], targets [N], weights [N] or None, as `install` tells them."""
+
+    positions: Tensor
+    targets: Tensor
+    weights: Tensor | None
+
+
 class LossForward:
     """How a model comes to its loss: one of the ways, which may be changed between calls."""
 
@@ -81,7 +89,7 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         if loss_targets is None:
             return how.plain(*arguments, **inputs)
         assert loss_positions is not None, "where each target is predicted"
-        return _WAYS[how.way](self, how, inputs, loss_positions, loss_targets, loss_weights)
+        return _WAYS[how.way](self, how, inputs, _Asked(loss_positions, loss_targets, loss_weights))
 
     model.forward = MethodType(forward, model)
 
@@ -121,14 +129,8 @@ def _hidden(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     return found
 
 
-def _chunked(
-    model: Any,
-    how: LossForward,
-    inputs: Mapping[str, Any],
-    positions: Tensor,
-    targets: Tensor,
-    weights: Tensor | None,
-) -> dict[str, Tensor]:
+def _chunked(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
+    positions, targets, weights = asked
     hidden = _hidden(model, inputs)[positions[:, 0], positions[:, 1]]  # [N, H]
     layer = model.get_output_embeddings()
     if type(layer) is torch.nn.Linear:
@@ -186,14 +188,8 @@ def _of_logits(logits: Tensor, targets: Tensor, weights: Tensor | None) -> tuple
     return loss, -each.detach(), logits.detach().argmax(-1) == targets
 
 
-def _kept(
-    model: Any,
-    how: LossForward,
-    inputs: Mapping[str, Any],
-    positions: Tensor,
-    targets: Tensor,
-    weights: Tensor | None,
-) -> dict[str, Tensor]:
+def _kept(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
+    positions, targets, weights = asked
     columns, place = positions[:, 1].unique(return_inverse=True)
     if not len(columns):  # nothing to learn here, but several devices want a gradient of each
         columns = columns.new_zeros(1)
@@ -202,15 +198,9 @@ def _kept(
     return _result(loss + logits.sum() * 0.0 if not len(targets) else loss, TokenStatistics(*told))
 
 
-def _full(
-    model: Any,
-    how: LossForward,
-    inputs: Mapping[str, Any],
-    positions: Tensor,
-    targets: Tensor,
-    weights: Tensor | None,
-) -> dict[str, Tensor]:
+def _full(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
     """As transformers' own loss: float32 logits of all positions, those without a label ignored."""
+    positions, targets, weights = asked
     logits = how.plain(**{**inputs, "use_cache": False}).logits.float()  # [B, T, V]
     labels = positions.new_full(logits.shape[:2], -100)
     labels[positions[:, 0], positions[:, 1]] = targets

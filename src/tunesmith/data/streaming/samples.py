@@ -6,7 +6,7 @@ stream can go on at any window, with what a stream that never stopped would have
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -61,7 +61,7 @@ class SampleStream:
         self._stage, self._seed, self._start = stage, seed, start
         self.key, self.files = key, files
         self.tally = StreamTally(datasets, data)
-        self._made: Iterator[Window] | None = None
+        self._made: Generator[Window, None, None] | None = None
         self._first: Window | None = None
 
     def first(self) -> Window:
@@ -81,15 +81,15 @@ class SampleStream:
             yield window
             yield from made
         finally:
-            made.close()  # type: ignore[attr-defined]  # a generator: its processes end with it
+            made.close()  # its processes end with it
 
     def close(self) -> None:
         """End the processes of a stream that was looked at and not read."""
         if self._made is not None:
-            self._made.close()  # type: ignore[attr-defined]
+            self._made.close()
         self._first = self._made = None
 
-    def _make(self) -> Iterator[Window]:
+    def _make(self) -> Generator[Window, None, None]:
         start = self._start or {"rows": self._rows.beginning(), "tally": self.tally.state()}
         self.tally.load(start["tally"])
         for encoded in self._encoder.encoded(self._rows.windows, start["rows"]):
