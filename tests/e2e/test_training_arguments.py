@@ -180,7 +180,7 @@ def test_memory_is_pinned_for_a_gpu(
 def test_noise_is_added_in_training_only(run: Run, method: str) -> None:
     keys = {"learning_rate": 0.0, "val_size": 4, "eval_strategy": "epoch", "finetuning_type": method}
     plain, noisy = run(**keys), run(**keys, neftune_noise_alpha=50, overwrite_output_dir=True)
-    assert plain.metrics["eval_loss"] == noisy.metrics["eval_loss"]
+    assert noisy.metrics["eval_loss"] == pytest.approx(plain.metrics["eval_loss"], rel=1e-6)  # one padded, one flat
     assert abs(plain.metrics["train_loss"] - noisy.metrics["train_loss"]) > 0.01
 
 
