@@ -27,9 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ASSETS = Path(os.environ.get("TUNESMITH_ASSETS") or ROOT / ".." / "shared" / "assets")
 SMALL = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 2}
 HALF = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
+SMOLLM = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
 SHAPES = {
     "small": {**SMALL, "intermediate_size": 1408, "vocab_size": 151_936},
     "half": {**HALF, "intermediate_size": 4864, "vocab_size": 151_936},
+    "smollm": {**SMOLLM, "intermediate_size": 1536, "vocab_size": 49_152},
 }
 LORA = {"finetuning_type": "lora", "lora_rank": 8}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,6 +39,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "small-lora-bf16": ("small", {**LORA, "bf16": True}),
     "small-full": ("small", {"finetuning_type": "full"}),
     "half-lora": ("half", LORA),
+    "smollm-lora": ("smollm", LORA),
+    "smollm-lora-bf16": ("smollm", {**LORA, "bf16": True}),
 }
 WAYS = {"padded": {"fast_path": "off"}, "flat": {"fast_path": "require"}, "packed": {"packing": True}}
 
