@@ -10,13 +10,14 @@ B rows, T positions, H heads, G heads of keys and values, D size of a head, L po
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout as drop_out
 from torch.nn.functional import scaled_dot_product_attention
+
+from tunesmith.models.groups import attend_in_groups
 
 __all__ = ["VARLEN", "attention_of", "calls", "register", "varlen_attention"]
 
@@ -25,6 +26,10 @@ VARLEN = "varlen"
 _calls = 0
 WINDOW_BLOCK = 512
 """Queries that are attended to at a time where a window is shorter than the sequence."""
+_HALF = (torch.bfloat16, torch.float16)
+SHORT = 192
+"""Up to this length scores in half precision are written out on a CPU: the backward of its fused kernel takes two to
+five times as long there (bench/attention.py)."""
 
 
 def register() -> None:
@@ -85,11 +90,11 @@ def varlen_attention(
     _calls += 1
     assert bounds[-1] == query.shape[2], "the bounds are those of another batch"
     one = _Attention(module, scaling, dropout, sliding_window, softcap, s_aux)
-    parts = [
-        one(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], None, causal=True)
-        for start, end in pairwise(bounds)
-    ]
-    return torch.cat([part.transpose(1, 2) for part in parts], dim=1), None
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return one(query, key, value, None, causal=True)
+
+    return attend_in_groups(attend, query, key, value, tuple(bounds)), None
 
 
 class _Attention:
@@ -125,6 +130,8 @@ class _Attention:
 
     def _plain(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         grouped = query.shape[1] != key.shape[1]
+        if query.device.type == "cpu" and query.dtype in _HALF and mask is None and query.shape[2] <= SHORT:
+            return self._written_out(query, key, value, mask, causal)
         return scaled_dot_product_attention(
             query,
             key,
@@ -139,9 +146,11 @@ class _Attention:
     def _written_out(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         """With a soft cap on the scores, and sinks, which take a share of the attention and give nothing."""
         groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         scale = self.scaling if self.scaling is not None else query.shape[-1] ** -0.5
-        scores = query @ key.transpose(2, 3) * scale  # [B, H, L, L]
+        size = query.shape[2]
+        # The heads that share keys stand below each other in one matrix: keys and values are not repeated.
+        stacked = (query * scale).unflatten(1, (-1, groups)).flatten(2, 3)  # [B, G, H / G * L, D]
+        scores = (stacked @ key.transpose(2, 3)).unflatten(2, (groups, size)).flatten(1, 2)  # [B, H, L, L]
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         if causal:
@@ -155,4 +164,4 @@ class _Attention:
         else:
             shares = scores.softmax(-1, dtype=torch.float32)
         shares = drop_out(shares.to(value.dtype), self.dropout, self.training)
-        return shares @ value
+        return (shares.unflatten(1, (-1, groups)).flatten(2, 3) @ value).unflatten(2, (groups, size)).flatten(1, 2)

@@ -62,6 +62,8 @@ class LossForward:
 
     def __init__(self, model: Any, way: LossWay, facts: HeadFacts) -> None:
         self.plain, self.way, self.facts = model.forward, way, facts
+        self.seen: list[Tensor] | None = None
+        """The log-probabilities [N] of every call are put here, if it is a list."""
 
     @classmethod
     def within(cls, model: Any) -> LossForward:
@@ -89,7 +91,10 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         if loss_targets is None:
             return how.plain(*arguments, **inputs)
         assert loss_positions is not None, "where each target is predicted"
-        return _WAYS[how.way](self, how, inputs, _Asked(loss_positions, loss_targets, loss_weights))
+        found = _WAYS[how.way](self, how, inputs, _Asked(loss_positions, loss_targets, loss_weights))
+        if how.seen is not None:
+            how.seen.append(found["log_probs"])
+        return found
 
     model.forward = MethodType(forward, model)
 

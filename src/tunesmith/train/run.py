@@ -193,8 +193,11 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
     if stream is not None and not config.train.do_train:
         stream.close()
     if config.train.do_train:
+        from tunesmith.methods.lora import adapter_inputs
+
         assert datasets.train is not None, "checked by the config"
-        outcome = trainer.train(resume_from_checkpoint=plan.resume)
+        with adapter_inputs(trainer.model, config.method, plan.autocast):
+            outcome = trainer.train(resume_from_checkpoint=plan.resume)
         trainer.save_model(plan.output_dir)
         trainer.save_state()
         if stream is not None:

@@ -9,7 +9,7 @@ from tunesmith.config.method import MethodConfig
 from tunesmith.core.errors import MissingInputError, UsageError
 from tunesmith.methods import METHODS
 from tunesmith.methods.base import Adapters, count_parameters
-from tunesmith.methods.lora import linear_names
+from tunesmith.methods.lora import adapter_inputs, linear_names
 from tunesmith.models.family import family_of
 
 pytestmark = pytest.mark.usefixtures("torch_one_thread")
@@ -192,3 +192,33 @@ def test_gpt2_transposed_linear_layers_are_found():
 
     tiny = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=20, n_positions=16))
     assert linear_names(tiny, family_of("gpt2")) == ["c_attn", "c_fc", "c_proj"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_dora": True}])
+def test_adapters_compute_the_same_without_float32_inputs(model, settings):
+    """To the bit, loss and gradients, in fewer casts; DoRA is left as it is."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Casts(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.count = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            self.count += function is torch.ops.aten._to_copy.default
+            return function(*arguments, **(keywords or {}))
+
+    config = MethodConfig(finetuning_type="lora", **settings)
+    tuned = METHODS.get("lora")(config).apply(model, family_of("llama"), keep_dtype=False)
+    weights = [one for one in tuned.parameters() if one.requires_grad]
+    torch.manual_seed(0)
+    for one in weights:
+        one.data += torch.randn_like(one) * 0.05
+    found, casts = [], []
+    for kind in (None, "bfloat16"):
+        with adapter_inputs(tuned, config, kind), torch.autocast("cpu", torch.bfloat16), Casts() as counted:
+            loss = tuned(torch.arange(20)[None]).logits.float().square().mean()
+        found.append([loss, *torch.autograd.grad(loss, weights)])
+        casts.append(counted.count)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert (casts[1] < casts[0]) == (not settings)

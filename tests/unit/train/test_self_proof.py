@@ -88,6 +88,21 @@ def test_what_differs_is_given_up(run: Any, monkeypatch: pytest.MonkeyPatch, cap
     assert caught.value.code == "E-TRAIN-018"
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_in_half_precision_tokens_decide_where_the_loss_does_not(
+    run: Any, monkeypatch: pytest.MonkeyPatch, wrong: bool
+) -> None:
+    from tunesmith.train import self_proof
+
+    monkeypatch.setitem(self_proof._BOUNDS, True, (0.0, 5e-3 if not wrong else 10.0))
+    if wrong:
+        monkeypatch.setattr(attention, "varlen_attention", wrong_borders)
+    proof = json.loads((run(bf16=True).output_dir / "self_proof.json").read_text())
+    assert 0 < proof["token_noise"] < 0.05
+    assert (proof["token_error"] > 4 * proof["token_noise"]) == wrong
+    assert proof["holds"] != wrong
+
+
 def test_a_loss_that_differs_is_found(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loss whose gradient is off by a thousandth."""
     add = loss_module._Gradients.add
