@@ -52,8 +52,8 @@ class FlatCollator:
 
     one_row      the whole batch is one row [1, T] without padding; `cu_seqlens` [K + 1] int32 are its borders, and
                  `bounds` the same as a tuple of numbers: for attention that reads the borders
-    otherwise    each sample is a row; what pads the shorter ones is a sequence of its own, without labels: for
-                 attention with a mask of T x T, whose cost is the square of a row
+    otherwise    each sample is a row, `row_pieces` [B] int64 its sequences; what pads the shorter ones is a sequence
+                 of its own, without labels: for attention with a mask of T x T, whose cost is the square of a row
     """
 
     def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, *, one_row: bool = True) -> None:
@@ -68,6 +68,8 @@ class FlatCollator:
             samples, pieces = [_joined(samples)], [lengths]
             borders = np.concatenate([[0], np.cumsum(lengths)])
             more["cu_seqlens"], bounds["bounds"] = borders.astype(np.int32), tuple(borders.tolist())
+        else:
+            more["row_pieces"] = np.array([len(row) for row in pieces], dtype=np.int64)
         width = max(len(sample["input_ids"]) for sample in samples)
         batch = _rows(samples, width, self.pad_id, self.label_pad)
         positions = np.stack([_positions(row, width) for row in pieces])

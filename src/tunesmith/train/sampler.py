@@ -87,13 +87,18 @@ class RankBatchSampler:
         rows = len(self._lengths)
         return rows // block if self._drop_last else -(-rows // block)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng((self._seed, self._epoch))
+    def rows(self, epoch: int) -> np.ndarray:
+        """[N, b] numbers of the rows in this rank's N micro-batches of an epoch; BLANK where there is none."""
+        rng = np.random.default_rng((self._seed, epoch))
         order = self._order(self._lengths, rng, self._step_rows)
-        block = self._batch_size * self._world_size
-        for number in range(len(self)):
-            begin = number * block + self._rank * self._batch_size
-            yield order[begin : begin + self._batch_size].tolist() or [BLANK]
+        places = np.full((len(self), self._world_size, self._batch_size), BLANK)
+        taken = order[: places.size]
+        places.reshape(-1)[: len(taken)] = taken
+        return places[:, self._rank]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for row in self.rows(self._epoch):
+            yield row[row != BLANK].tolist() or [BLANK]
 
 
 class BlankableDataset:

@@ -52,6 +52,7 @@ def test_a_row_for_each_pack(packs):
         "labels": [[-100, -100, 3, -100], [-100, -100, -100, -100]],
         "position_ids": [[0, 1, 2, 0], [0, 1, 0, 1]],  # the padding is a sequence of its own
         "lengths": [3, 1, 2],
+        "row_pieces": [2, 1],
     }
     assert count_tokens(batch) == 6
 
