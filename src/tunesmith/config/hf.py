@@ -42,7 +42,6 @@ _LATER = {
     "hub_strategy": _HUB,
     "hub_always_push": _HUB,
     "hub_revision": _HUB,
-    "auto_find_batch_size": "halving the batch when memory runs out",
     "label_smoothing_factor": "label smoothing",
     "use_liger_kernel": "Liger's kernels",
     "liger_kernel_config": "Liger's kernels",
@@ -71,12 +70,13 @@ _IGNORED = {
     "disable_tqdm": "runs have a progress display of their own",
     "include_num_input_tokens_seen": "tokens are always counted",
     "local_rank": "the launcher tells each process its number",
+    "auto_find_batch_size": "a batch that memory does not hold is always split",
     "use_cache": "training keeps no cache, and the model's own value is saved",
     "length_column_name": "lengths are known without a column",
     "sortish_sampler": "use `train_sampling_strategy: group_by_length`",
 }
 # What the trainer does anyway, where that is not transformers' default: no reason for a warning.
-QUIET = {"remove_unused_columns": False, "logging_nan_inf_filter": False}
+QUIET = {"remove_unused_columns": False, "logging_nan_inf_filter": False, "auto_find_batch_size": True}
 _SECRET = {"hub_token"}
 _LATER_VALUES = {"train_sampling_strategy": ("batch_rebalance",), "debug": ("tpu_metrics_debug",)}
 _LEAST: dict[str, float] = {

@@ -40,6 +40,7 @@ _SHOWN: dict[str, str] = {
     _INFO + "test_a_path_needs_no_table_and_may_start_here_or_in_dataset_dir": "dataset_dir",
     "tests/unit/data/sources/test_remote.py::test_offline_asks_nobody": "offline",
     "tests/unit/train/test_self_proof.py::test_off_is_off": "fast_path",
+    "tests/unit/train/test_step_memory.py::test_the_probe_finds_it_before_the_first_step": "memory_probe",
     _STREAM + "test_an_epoch_holds_the_samples_of_the_whole_dataset_in_order": "streaming buffer_size",
     _DATA + "test_what_is_too_long_is_cut_and_counted": "cutoff_len on_too_long",
     _DATA + "test_several_datasets_are_mixed": "mix_strategy",

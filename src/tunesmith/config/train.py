@@ -26,6 +26,8 @@ class TrainConfig:
     """Report the tokens per second that were not padding."""
     overwrite_output_dir: bool = works(False)
     """Begin anew in a folder that holds an earlier run, instead of resuming it."""
+    memory_probe: bool = works(True)
+    """Try the largest micro-batch before the first step, so that a run that is out of memory says so at once."""
     logging_dir: str | None = works(None)
     """Folder of TensorBoard's files."""
     warmup_ratio: float = works(0.0, least=0, most=1)

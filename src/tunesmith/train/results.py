@@ -76,6 +76,9 @@ def record_metrics(trainer: Trainer, split: str, metrics: dict[str, float], conf
         metrics["peak_memory_gib"] = round(peak_memory_gib(), 3)
         if config.train.include_effective_tokens_per_second:
             metrics["effective_tokens_per_sec"] = metrics["train_tokens_per_second"]
+    parts = {"train": trainer.memory.train, "eval": trainer.memory.evaluation}
+    if split in parts:
+        metrics |= parts[split].numbers()
     trainer.save_metrics(split, metrics)
     return metrics
 

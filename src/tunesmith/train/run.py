@@ -165,8 +165,11 @@ def _build_trainer(
     from tunesmith.data.collate import FlatCollator, PaddingCollator
     from tunesmith.models.tokenizer import pad_id_of
     from tunesmith.train.callbacks import make_callbacks
+    from tunesmith.train.memory import read_limits
+    from tunesmith.train.step_memory import MemorySettings
     from tunesmith.train.trainer import Trainer
 
+    longest = min(plan.cutoff_len, getattr(model.config, "max_position_embeddings", None) or plan.cutoff_len)
     evaluation, pad_id = datasets.eval, pad_id_of(tokenizer)
     collate: Any = FlatCollator(pad_id)
     if plan.batches == "padded":  # a row for each pack: attention with a mask costs the square of a row
@@ -182,6 +185,7 @@ def _build_trainer(
         callbacks=make_callbacks(config, plan),
         order=plan.order,
         position=position,
+        memory=MemorySettings(read_limits(plan.resume), config.train.memory_probe, longest),
     )
 
 
@@ -196,7 +200,7 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
         from tunesmith.methods.lora import adapter_inputs
 
         assert datasets.train is not None, "checked by the config"
-        with adapter_inputs(trainer.model, config.method, plan.autocast):
+        with adapter_inputs(trainer.model, config.method, plan.autocast), trainer.memory.told():
             outcome = trainer.train(resume_from_checkpoint=plan.resume)
         trainer.save_model(plan.output_dir)
         trainer.save_state()

@@ -3,8 +3,9 @@
 What is overridden, and why:
     get_train_dataloader   rows of a step do not depend on ranks or micro-batches (sampler.py, stream_batches.py)
     get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks; what stops a stream
-                           loses no step
-    _save_rng_state        the place in a stream is saved with the states of chance
+                           loses no step; before the first step, does the largest micro-batch fit?
+    training_step          in parts that memory has room for (step_memory.py)
+    _save_rng_state        the place in a stream, and what memory had room for, are saved with the states of chance
     compute_loss           sum over units, divided once by those units
     _get_grad_norm         a norm that is not finite stops the run before the optimizer steps
     create_optimizer       a missing package or a contradiction is an error with a fix
@@ -34,6 +35,7 @@ from tunesmith.data.collate import count_tokens
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.models.chat_template import make_savable, save_beside_adapter
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
+from tunesmith.train.step_memory import MemorySettings, StepMemory
 from tunesmith.train.stream_batches import StreamBatches, StreamLoader
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ __all__ = ["Trainer"]
 
 class Trainer(transformers.Trainer):
     """`objective` decides the loss; the datasets are TokenDatasets (`.lengths`, rows of arrays), the one for training
-    also a SampleStream. `position`: where the stream goes on."""
+    also a SampleStream. `position`: where the stream goes on. `memory`: what it does for steps to fit."""
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Trainer(transformers.Trainer):
         callbacks: list[TrainerCallback] | None = None,
         order: str = "random",
         position: Mapping[str, Any] | None = None,
+        memory: MemorySettings | None = None,
     ) -> None:
         use_cache = model.config.use_cache
         super().__init__(
@@ -85,6 +88,8 @@ class Trainer(transformers.Trainer):
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
         self.model_accepts_loss_kwargs = True  # what older releases ask instead
         self._clock = _Clock()
+        self.memory = StepMemory(self, memory or MemorySettings())
+        self._sampler: RankBatchSampler | None = None  # of the training rows, unless they are a stream
         self._evaluated: tuple[int, dict[str, float] | None] = (-1, None)
 
     @property
@@ -102,7 +107,9 @@ class Trainer(transformers.Trainer):
         if isinstance(self.train_dataset, SampleStream):
             return self._stream_loader(self.train_dataset, **sampling)
         size = args.per_device_train_batch_size
-        return self._loader(self.train_dataset, size, drop_last=args.dataloader_drop_last, **sampling)
+        loader = self._loader(self.train_dataset, size, drop_last=args.dataloader_drop_last, **sampling)
+        self._sampler = loader.batch_sampler  # type: ignore[assignment]
+        return loader
 
     def _stream_loader(self, stream: SampleStream, **sampling: Any) -> DataLoader[Any]:
         args = self.args
@@ -152,10 +159,13 @@ class Trainer(transformers.Trainer):
         batches = self._next_batches(epoch_iterator, num_batches)
         units = sum(self.objective.count_units(batch) for batch in batches)
         tokens = sum(count_tokens(batch) for batch in batches if not is_blank(batch))
-        counts = torch.tensor([units, tokens], dtype=torch.float64 if device.type != "mps" else torch.float32)
+        self.memory.probe_once(self._sampler, super().training_step)
+        counts = [units, tokens, self.memory.is_new(batches)]
+        counts = torch.tensor(counts, dtype=torch.float64 if device.type != "mps" else torch.float32)
         counts = self.accelerator.reduce(counts.to(device), reduction="sum")
         self.state.num_input_tokens_seen += int(counts[1])  # saved with the state, so a resumed run counts on
         self._clock.add(int(counts[1]))
+        self.memory.begin(new=bool(counts[2]))
         return batches, torch.where(counts[0] > 0, counts[0], 1)
 
     def _next_batches(self, iterator: Iterator[Any], number: int) -> list[Any]:
@@ -171,6 +181,9 @@ class Trainer(transformers.Trainer):
                 where = f"checkpoint-{self.state.global_step}"
                 get_logger().warning("saved %s: once the rows are mended, the same command goes on there", where)
             raise
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        return self.memory.step(model, inputs, num_items_in_batch, super().training_step)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -261,17 +274,20 @@ class Trainer(transformers.Trainer):
             model = model.to(dtype)
         model.eval()
         self.callback_handler.eval_dataloader = dataloader
-        sums: dict[str, Tensor] = {}
-        for batch in dataloader:
-            batch = self._prepare_inputs(batch)
+        names: list[str] = []
+
+        def run(batch: Any) -> Tensor:
             with self.compute_loss_context_manager():
-                output = self._computed(model, batch)
+                output = self._computed(model, self._prepare_inputs(batch))
             found = {"loss": output.loss_sum, "units": output.units, "count": output.count, **output.metrics}
-            for name, value in found.items():
-                sums[name] = sums.get(name, 0) + value.double().cpu()
+            names[:] = sorted(found)
+            return torch.stack([found[name].double().cpu() for name in names])
+
+        sums: Any = 0
+        for batch in dataloader:
+            sums = sums + self.memory.evaluate(batch, run)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        names = sorted(sums)
-        totals = self.accelerator.reduce(torch.stack([sums[name] for name in names]).to(self.args.device))
+        totals = self.accelerator.reduce(sums.to(self.args.device))
         total = dict(zip(names, totals.tolist(), strict=True))
         loss, units, count = (total.pop(name) for name in ("loss", "units", "count"))
         means = {"loss": loss / (units or 1), **{name: value / (count or 1) for name, value in total.items()}}
@@ -330,6 +346,8 @@ class Trainer(transformers.Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
+        if self.is_world_process_zero():
+            self.memory.save(Path(output_dir))
         if self._stream_batches is not None and self.is_world_process_zero():
             self._stream_batches.save(Path(output_dir), self.state.global_step)
 
