@@ -8,6 +8,7 @@ B rows, T positions, N trained positions, H hidden, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MethodType
@@ -22,7 +23,7 @@ from tunesmith.losses.linear_cross_entropy import Head, TokenStatistics, chunk_r
 if TYPE_CHECKING:
     from tunesmith.models.family import Family
 
-__all__ = ["HeadFacts", "LossForward", "LossWay", "head_matches", "install"]
+__all__ = ["HeadFacts", "LossForward", "LossWay", "head_matches", "install", "trunk_of"]
 
 LossWay: TypeAlias = Literal["chunked", "kept", "full"]
 """chunked: hidden states of trained positions straight to the loss. kept: the model's own logits, where some row is
@@ -80,6 +81,7 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
     """
     how = model.loss_forward = LossForward(model, way, facts)
 
+    @functools.wraps(type(model).forward)  # `generate` asks its signature what the model takes
     def forward(
         self: Any,
         *arguments: Any,
@@ -105,7 +107,7 @@ def head_matches(model: Any, facts: HeadFacts) -> bool:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(vocabulary, (1, 8), generator=generator).to(model.device)
     training, layer = model.training, model.get_output_embeddings()
-    if layer is None or not hasattr(_trunk(model), "get_input_embeddings"):
+    if layer is None or not hasattr(trunk_of(model), "get_input_embeddings"):
         return False
     model.eval()
     try:
@@ -117,10 +119,10 @@ def head_matches(model: Any, facts: HeadFacts) -> bool:
     finally:
         model.train(training)
     tolerance = 1e-4 if expected.dtype == torch.float32 and model.dtype == torch.float32 else 2e-2
-    return bool((found - expected).norm() <= tolerance * expected.norm())
+    return found.shape == expected.shape and bool((found - expected).norm() <= tolerance * expected.norm())
 
 
-def _trunk(model: Any) -> Any:
+def trunk_of(model: Any) -> Any:
     """All of the model but its output layer; an object without embeddings where that cannot be told."""
     found = model.get_decoder()
     return model.model if found is model else found
@@ -130,7 +132,7 @@ def _hidden(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     """Last hidden states [B, T, H], before the output layer."""
     used = {name: value for name, value in inputs.items() if value is not None and name not in _NOT_FOR_THE_TRUNK}
     used["use_cache"] = False
-    found: Tensor = _trunk(model)(**used)[0]
+    found: Tensor = trunk_of(model)(**used)[0]
     return found
 
 
