@@ -130,7 +130,8 @@ def derive(model_types: list[str]) -> dict[str, str]:
 @pytest.mark.slow
 def test_the_list_of_types_is_what_the_installed_release_does() -> None:
     """In a process of its own: some models warn, and some change global state."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "ignore"}
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, __file__], capture_output=True, text=True, env=environment, check=False, timeout=280
     )

@@ -10,6 +10,7 @@ B rows, T positions, H heads, G heads of keys and values, D size of a head, L po
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -78,23 +79,33 @@ def varlen_attention(
 ) -> tuple[Tensor, None]:
     """query [B, H, T, D], key and value [B, G, T, D], softcap and sinks `s_aux` [H] as in transformers -> [B, T, H, D].
 
-    bounds: 0, the ends of all sequences, the last one being T; None for one sequence a row, or with a mask.
+    bounds: 0, the ends of all sequences, the last one being T; None for one sequence a row, or with a mask. A
+    layer that is not handed its window has it as `varlen_window`, one that attends in chunks of a sequence has their
+    size as `varlen_chunk` (`models.segments`).
     """
     global _calls
-    if bounds is None or attention_mask is not None:
-        one = _Attention(module, scaling, dropout, None, softcap, s_aux)
-        causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
-        if causal and sliding_window is not None:
-            one.window = sliding_window
-        return one(query, key, value, attention_mask, causal=causal).transpose(1, 2).contiguous(), None
-    _calls += 1
-    assert bounds[-1] == query.shape[2], "the bounds are those of another batch"
-    one = _Attention(module, scaling, dropout, sliding_window, softcap, s_aux)
+    window = getattr(module, "varlen_window", sliding_window)
+    chunk = getattr(module, "varlen_chunk", None)
+    causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
+    one = _Attention(module, scaling, dropout, window if attention_mask is None else None, softcap, s_aux)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return one(query, key, value, None, causal=True)
 
-    return attend_in_groups(attend, query, key, value, tuple(bounds)), None
+    if bounds is not None and attention_mask is None:
+        _calls += 1
+        assert bounds[-1] == query.shape[2], "the bounds are those of another batch"
+        return attend_in_groups(attend, query, key, value, tuple(_chunks(bounds, chunk) if chunk else bounds)), None
+    if causal and chunk:
+        pieces = pairwise(_chunks((0, query.shape[2]), chunk))
+        parts = [attend(query[:, :, at:end], key[:, :, at:end], value[:, :, at:end]) for at, end in pieces]
+        return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+    return one(query, key, value, attention_mask, causal=causal).transpose(1, 2).contiguous(), None
+
+
+def _chunks(bounds: Sequence[int], size: int) -> list[int]:
+    """The bounds with each sequence cut after every `size` positions."""
+    return [*(at for start, end in pairwise(bounds) for at in range(start, end, size)), bounds[-1]]
 
 
 class _Attention:

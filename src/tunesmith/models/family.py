@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunesmith.models.families import EXCEPTIONS, FLAT, PACKS
+from tunesmith.models.families import EXCEPTIONS, FLAT, PACKS, SHIMS
 
 __all__ = ["Family", "family_of"]
 
@@ -16,16 +16,24 @@ __all__ = ["Family", "family_of"]
 class Family:
     """`adapter_exclude`: names (last component) of linear modules that an adapter must not wrap. `packs`: sequences in
     one row, with positions that restart and no mask, do not see each other. `flat`: they do not with the attention of
-    `models.attention` either. `head_scale`: the logits are those of the output layer times this key of the config, to
-    this power."""
+    `models.attention` either, and with what the next three facts say.
+
+    attention     an `attn_implementation` for flat batches, for a model that cannot use that of `models.attention`
+    per_sequence  classes of modules that read a flat batch one sequence at a time (`models.segments`)
+    mask_only     a key of the config that limits how far a layer sees, and of which transformers tells the mask only
+    head_scale    the logits are those of the output layer times this key of the config, to this power
+    """
 
     model_type: str
     adapter_exclude: tuple[str, ...] = ()
     packs: bool = False
     flat: bool = False
+    attention: str | None = None
+    per_sequence: tuple[str, ...] = ()
+    mask_only: str | None = None
     head_scale: tuple[str, int] | None = None
 
 
 def family_of(model_type: str) -> Family:
-    exceptions = EXCEPTIONS.get(model_type, {})
-    return Family(model_type, packs=model_type in PACKS, flat=model_type in FLAT, **exceptions)
+    facts = {**EXCEPTIONS.get(model_type, {}), **SHIMS.get(model_type, {})}
+    return Family(model_type, packs=model_type in PACKS, flat=model_type in FLAT or model_type in SHIMS, **facts)

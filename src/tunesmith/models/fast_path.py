@@ -14,9 +14,11 @@ import torch
 
 from tunesmith.core.errors import MachineError, Problem
 from tunesmith.models.attention import VARLEN, attention_of, calls, register
+from tunesmith.models.families import PADDED
 from tunesmith.models.family import Family, family_of
-from tunesmith.models.load import ATTENTION, settings_of
-from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install
+from tunesmith.models.load import ATTENTION, language_type
+from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install, trunk_of
+from tunesmith.models.segments import fit
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
@@ -46,16 +48,21 @@ class FastPath:
 
 def plan_fast_path(config: ModelConfig, *, no_flat: str | None = None, no_chunks: str | None = None) -> FastPath:
     """What the config and config.json allow; `no_flat` and `no_chunks` say why the rest of a run rules a quick way out.
-    Raises what `settings_of` raises; MachineError where the config requires the quick ways and one is not to be had."""
+    Raises what `language_type` raises, and MachineError where the config requires the quick ways and one is not to be
+    had."""
     attention = ATTENTION[config.flash_attn]
     if config.fast_path == "off":
         return FastPath(False, "full", attention, ("fast_path: off",))
-    kind = str(settings_of(config).model_type)
-    found = FastPath(True, "chunked", VARLEN if config.flash_attn in ("auto", "sdpa") else attention)
+    kind = language_type(config)
+    family = family_of(kind)
+    free = config.flash_attn == "auto" or attention == (family.attention or "sdpa")
+    found = FastPath(True, "chunked", family.attention or VARLEN if free else attention)
     if config.flash_attn == "disabled":
         found = found.without_flat("flash_attn: disabled attends over whole rows")
-    elif not family_of(kind).flat:
-        found = found.without_flat(f"models of the type {kind} are not known to read flat ones")
+    elif not family.flat:
+        found = found.without_flat(f"a model of the type {kind} {PADDED.get(kind, 'is not known to read flat ones')}")
+    elif not free and (family.attention or family.mask_only):
+        found = found.without_flat(f"a model of the type {kind} reads flat ones with flash_attn: auto only")
     elif no_flat:
         found = found.without_flat(no_flat)
     if no_chunks:
@@ -69,14 +76,14 @@ def plan_fast_path(config: ModelConfig, *, no_flat: str | None = None, no_chunks
 def prove(model: Any, family: Family, planned: FastPath, config: ModelConfig) -> FastPath:
     """Try the planned ways on the loaded model, give it the forward that ends in the loss, and return what holds."""
     found = planned
-    if found.flat and (reason := _reads_across(model)):
-        found = found.without_flat(reason)
-        _change_attention(model, found.attention, reason, config)
     facts = HeadFacts.of(model, family)
     if found.loss == "chunked" and not head_matches(model, facts):
         found = found.without_chunks("the output layer of this model is not a plain one")
-    _raise_if_required(config, found)
     install(model, found.loss, facts)
+    if found.flat and (reason := _reads_across(model, family)):
+        found = found.without_flat(reason)
+        _change_attention(model, found.attention, reason, config)
+    _raise_if_required(config, found)
     return found
 
 
@@ -99,9 +106,10 @@ def _where(config: ModelConfig) -> str:
     return f"model_name_or_path: {config.model_name_or_path}"
 
 
-def _reads_across(model: Any) -> str | None:
+def _reads_across(model: Any, family: Family) -> str | None:
     """What is wrong with the model's reading of a flat batch of three short sequences; None if it reads each as it
-    would alone."""
+    would alone. The model reads them as its family does from now on."""
+    segments = fit(model, family, trunk_of(model))
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     pieces = [torch.randint(vocabulary, (length,), generator=generator).to(model.device) for length in _LENGTHS]
@@ -110,13 +118,13 @@ def _reads_across(model: Any) -> str | None:
     try:
         with torch.no_grad():
             alone = torch.cat([model(input_ids=piece[None], use_cache=False).logits[0] for piece in pieces]).float()
-            before = calls()
+            before = calls() + segments.runs
             flat = model(**flat_inputs(pieces), use_cache=False).logits[0].float()
     except (TypeError, ValueError, RuntimeError) as error:  # whatever the model's code does with a batch it cannot read
         return f"the model refuses a flat one ({str(error).splitlines()[0][:100]})"
     finally:
         model.train(training)
-    if attention_of(model) == VARLEN and calls() == before:
+    if attention_of(model) in (VARLEN, family.attention) and calls() + segments.runs == before:
         return "the model does not use the attention that reads flat ones"
     tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
     off = float((flat - alone).norm() / alone.norm())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tunesmith.config.model import ModelConfig
 
-__all__ = ["ATTENTION", "Loaded", "infer_dtype", "load", "settings_of", "torch_dtype"]
+__all__ = ["ATTENTION", "Loaded", "infer_dtype", "language_type", "load", "settings_of", "torch_dtype"]
 
 # `flash_attn` of the config -> `attn_implementation` of transformers. `auto` is SDPA where the model knows it, and
 # what transformers takes instead where it does not.
@@ -70,6 +70,17 @@ def settings_of(config: ModelConfig) -> Any:
     check_folder(str(config.model_name_or_path), "model_name_or_path", must_hold="config.json")
     with _explaining(config):
         return AutoConfig.from_pretrained(config.model_name_or_path, **hub_arguments(config))
+
+
+def language_type(config: ModelConfig) -> str:
+    """`model_type` of the language model that `load` gives; of a composite that is its text part, where transformers
+    loads that alone. Raises what `settings_of` raises."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    settings = settings_of(config)
+    if not settings.sub_configs or type(settings) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return str(settings.model_type)
+    return str(MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)].config_class.model_type)
 
 
 def load(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.models.family import family_of
-from tunesmith.models.load import settings_of
+from tunesmith.models.load import language_type
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
@@ -17,7 +17,7 @@ __all__ = ["check_packing"]
 def check_packing(config: ModelConfig) -> None:
     """UsageError if the model's type is not among those that were tested to keep packed sequences apart. Reads
     config.json only."""
-    kind = str(settings_of(config).model_type)
+    kind = language_type(config)
     if not family_of(kind).packs:
         raise UsageError(
             Problem(
