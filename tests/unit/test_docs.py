@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -120,3 +121,11 @@ def test_the_template_of_the_contributors_page_is_one() -> None:
     blocks = dict(FENCE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
     found = parse_slots("mine", yaml.safe_load(blocks["yaml"]))
     assert found
+
+
+def test_the_table_of_flat_batches_is_that_of_the_lists() -> None:
+    path = ROOT / "scripts" / "generate_flat_doc.py"
+    script = runpy.run_path(str(path))
+    text = script["TARGET"].read_text(encoding="utf-8")
+    assert script["page"](text) == text, f"run: python {path.relative_to(ROOT)}"
+    assert text.count("\n| as they are | ") == 1
