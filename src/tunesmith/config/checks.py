@@ -370,6 +370,17 @@ def _plain_text_has_no_prompts(config: RunConfig) -> Iterator[Problem]:
             yield _contradiction(config, key, what, "stage: sft, or remove the key")
 
 
+@_rule(_TRAIN, "use_dft_loss", "use_eaft_loss", "label_smoothing_factor", "stage")
+def _one_loss_of_tokens(config: RunConfig) -> Iterator[Problem]:
+    # LlamaFactory takes the first of these and says nothing of the others.
+    factors = ("use_dft_loss", "use_eaft_loss") if config.objective.stage == "sft" else ()
+    asked = [key for key in factors if getattr(config.objective, key)]
+    asked += ["label_smoothing_factor"] * bool(config.train.value("label_smoothing_factor"))
+    for key in asked[1:]:
+        what = f'"{key}" and "{asked[0]}" both say what the loss of a token is'
+        yield _contradiction(config, key, what, "keep one of them")
+
+
 @_rule(_TRAIN, "predict_with_generate", "compute_accuracy")
 def _predictions_have_their_own_metrics(config: RunConfig) -> Iterator[Problem]:
     if config.train.value("predict_with_generate") and config.objective.compute_accuracy:

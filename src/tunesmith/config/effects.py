@@ -110,6 +110,17 @@ def rules() -> tuple[Rule, ...]:
             lambda c: c.objective.stage in ("pt", "sft") or not _trains(c),
             "the answers are what is trained on in rm, dpo and kto, and no prompt is",
         ),
+        Rule(
+            _keys("use_dft_loss use_eaft_loss eaft_alpha"),
+            lambda c: c.objective.stage == "sft" or not _trains(c),
+            "only in stage sft",
+        ),
+        Rule(_keys("eaft_alpha"), lambda c: c.objective.use_eaft_loss, "only with use_eaft_loss: true"),
+        Rule(
+            _keys("label_smoothing_factor"),
+            lambda c: c.objective.stage in ("pt", "sft") or not _trains(c),
+            "it smooths the labels of tokens, in pt and sft",
+        ),
         Rule(_keys("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
         Rule(
             _keys("on_too_long"),

@@ -42,7 +42,6 @@ _LATER = {
     "hub_strategy": _HUB,
     "hub_always_push": _HUB,
     "hub_revision": _HUB,
-    "label_smoothing_factor": "label smoothing",
     "use_liger_kernel": "Liger's kernels",
     "liger_kernel_config": "Liger's kernels",
     "parallelism_config": "parallelism beyond data",
@@ -101,13 +100,25 @@ _LEAST: dict[str, float] = {
     "ddp_timeout": 1,
 }
 _ABOVE: dict[str, float] = {"num_train_epochs": 0, "neftune_noise_alpha": 0}
-_BETAS = {"adam_beta1", "adam_beta2"}
+_SHARES = {"adam_beta1", "adam_beta2", "label_smoothing_factor"}  # from 0, below 1
 # Wider than transformers' own annotation: `true` resumes from the newest checkpoint.
 _TYPES = {"resume_from_checkpoint": ("bool", "str")}
 _CHOICES = {"include_num_input_tokens_seen": ("all", "non_padding", "no")}
 
 
-SPECIAL = {*_LATER, *_NEVER, *_IGNORED, *QUIET, *_SECRET, *_LATER_VALUES, *_LEAST, *_ABOVE, *_BETAS, *_TYPES, *_CHOICES}
+SPECIAL = {
+    *_LATER,
+    *_NEVER,
+    *_IGNORED,
+    *QUIET,
+    *_SECRET,
+    *_LATER_VALUES,
+    *_LEAST,
+    *_ABOVE,
+    *_SHARES,
+    *_TYPES,
+    *_CHOICES,
+}
 
 
 @cache
@@ -129,7 +140,7 @@ def _mark(name: str) -> Mark:
         return Mark("never", _NEVER[name])
     if name in _IGNORED:
         return Mark("ignored", _IGNORED[name])
-    if name in _BETAS:
+    if name in _SHARES:
         return Mark("works", least=0, below=1)
     later = _LATER_VALUES.get(name, ())
     return Mark("works", later_values=later, least=_LEAST.get(name), above=_ABOVE.get(name))

@@ -22,16 +22,16 @@ class ObjectiveConfig:
     """Report the share of trained tokens that the model would pick, at evaluation."""
     early_stopping_steps: int | None = works(None, least=1)
     """Stop after this many evaluations without improvement."""
-    use_dft_loss: bool = later(False, _LOSSES)
-    """sft: weight each token's loss by its probability (DFT)."""
+    use_dft_loss: bool = works(False)
+    """sft: weight each token's loss by its probability (DFT). `eval_nll_loss` is plain."""
     use_asft_loss: bool = later(False, _LOSSES)
     """sft: DFT plus a divergence from the reference model (ASFT)."""
     asft_alpha: float = later(0.1, _LOSSES)
     """sft: weight of that divergence."""
-    use_eaft_loss: bool = later(False, _LOSSES)
-    """sft: weight each token's loss by the model's uncertainty (EAFT)."""
-    eaft_alpha: float = later(1.0, _LOSSES)
-    """sft: exponent of that weight."""
+    use_eaft_loss: bool = works(False)
+    """sft: weight each token's loss by the entropy of the 20 likeliest tokens (EAFT). `eval_nll_loss` is plain."""
+    eaft_alpha: float = works(1.0, least=0)
+    """sft: exponent of that weight, (entropy / 3) ** alpha; 0 gives the plain loss."""
     pref_beta: float = later(0.1, _PREFERENCE)
     """Strength of the pull towards the reference model."""
     pref_ftx: float = later(0.0, _PREFERENCE)

@@ -103,6 +103,9 @@ _SHOWN: dict[str, str] = {
     _PLAN + "test_processes_talk_through_the_backend_that_was_asked_for": "ddp_backend",
     _PLAN + "test_processes_wait_for_each_other_as_long_as_was_said": "ddp_timeout",
     "tests/unit/train/test_half_precision.py::test_steps_that_overflow_are_left_out": "fp16",
+    "tests/e2e/test_losses.py::test_the_loss_of_a_run_is_the_one_that_was_asked_for": (
+        "use_dft_loss use_eaft_loss eaft_alpha label_smoothing_factor"
+    ),
     _ARGUMENTS + "test_the_number_of_steps": "num_train_epochs max_steps dataloader_drop_last",
     _ARGUMENTS + "test_the_learning_rate_follows_its_schedule": (
         "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps"

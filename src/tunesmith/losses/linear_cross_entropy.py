@@ -12,20 +12,22 @@ N tokens, H hidden, V vocabulary, C rows of a chunk.
     loss   = sum_n c_n * ((1 - e) * -log p_n + e * (logsumexp(l_n) - mean(l_n)))      e: label smoothing
     dl     = c_n * (softmax(l_n) - (1 - e) * onehot(target) - e / V)
 
-c_n is the weight of a token times what `weigh` makes of its statistics, which is not differentiated.
+c_n is the weight of a token times the factor of its loss, which is not differentiated (`losses/token.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Head", "TokenStatistics", "Weigh", "chunk_rows", "linear_cross_entropy", "linear_log_probs"]
+from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, TokenStatistics, top_entropy
+
+__all__ = ["Head", "chunk_rows", "linear_cross_entropy", "linear_log_probs"]
 
 CHUNK_BYTES = 2**27
 """Memory for the float32 logits of a chunk. Measured on two CPU cores with V = 151,936 (bench/loss.py): larger chunks
@@ -43,25 +45,10 @@ class Head:
 
 
 @dataclass(slots=True)
-class TokenStatistics:
-    """What the model said at N tokens; float32 [N], without gradient. `entropy` in nats, None where not asked for."""
-
-    log_probs: Tensor
-    correct: Tensor
-    """bool [N]: is the target the most likely token?"""
-    entropy: Tensor | None = None
-
-
-Weigh: TypeAlias = Callable[[TokenStatistics], Tensor]
-"""Statistics of C tokens -> [C] factors of their losses."""
-
-
-@dataclass(slots=True)
 class _Options:
     scale: float
     soft_cap: float | None
-    smoothing: float
-    weigh: Weigh | None
+    loss: TokenLoss
     wants_entropy: bool
     rows: int
     statistics: list[TokenStatistics] = field(default_factory=list)
@@ -73,26 +60,25 @@ def linear_cross_entropy(
     targets: Tensor,
     *,
     weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    weigh: Weigh | None = None,
+    how: TokenLoss = CROSS_ENTROPY,
     entropy: bool = False,
     rows: int | None = None,
 ) -> tuple[Tensor, TokenStatistics]:
     """(loss summed over N tokens in nats, float32 scalar; statistics).
 
-    hidden [N, H], targets [N] int64, weights [N] float32 (None: all 1). `weigh` gets statistics with `entropy` if that
-    is asked for. `rows`: C. Differentiable once, with respect to hidden, the weight and the bias of the head.
+    hidden [N, H], targets [N] int64, weights [N] float32 (None: all 1). `entropy`: whether the statistics have it.
+    `rows`: C. Differentiable once, with respect to hidden, the weight and the bias of the head.
     """
-    options = _Options(head.scale, head.soft_cap, label_smoothing, weigh, entropy, rows or chunk_rows(head.weight))
+    options = _Options(head.scale, head.soft_cap, how, entropy, rows or chunk_rows(head.weight))
     hidden, weight, bias = _in_one_type(hidden, head)
     loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, weights, options)
-    return loss, _joined(options.statistics, hidden, entropy)
+    return loss, TokenStatistics.joined(options.statistics)
 
 
 def linear_log_probs(hidden: Tensor, head: Head, targets: Tensor, *, rows: int | None = None) -> Tensor:
     """log p [N] float32 of the targets, each with a gradient of its own: for losses that are no sums over tokens. The
     logits are computed again in backward."""
-    options = _Options(head.scale, head.soft_cap, 0.0, None, False, rows or chunk_rows(head.weight))
+    options = _Options(head.scale, head.soft_cap, CROSS_ENTROPY, False, rows or chunk_rows(head.weight))
     hidden, weight, bias = _in_one_type(hidden, head)
     found: Tensor = _LinearLogProbs.apply(hidden, weight, bias, targets, options)
     return found
@@ -111,17 +97,9 @@ def _in_one_type(hidden: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor | N
     return hidden.to(kind), head.weight.to(kind), bias
 
 
-def _joined(parts: list[TokenStatistics], hidden: Tensor, entropy: bool) -> TokenStatistics:
-    empty = hidden.new_zeros(0, dtype=torch.float32)
-    return TokenStatistics(
-        torch.cat([empty, *(part.log_probs for part in parts)]),
-        torch.cat([empty.bool(), *(part.correct for part in parts)]),
-        torch.cat([empty, *(part.entropy for part in parts if part.entropy is not None)]) if entropy else None,
-    )
-
-
 def _chunks(count: int, rows: int) -> Iterator[slice]:
-    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
+    """At least one, which may be empty."""
+    return (slice(start, min(start + rows, count)) for start in range(0, max(count, 1), rows))
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, options: _Options) -> Tensor:
@@ -217,11 +195,12 @@ def _use_up(
     weight: Tensor,
 ) -> Tensor:
     """The loss of a chunk; its logits [C, V] become their gradient, and that those of the inputs. wanted [C, 1]."""
-    size = logits.shape[-1]
+    size, smoothing = logits.shape[-1], options.loss.label_smoothing
     capped = logits.clone() if options.soft_cap is not None and gradients.wanted else None
     top, best = logits.max(dim=-1, keepdim=True)
     target = logits.gather(1, wanted)
-    mean = logits.mean(-1, keepdim=True) if options.smoothing else None
+    mean = logits.mean(-1, keepdim=True) if smoothing else None
+    among_top = top_entropy(logits, options.loss.likeliest) if options.loss.likeliest else None
     entropy_of = logits.clone() if options.wants_entropy else None
     logits.sub_(top).exp_()
     total = logits.sum(-1, keepdim=True)
@@ -230,22 +209,20 @@ def _use_up(
     entropy = None
     if entropy_of is not None:
         entropy = (log_total - (entropy_of.mul_(logits)).sum(-1, keepdim=True)).squeeze(-1)
-    told = TokenStatistics((target - log_total).squeeze(-1), (best == wanted).squeeze(-1), entropy)
+    told = TokenStatistics((target - log_total).squeeze(-1), (best == wanted).squeeze(-1), entropy, among_top)
     options.statistics.append(told)
-    factor = given
-    if options.weigh is not None:
-        factor = options.weigh(told) if factor is None else factor * options.weigh(told)
-    losses = -(1 - options.smoothing) * told.log_probs
+    counts = options.loss.weights(told, given)
+    losses = -(1 - smoothing) * told.log_probs
     if mean is not None:
-        losses = losses + options.smoothing * (log_total - mean).squeeze(-1)
+        losses = losses + smoothing * (log_total - mean).squeeze(-1)
     if gradients.wanted:
         if mean is not None:
-            logits.sub_(options.smoothing / size)
-        logits.scatter_add_(1, wanted, logits.new_full((1, 1), options.smoothing - 1).expand_as(wanted))
-        if factor is not None:
-            logits.mul_(factor[:, None])
+            logits.sub_(smoothing / size)
+        logits.scatter_add_(1, wanted, logits.new_full((1, 1), smoothing - 1).expand_as(wanted))
+        if counts is not None:
+            logits.mul_(counts[:, None])
         gradients.add(part, _into_layer(logits, capped, options), hidden, weight)
-    return (losses if factor is None else losses * factor).double().sum()
+    return (losses if counts is None else losses * counts).double().sum()
 
 
 class _LinearLogProbs(torch.autograd.Function):  # type: ignore[misc]  # mypy does not look into torch

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tunesmith.losses.linear_cross_entropy import Head, TokenStatistics, chunk_rows, linear_cross_entropy
+from tunesmith.losses.linear_cross_entropy import Head, chunk_rows, linear_cross_entropy
+from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, TokenStatistics, of_logits
 
 if TYPE_CHECKING:
     from tunesmith.models.family import Family
@@ -51,11 +52,12 @@ class HeadFacts:
 
 
 class _Asked(NamedTuple):
-    """positions [N, 2], targets [N], weights [N] or None, as `install` tells them."""
+    """positions [N, 2], targets [N], weights [N] or None, and what is made of them, as `install` tells it."""
 
     positions: Tensor
     targets: Tensor
     weights: Tensor | None
+    how: TokenLoss
 
 
 class LossForward:
@@ -73,11 +75,11 @@ class LossForward:
 
 
 def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
-    """Let `model(..., loss_positions=, loss_targets=, loss_weights=)` return a mapping with `loss`, the sum over all
-    targets, and with `log_probs` [N] and `correct` [N] of each target, without gradient.
+    """Let `model(..., loss_positions=, loss_targets=, loss_weights=, loss_kind=)` return a mapping with `loss`, the sum
+    over all targets, and with `log_probs` [N] and `correct` [N] of each target, without gradient.
 
     loss_positions [N, 2] (row, position) of the hidden state that predicts each of loss_targets [N]; loss_weights [N]
-    or None.
+    or None; loss_kind a TokenLoss.
     """
     how = model.loss_forward = LossForward(model, way, facts)
 
@@ -88,12 +90,14 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         loss_positions: Tensor | None = None,
         loss_targets: Tensor | None = None,
         loss_weights: Tensor | None = None,
+        loss_kind: TokenLoss = CROSS_ENTROPY,
         **inputs: Any,
     ) -> Any:
         if loss_targets is None:
             return how.plain(*arguments, **inputs)
         assert loss_positions is not None, "where each target is predicted"
-        found = _WAYS[how.way](self, how, inputs, _Asked(loss_positions, loss_targets, loss_weights))
+        asked = _Asked(loss_positions, loss_targets, loss_weights, loss_kind)
+        found = _WAYS[how.way](self, how, inputs, asked)
         if how.seen is not None:
             how.seen.append(found["log_probs"])
         return found
@@ -137,40 +141,26 @@ def _hidden(model: Any, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def _chunked(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
-    positions, targets, weights = asked
-    hidden = _hidden(model, inputs)[positions[:, 0], positions[:, 1]]  # [N, H]
+    hidden = _hidden(model, inputs)[asked.positions[:, 0], asked.positions[:, 1]]  # [N, H]
     layer = model.get_output_embeddings()
-    if type(layer) is torch.nn.Linear:
-        head = Head(layer.weight, layer.bias, how.facts.scale, how.facts.soft_cap)
-        loss, told = linear_cross_entropy(hidden, head, targets, weights=weights)
-        return _result(loss, told)
-    return _through_module(layer, hidden, how.facts, targets, weights)
+    if type(layer) is not torch.nn.Linear:
+        return _through_module(layer, hidden, how.facts, asked)
+    head = Head(layer.weight, layer.bias, how.facts.scale, how.facts.soft_cap)
+    return _result(*linear_cross_entropy(hidden, head, asked.targets, weights=asked.weights, how=asked.how))
 
 
-def _through_module(
-    layer: Any, hidden: Tensor, facts: HeadFacts, targets: Tensor, weights: Tensor | None
-) -> dict[str, Tensor]:
+def _through_module(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Tensor]:
     """An output layer with an adapter: its weight is not the effective one, so it is called, and again in backward."""
     rows = chunk_rows(model_weight(layer))
-    losses, told = [hidden.sum() * 0.0], []
-    for start in range(0, len(targets), rows):
+    losses, told = [], []
+    for start in range(0, max(len(asked.targets), 1), rows):  # without targets the adapter has a gradient of zero
         part = slice(start, start + rows)
-        loss, *statistics = checkpoint(
-            _chunk_of_module,
-            layer,
-            hidden[part],
-            facts,
-            targets[part],
-            None if weights is None else weights[part],
-            use_reentrant=False,
-        )
+        weights = None if asked.weights is None else asked.weights[part]
+        inputs = (layer, hidden[part], facts, asked.targets[part], weights, asked.how)
+        loss, statistics = checkpoint(_chunk_of_module, *inputs, use_reentrant=False)
         losses.append(loss)
         told.append(statistics)
-    empty = hidden.new_zeros(0, dtype=torch.float32)
-    log_probs = torch.cat([empty, *(one[0] for one in told)])
-    return _result(
-        torch.stack(losses).sum(), TokenStatistics(log_probs, torch.cat([empty.bool(), *(t[1] for t in told)]))
-    )
+    return _result(torch.stack(losses).sum(), TokenStatistics.joined(told))
 
 
 def model_weight(layer: Any) -> Tensor:
@@ -180,42 +170,33 @@ def model_weight(layer: Any) -> Tensor:
 
 
 def _chunk_of_module(
-    layer: Any, hidden: Tensor, facts: HeadFacts, targets: Tensor, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+    layer: Any, hidden: Tensor, facts: HeadFacts, targets: Tensor, weights: Tensor | None, how: TokenLoss
+) -> tuple[Tensor, TokenStatistics]:
     logits = layer(hidden).float() * facts.scale
     if facts.soft_cap is not None:
         logits = facts.soft_cap * torch.tanh(logits / facts.soft_cap)
-    return _of_logits(logits, targets, weights)
-
-
-def _of_logits(logits: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, log_probs [N], correct [N]) of logits [N, V]."""
-    each = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-    loss = (each if weights is None else each * weights).sum()
-    return loss, -each.detach(), logits.detach().argmax(-1) == targets
+    return of_logits(logits, targets, weights, how)
 
 
 def _kept(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
-    positions, targets, weights = asked
-    columns, place = positions[:, 1].unique(return_inverse=True)
+    columns, place = asked.positions[:, 1].unique(return_inverse=True)
     if not len(columns):  # nothing to learn here, but several devices want a gradient of each
         columns = columns.new_zeros(1)
     logits = how.plain(**{**inputs, "logits_to_keep": columns, "use_cache": False}).logits  # [B, K, V]
-    loss, *told = _of_logits(logits[positions[:, 0], place], targets, weights)
-    return _result(loss + logits.sum() * 0.0 if not len(targets) else loss, TokenStatistics(*told))
+    return _result(*of_logits(logits[asked.positions[:, 0], place], asked.targets, asked.weights, asked.how))
 
 
 def _full(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
     """As transformers' own loss: float32 logits of all positions, those without a label ignored."""
-    positions, targets, weights = asked
+    positions, targets, weights, kind = asked
     logits = how.plain(**{**inputs, "use_cache": False}).logits.float()  # [B, T, V]
     labels = positions.new_full(logits.shape[:2], -100)
     labels[positions[:, 0], positions[:, 1]] = targets
-    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-    each = each[positions[:, 0], positions[:, 1]]
-    with torch.no_grad():
-        correct = logits.argmax(-1)[positions[:, 0], positions[:, 1]] == targets
-    return _result((each if weights is None else each * weights).sum(), TokenStatistics(-each.detach(), correct))
+    each = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=kind.label_smoothing
+    ).view_as(labels)
+    rows, places = positions.unbind(1)
+    return _result(*of_logits(logits.detach()[rows, places], targets, weights, kind, each[rows, places]))
 
 
 def _result(loss: Tensor, told: TokenStatistics) -> dict[str, Tensor]:

@@ -50,8 +50,13 @@ class Objective(ABC):
     needs: ClassVar[Needs]
     unit: ClassVar[str]  # what `count` counts, for people
 
-    def __init__(self, config: ObjectiveConfig) -> None:
-        self.config = config
+    def __init__(self, config: ObjectiveConfig, *, label_smoothing: float = 0.0) -> None:
+        """`label_smoothing`: transformers' `label_smoothing_factor`, of the losses of tokens."""
+        self.config, self.label_smoothing = config, label_smoothing
+
+    def provable(self) -> Objective:
+        """An objective that shows what the model computes with no more rounding than the model's own."""
+        return self
 
     @abstractmethod
     def count_units(self, batch: Mapping[str, Any]) -> float:

@@ -38,6 +38,20 @@ def training_arguments(config: RunConfig, plan: RunPlan) -> Seq2SeqTrainingArgum
     return arguments
 
 
+def _watches(config: RunConfig) -> bool:
+    hf = config.train.hf
+    stops = bool(config.objective.early_stopping_steps) or hf.get("save_strategy") == "best"
+    by_metric = hf.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy")
+    return stops or by_metric or bool(hf.get("load_best_model_at_end"))
+
+
+def _loss_to_watch(config: RunConfig) -> str:
+    """A loss that counts least where the model is surely wrong tells nothing of which model is best."""
+    objective = config.objective
+    weighs = objective.stage == "sft" and (objective.use_dft_loss or objective.use_eaft_loss)
+    return "nll_loss" if weighs else "loss"
+
+
 # Not in transformers' list of what is installed, though it may be.
 _UNLISTED = {"azure_ml", "flyte"}
 
@@ -74,9 +88,8 @@ def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         env.set_default("TENSORBOARD_LOGGING_DIR", config.train.logging_dir)  # the only way that transformers has left
     if "report_to" not in hf:
         relied["report_to"] = "none"
-    watched = config.objective.early_stopping_steps or hf.get("save_strategy") == "best"
-    if watched and "metric_for_best_model" not in hf:
-        relied["metric_for_best_model"] = "loss"
+    if _watches(config) and "metric_for_best_model" not in hf:
+        relied["metric_for_best_model"] = _loss_to_watch(config)
     if plan.world_size == 1:
         relied["ddp_backend"] = None  # accelerate looks for the other processes where it is given
     if plan.world_size > 1 and "ddp_find_unused_parameters" not in hf:

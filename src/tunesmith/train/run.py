@@ -55,7 +55,8 @@ def train(config: RunConfig) -> Result:
     plan = with_fast_path(plan, config, fast)
     for line in plan.lines():
         log.info(line)
-    objective = OBJECTIVES.get(plan.stage)(config.objective)
+    smoothing = config.train.value("label_smoothing_factor")
+    objective = OBJECTIVES.get(plan.stage)(config.objective, label_smoothing=smoothing)
     for reason in fast.why:
         log.info(reason)
     if plan.packing and not fast.flat:

@@ -88,6 +88,7 @@ def prove_itself(
     arithmetic: AbstractContextManager[Any] = nullcontext()
     if plan.autocast:
         arithmetic = torch.autocast(device.type, getattr(torch, plan.autocast))
+    objective = objective.provable()
     half = plan.autocast is not None or plan.dtype != "float32"
     batch, padded = _on(device, quick(rows)), _on(device, PaddingCollator(pad_id)(rows))
     training = model.training

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
+from tests.token_losses import entropy_of_likeliest
 from tunesmith.losses import linear_cross_entropy as module
-from tunesmith.losses.linear_cross_entropy import Head, TokenStatistics, linear_cross_entropy, linear_log_probs
+from tunesmith.losses.linear_cross_entropy import Head, linear_cross_entropy, linear_log_probs
+from tunesmith.losses.token import TokenLoss, TokenStatistics, eaft
 
 
 def inputs(tokens: int, size: int, vocabulary: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -78,7 +80,7 @@ def test_loss_and_gradients_equal_those_of_whole_logits(
         Head(weight, bias if with_bias else None, scale, cap),
         targets,
         weights=weights if weighted else None,
-        label_smoothing=smoothing,
+        how=TokenLoss(smoothing, likeliest=min(vocabulary, 5)),
         rows=rows,
         entropy=True,
     )
@@ -90,6 +92,7 @@ def test_loss_and_gradients_equal_those_of_whole_logits(
     chances = logits.softmax(-1)
     torch.testing.assert_close(told.log_probs, logits.log_softmax(-1)[range(tokens), targets], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(told.entropy, -(chances * logits.log_softmax(-1)).sum(-1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(told.top_entropy, entropy_of_likeliest(logits, 5), rtol=1e-4, atol=1e-5)
     assert torch.equal(told.correct, logits.argmax(-1) == targets)
 
 
@@ -124,15 +127,18 @@ def test_a_tied_head_adds_to_the_gradient_of_the_embedding() -> None:
 
 
 def test_factors_from_statistics_are_not_differentiated() -> None:
-    """DFT: each loss times the probability of its target, as a constant."""
     hidden, weight, _, targets, weights = inputs(12, 6, 40)
 
-    def chance(told: TokenStatistics) -> Tensor:
-        return told.log_probs.exp()
+    def factors(told: TokenStatistics) -> Tensor:
+        assert told.top_entropy is not None
+        return told.log_probs.exp() + told.top_entropy
 
-    loss, _ = linear_cross_entropy(hidden, Head(weight), targets, weights=weights, weigh=chance, rows=5)
-    log_probs = linear(hidden, weight).log_softmax(-1)[range(12), targets]
-    expected = -(log_probs * log_probs.detach().exp() * weights).sum()
+    how = TokenLoss(weigh=factors, likeliest=7)
+    loss, _ = linear_cross_entropy(hidden, Head(weight), targets, weights=weights, how=how, rows=5)
+    all_log_probs = linear(hidden, weight).log_softmax(-1)
+    log_probs = all_log_probs[range(12), targets]
+    constant = log_probs.detach().exp() + entropy_of_likeliest(all_log_probs, 7)
+    expected = -(log_probs * constant * weights).sum()
     torch.testing.assert_close(loss, expected)
     used = (hidden, weight)
     for one, other in zip(torch.autograd.grad(loss, used), torch.autograd.grad(expected, used), strict=True):
@@ -181,6 +187,7 @@ def test_no_tensor_of_all_logits_is_ever_made(trains_head: bool, monkeypatch: py
     monkeypatch.setattr(module, "CHUNK_BYTES", 4 * 500 * 16)
     hidden, weight, _, targets, _ = inputs(200, 8, 500)
     with Watch():
-        loss, _ = linear_cross_entropy(hidden, Head(weight if trains_head else weight.detach()), targets, entropy=True)
+        head = Head(weight if trains_head else weight.detach())
+        loss, _ = linear_cross_entropy(hidden, head, targets, entropy=True, how=eaft(0.5))
         loss.backward()
     assert max(sizes) == 16 * 500, "16 rows of 500 logits"

@@ -11,8 +11,10 @@ from tunesmith.core.types import Encoded
 from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.pack import pack
+from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, dft
 from tunesmith.models import attention
 from tunesmith.models.loss_forward import HeadFacts, install
+from tunesmith.objectives.pt import PreTraining
 from tunesmith.objectives.sft import SupervisedFineTuning
 
 LENGTHS = (13, 7, 21, 1, 9)
@@ -109,6 +111,20 @@ def test_packs_give_the_loss_of_padded_rows(model, objective, weights, one_row):
     flat = loss_and_gradient(model, objective, FlatCollator(0, one_row=one_row)(list(packed)))
     assert_equal(padded, flat)
     assert float(padded[0].count) == float(flat[0].count)
+
+
+def test_a_run_is_proven_by_plain_cross_entropy():
+    objective = SupervisedFineTuning(ObjectiveConfig(use_dft_loss=True))
+    assert objective.provable().loss == CROSS_ENTROPY
+    assert objective.loss == dft()
+    smoothed = SupervisedFineTuning(ObjectiveConfig(), label_smoothing=0.1)
+    assert smoothed.provable().loss == CROSS_ENTROPY
+    assert smoothed.loss == TokenLoss(0.1)
+
+
+def test_pre_training_takes_no_factors():
+    found = PreTraining(ObjectiveConfig(use_dft_loss=True, use_eaft_loss=True), label_smoothing=0.1)
+    assert found.loss == TokenLoss(0.1)
 
 
 def test_a_batch_without_trained_tokens_has_a_zero_that_can_be_differentiated(model, objective):

@@ -39,7 +39,15 @@ def losses(result: Any) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "keys", [{"finetuning_type": "full"}, {"bf16": True}, {"pure_bf16": True}, {"lora_dropout": 0.3}]
+    "keys",
+    [
+        {"finetuning_type": "full"},
+        {"bf16": True},
+        {"pure_bf16": True},
+        {"lora_dropout": 0.3},
+        {"use_dft_loss": True},
+        {"bf16": True, "use_eaft_loss": True},
+    ],
 )
 def test_a_run_records_how_far_it_is_from_transformers(run: Any, keys: dict[str, Any]) -> None:
     result = run(fast_path="require", **keys)

@@ -1,0 +1,235 @@
+"""One optimizer step over a few rows, split as one likes, by our Trainer: its loss and gradient.
+
+`take_step` runs it in this process. `Ranks` is a pair of processes that stay, one rank each, and run it together.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import tempfile
+import traceback
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.tiny_models import tiny_model
+from tests.token_losses import CASES
+
+LAYOUTS = ("padded", "flat", "packs", "rows of packs")
+WAYS = ("chunked", "adapted", "kept", "full")
+VOCABULARY = 97
+CUTOFF = 24  # tokens of a pack
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sequence; `weights` of its tokens, 0 for what is not trained."""
+
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Rows of one step, the loss (a name of CASES) and the split. With more micro-batches than there are rows for, the
+    last ones are not there or, on one of several ranks, blank. `weighted`: whether the batches hold weights."""
+
+    rows: tuple[Row, ...]
+    case: str
+    way: str
+    layout: str
+    batch: int
+    spare: int
+    weighted: bool
+
+
+def take_step(step: Step, world_size: int = 1) -> tuple[float, Tensor]:
+    """(loss as logged, gradient of all weights as one float64 vector) before the first optimizer step."""
+    from transformers import Seq2SeqTrainingArguments, TrainerCallback
+
+    from tunesmith.config.objective import ObjectiveConfig
+    from tunesmith.objectives import OBJECTIVES
+    from tunesmith.train.trainer import Trainer
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            self.gradient = flat_gradient(model)
+
+    dataset, collate = rows_and_collate(step)
+    keys = dict(CASES[step.case].keys)
+    smoothing = keys.pop("label_smoothing_factor", 0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = Seq2SeqTrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=step.batch,
+            gradient_accumulation_steps=-(-len(dataset) // (step.batch * world_size)) + step.spare,
+            max_steps=1,
+            max_grad_norm=0.0,
+            learning_rate=0.0,
+            optim="sgd",
+            logging_steps=1,
+            save_strategy="no",
+            use_cpu=True,
+            report_to="none",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            ddp_find_unused_parameters=False,
+        )
+        watch = Watch()
+        trainer = Trainer(
+            model=make_model(step.way, "sdpa" if step.layout == "rows of packs" else "varlen"),
+            args=arguments,
+            objective=OBJECTIVES.get("sft")(ObjectiveConfig(**keys), label_smoothing=smoothing),
+            collate=collate,
+            train_dataset=dataset,
+            callbacks=[watch],
+        )
+        trainer.train()
+    loss = next(line["loss"] for line in trainer.state.log_history if "loss" in line)
+    return loss, watch.gradient
+
+
+def rows_and_collate(step: Step) -> tuple[Any, Any]:
+    from tunesmith.core.types import Encoded
+    from tunesmith.data.collate import FlatCollator, PaddingCollator
+    from tunesmith.data.dataset import TokenDataset
+    from tunesmith.data.pack import pack
+
+    rows = TokenDataset.from_encoded(
+        Encoded(row.ids, [one != 0 for one in row.weights], weights=row.weights if step.weighted else None)
+        for row in step.rows
+    )
+    dataset = pack(rows, CUTOFF, seed=0) if "packs" in step.layout else rows
+    if step.layout == "padded":
+        return dataset, PaddingCollator(0)
+    return dataset, FlatCollator(0, one_row=step.layout != "rows of packs")
+
+
+def make_model(way: str | None, attention: str) -> Any:
+    """A tiny Llama, the same at each call, whose forward ends in the loss; with `way` None as transformers made it."""
+    from tunesmith.models import attention as ours
+    from tunesmith.models.loss_forward import HeadFacts, install
+
+    ours.register()
+    model = tiny_model("llama", attention)
+    if way is not None:
+        install(model, "chunked" if way == "adapted" else way, HeadFacts())  # type: ignore[arg-type]
+    return with_adapter(model) if way == "adapted" else model
+
+
+def with_adapter(model: Any) -> Any:
+    """Adapters on the output layer and on one below it, which are not zero."""
+    from peft import LoraConfig, get_peft_model
+
+    found = get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head", "q_proj"]))
+    torch.manual_seed(1)
+    for name, parameter in found.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return found
+
+
+def spare_the_collector() -> None:
+    """Trainers collect garbage in every run, which takes ten times as long as a tiny step: what the libraries hold by
+    now is looked at no more, until `gc.unfreeze()`."""
+    gc.collect()
+    gc.freeze()
+
+
+def flat_gradient(model: Any) -> Tensor:
+    weights = [one for one in model.parameters() if one.requires_grad]
+    return torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten().double() for w in weights])
+
+
+@cache
+def plain_model(adapted: bool) -> Any:
+    model = make_model(None, "eager")
+    return with_adapter(model) if adapted else model
+
+
+def one_by_one(step: Step) -> tuple[float, Tensor]:
+    """What the step should give: each row alone through transformers' own forward, the formulas on whole logits, and
+    the sum divided by the weights of all trained tokens."""
+    model = plain_model(step.way == "adapted")
+    model.zero_grad()
+    total, units = torch.zeros((), dtype=torch.float64), 0.0
+    for row in step.rows:
+        weights = torch.tensor(row.weights[1:], dtype=torch.float64)
+        if not weights.any():
+            continue
+        ids = torch.tensor(row.ids)
+        logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+        each = CASES[step.case].each(logits[weights != 0], ids[1:][weights != 0])
+        weights = weights[weights != 0] if step.weighted else torch.ones(len(each), dtype=torch.float64)
+        total = total + (each.double() * weights).sum()
+        units += float(weights.sum())
+    loss = total / (units or 1.0)
+    if loss.requires_grad:
+        loss.backward()
+    return float(loss.detach()), flat_gradient(model)
+
+
+class Ranks:
+    """Two processes that train together, over gloo."""
+
+    def __init__(self) -> None:
+        # A server that has imported what they need: each of them is a fork of it.
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["tests.split_steps", "tunesmith.train.trainer", "peft", "transformers"])
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._pipes, self._processes = [], []
+        for rank in range(2):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, rank, port), daemon=True)
+            process.start()
+            self._pipes.append(here)
+            self._processes.append(process)
+
+    def take(self, step: Step) -> tuple[float, Tensor]:
+        """As `take_step`; both ranks have to come to the same."""
+        for pipe in self._pipes:
+            pipe.send(step)
+        answers = [pipe.recv() for pipe in self._pipes]
+        for answer in answers:
+            assert not isinstance(answer, str), answer
+        (loss, gradient), (other, other_gradient) = answers
+        assert loss == other
+        assert torch.equal(torch.from_numpy(gradient), torch.from_numpy(other_gradient))
+        return loss, torch.from_numpy(gradient)
+
+    def close(self) -> None:
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            pipe.close()
+            process.join(10)
+            process.kill()
+
+
+def _serve(pipe: Connection, rank: int, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    begun = False
+    while True:
+        try:
+            step = pipe.recv()
+        except EOFError:
+            return
+        try:
+            loss, gradient = take_step(step, world_size=2)
+            pipe.send((loss, gradient.numpy()))
+        except Exception:
+            pipe.send(traceback.format_exc())
+        gc.collect()  # what DDP keeps of the model of before
+        if not begun:
+            begun = True
+            spare_the_collector()
