@@ -99,6 +99,7 @@ def test_a_split_step_is_its_rows_one_by_one(step: Step) -> None:
 @_few
 @example(plain(TRAINED))  # the other rank has no row
 @example(plain(NOTHING, way="adapted"))
+@example(plain(Row((3,), (0.0,))))
 @example(plain(TRAINED, NOTHING, TRAINED, layout="flat", way="adapted"))
 @given(steps)
 def test_a_step_of_two_ranks_is_its_rows_one_by_one(ranks: Ranks, step: Step) -> None:

@@ -100,9 +100,10 @@ class StepMemory:
     def _add_up(self, model: Any, batch: Batch, units: Any, run: StepRun) -> None:
         """Gradients over all ranks: DDP adds up what was gathered when something passes through it, here nothing."""
         chance = Chance(self._trainer.args.device)
-        blank = {"input_ids": batch["input_ids"][0, :2].numpy(), "trained": np.zeros(2, np.bool_)}
+        ids = batch["input_ids"][0, :2].numpy()  # of a batch of one-token rows only one
+        blank = {"input_ids": ids, "trained": np.zeros(len(ids), np.bool_)}
         if "weights" in batch:
-            blank["weights"] = np.ones(2, np.float32)
+            blank["weights"] = np.ones(len(ids), np.float32)
         run(model, self._trainer.data_collator([blank]), units)
         chance.restore()
 
