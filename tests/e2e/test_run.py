@@ -202,10 +202,12 @@ def test_random_weights_start_at_the_loss_of_guessing(run):
     assert result.metrics["train_loss"] == pytest.approx(math.log(896), rel=0.05)
 
 
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_recomputing_activations_changes_nothing(run, tmp_path, reentrant):
+@pytest.mark.parametrize(
+    "keys", [{"use_reentrant_gc": True}, {"use_reentrant_gc": False}, {"gradient_checkpointing_mode": "selective"}]
+)
+def test_recomputing_activations_changes_nothing(run, tmp_path, keys):
     plain = run(disable_gradient_checkpointing=True, output_dir=str(tmp_path / "plain"))
-    spared = run(use_reentrant_gc=reentrant, output_dir=str(tmp_path / "spared"))
+    spared = run(output_dir=str(tmp_path / "spared"), **keys)
     for one, two in zip(log(plain.output_dir), log(spared.output_dir), strict=True):
         assert one.get("loss") == two.get("loss")
 

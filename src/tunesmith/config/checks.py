@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TypeAlias
 
+from tunesmith.config.check_table import Check, rules_into
+from tunesmith.config.check_table import contradiction as _contradiction
+from tunesmith.config.memory_checks import MEMORY_CHECKS
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
 from tunesmith.core.errors import Problem
 
 __all__ = ["CHECKS", "Check", "check"]
-
-Finder: TypeAlias = Callable[[RunConfig], Iterator[Problem]]
 
 _TRAIN = ("train",)
 _DATA = ("train", *LOOKING)
@@ -22,16 +21,8 @@ _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A rule. It is left out when one of its keys is wrong by itself, so that one mistake is told once."""
-
-    find: Finder
-    keys: frozenset[str]
-    verbs: tuple[str, ...]
-
-
-CHECKS: list[Check] = []
+CHECKS: list[Check] = [*MEMORY_CHECKS]
+_rule = rules_into(CHECKS)
 
 
 def check(config: RunConfig, bad: Collection[str] = ()) -> list[Problem]:
@@ -43,20 +34,8 @@ def check(config: RunConfig, bad: Collection[str] = ()) -> list[Problem]:
     return problems
 
 
-def _rule(verbs: tuple[str, ...], *keys: str) -> Callable[[Finder], Finder]:
-    def register(find: Finder) -> Finder:
-        CHECKS.append(Check(find, frozenset(keys), verbs))
-        return find
-
-    return register
-
-
 def _missing(what: str, fix: str) -> Problem:
     return Problem("E-CONFIG-020", what, fix=fix)
-
-
-def _contradiction(config: RunConfig, key: str, what: str, fix: str) -> Problem:
-    return Problem("E-CONFIG-021", what, config.place(key), fix=fix)
 
 
 # --- what a verb cannot do without ---

@@ -57,7 +57,8 @@ def _today(old: str, value: Any) -> Any:
 
 
 def checkpointing(values: Mapping[str, Any], place: Callable[[str], str]) -> tuple[dict[str, Any], list[Problem]]:
-    """What transformers' names for checkpointing mean for `disable_gradient_checkpointing` and `use_reentrant_gc`."""
+    """What other names for checkpointing mean for `disable_gradient_checkpointing`, `use_reentrant_gc` and
+    `gradient_checkpointing_mode`."""
     wanted: dict[str, Any] = {}
     problems: list[Problem] = []
 
@@ -68,6 +69,8 @@ def checkpointing(values: Mapping[str, Any], place: Callable[[str], str]) -> tup
             problems.append(Problem("E-CONFIG-021", what, place(said_by), f"{values[said_by]}", f'keep "{name}"'))
         wanted[name] = said
 
+    if values.get("use_unsloth_gc"):
+        want("gradient_checkpointing_mode", "offload", "use_unsloth_gc")
     for prefix in ("gradient", "activation"):
         if (on := values.get(f"{prefix}_checkpointing")) is not None:
             want("disable_gradient_checkpointing", not on, f"{prefix}_checkpointing")
@@ -75,7 +78,10 @@ def checkpointing(values: Mapping[str, Any], place: Callable[[str], str]) -> tup
         for key, value in (values.get(name) or {}).items():
             if key == "use_reentrant" and isinstance(value, bool):
                 want("use_reentrant_gc", value, name)
+            elif key == "offload" and isinstance(value, bool):
+                if value:
+                    want("gradient_checkpointing_mode", "offload", name)
             else:
-                got = f"{key}: {value}"
-                problems.append(Problem("E-CONFIG-002", f'"{name}" knows only use_reentrant', place(name), got))
+                what, got = f'"{name}" knows only use_reentrant and offload', f"{key}: {value}"
+                problems.append(Problem("E-CONFIG-002", what, place(name), got))
     return wanted, problems

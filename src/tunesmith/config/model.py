@@ -54,14 +54,17 @@ class ModelConfig:
     """Convert to, or load, a mixture-of-depths model."""
     use_unsloth: bool = never(False, "training runs on unpatched transformers: leave the key out")
     """Load and train through Unsloth."""
-    use_unsloth_gc: bool = never(False, "gradient checkpointing is on by default: leave the key out")
-    """Unsloth's gradient checkpointing, which moves hidden states to main memory."""
+    use_unsloth_gc: bool = works(False)
+    """Another name of `gradient_checkpointing_mode: offload`; nothing of Unsloth is needed."""
     enable_liger_kernel: bool = later(False, "Liger's kernels")
     """Patch the model with Liger's Triton kernels."""
     moe_aux_loss_coef: float | None = later(None, "the load-balancing loss of mixture-of-experts models")
     """Weight of the router's load-balancing loss."""
     disable_gradient_checkpointing: bool = works(False)
     """Keep all activations instead of computing them again in the backward pass: faster, more memory."""
+    gradient_checkpointing_mode: Literal["full", "selective", "offload"] = works("full")
+    """Keep only the inputs of layers (full), the outputs of attention too (selective), or the inputs in main memory
+    (offload)."""
     use_reentrant_gc: bool = works(True)
     """The re-entrant flavour of PyTorch's checkpointing."""
     upcast_layernorm: bool = works(False)

@@ -12,7 +12,8 @@ __all__ = ["RunPlan"]
 class RunPlan:
     """A run's derived values. `dtype` is that of frozen weights, `autocast` that of the arithmetic where it differs
     from the weights' own, `attention` the chosen implementation, `batches` whether they are flat or padded, `loss`
-    where logits are computed, `packing` whether sequences share rows, `order` how rows are drawn."""
+    where logits are computed, `packing` whether sequences share rows, `order` how rows are drawn,
+    `gradient_checkpointing` off or its mode."""
 
     stage: str
     finetuning_type: str
@@ -30,7 +31,7 @@ class RunPlan:
     order: str
     seed: int
     cutoff_len: int
-    gradient_checkpointing: bool
+    gradient_checkpointing: str
     resume: str | None
     output_dir: str
 

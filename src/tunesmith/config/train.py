@@ -47,7 +47,7 @@ class TrainConfig:
     gradient_checkpointing: bool | None = works(None)
     """Compute activations again in the backward pass. On unless `disable_gradient_checkpointing` is."""
     gradient_checkpointing_kwargs: Mapping[str, Any] | None = works(None)
-    """`{use_reentrant: ...}` does what `use_reentrant_gc` does."""
+    """`use_reentrant` is `use_reentrant_gc`, `offload: true` is `gradient_checkpointing_mode: offload`."""
     activation_checkpointing: bool | None = works(None)
     """Another name of `gradient_checkpointing`."""
     activation_checkpointing_kwargs: Mapping[str, Any] | None = works(None)

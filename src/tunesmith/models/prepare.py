@@ -1,33 +1,15 @@
-"""Make a loaded model ready to train: activation checkpointing, norm precision, and a list of its parameters."""
+"""Make a loaded model ready to train: norm precision, a list of its parameters, and its context."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.log import get_logger
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
 
-__all__ = ["enable_checkpointing", "print_parameters", "upcast_norms", "warn_if_longer"]
-
-
-def enable_checkpointing(model: Any, *, reentrant: bool) -> None:
-    """Recompute activations in the backward pass instead of keeping them, with torch's kind of that name."""
-    if not getattr(model, "supports_gradient_checkpointing", False):
-        raise UsageError(
-            Problem(
-                "E-MODEL-009",
-                f"{type(model).__name__} cannot recompute activations",
-                where="disable_gradient_checkpointing",
-                fix="write disable_gradient_checkpointing: true",
-            )
-        )
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": reentrant})
-    if reentrant:  # this kind only differentiates through inputs that need a gradient
-        model.enable_input_require_grads()
+__all__ = ["print_parameters", "upcast_norms", "warn_if_longer"]
 
 
 def upcast_norms(model: Any, config: ModelConfig) -> None:

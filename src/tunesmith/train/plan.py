@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunesmith.config.plan import RunPlan
 from tunesmith.core import env
 from tunesmith.core.errors import MachineError, Problem
+from tunesmith.core.log import get_logger
 from tunesmith.models.load import ATTENTION
 from tunesmith.models.machine import pick_device
 from tunesmith.train.checkpoint import find_resume
@@ -49,7 +50,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
         order=_order(config, "random"),
         seed=int(hf.get("seed", 42)),
         cutoff_len=config.data.cutoff_len,
-        gradient_checkpointing=not config.model.disable_gradient_checkpointing,
+        gradient_checkpointing=_checkpointing(config, device),
         resume=find_resume(config),
         output_dir=str(Path(str(config.train.output_dir)).expanduser()),
     )
@@ -82,6 +83,19 @@ def _order(config: RunConfig, default: str) -> str:
     if config.train.disable_shuffling:
         return "sequential"
     return str(config.train.hf.get("train_sampling_strategy", default))
+
+
+def _checkpointing(config: RunConfig, device: str) -> str:
+    """`off`, or the `gradient_checkpointing_mode` of the config, or what is left of it on this device."""
+    if config.model.disable_gradient_checkpointing:
+        return "off"
+    mode = config.model.gradient_checkpointing_mode
+    if mode == "offload" and not device.startswith("cuda"):
+        get_logger().warning(
+            "gradient_checkpointing_mode: offload is without effect: the device %s has no memory apart", device
+        )
+        return "full"
+    return mode
 
 
 def _half_precision(config: RunConfig, device: str) -> str | None:

@@ -103,14 +103,15 @@ def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: An
     """The model to train, and which of the planned quick ways it takes."""
     from tunesmith.methods import METHODS
     from tunesmith.methods.base import Adapters, count_parameters
+    from tunesmith.models.checkpointing import enable_checkpointing
     from tunesmith.models.fast_path import prove
     from tunesmith.models.load import load
-    from tunesmith.models.prepare import enable_checkpointing, print_parameters, upcast_norms
+    from tunesmith.models.prepare import print_parameters, upcast_norms
 
     loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=plan.attention, device=plan.device)
     fast = prove(loaded.model, loaded.family, fast, config.model)
-    if plan.gradient_checkpointing:
-        enable_checkpointing(loaded.model, reentrant=config.model.use_reentrant_gc)
+    if plan.gradient_checkpointing != "off":
+        enable_checkpointing(loaded.model, plan.gradient_checkpointing, reentrant=config.model.use_reentrant_gc)
     adapters = Adapters.of(config.model)
     method = METHODS.get(plan.finetuning_type)(config.method)
     model = method.apply(loaded.model, loaded.family, keep_dtype=config.method.pure_bf16, adapters=adapters)

@@ -51,6 +51,8 @@ def test_one_warning_names_all_keys_by_reason() -> None:
         ({"use_dft_loss": True, "eaft_alpha": 0.5}, "eaft_alpha"),
         ({"val_size": 0.1}, "val_size"),
         ({"disable_gradient_checkpointing": True, "use_reentrant_gc": False}, "use_reentrant_gc"),
+        ({"disable_gradient_checkpointing": True, "use_unsloth_gc": True}, "use_unsloth_gc"),
+        ({"gradient_checkpointing": False, "gradient_checkpointing_mode": "full"}, "gradient_checkpointing_mode"),
         ({"buffer_size": 5}, "buffer_size"),
         ({"predict_with_generate": True}, "predict_with_generate"),
         ({"streaming": True, "max_steps": 9, "dataloader_num_workers": 2}, "dataloader_num_workers"),

@@ -60,7 +60,14 @@ def test_transformers_names_for_checkpointing_set_ours(prefix: str) -> None:
     assert load_config({on: False}, verb="show").model.disable_gradient_checkpointing is True
     assert load_config({on: True}, verb="show").model.disable_gradient_checkpointing is False
     assert load_config({arguments: {"use_reentrant": False}}, verb="show").model.use_reentrant_gc is False
+    moved = load_config({arguments: {"offload": True}}, verb="show")
+    assert moved.model.gradient_checkpointing_mode == "offload"
     assert load_config({on: False}, verb="show").train.hf == {}
+
+
+def test_unsloths_name_for_checkpointing_moves_hidden_states() -> None:
+    assert load_config({"use_unsloth_gc": True}, verb="show").model.gradient_checkpointing_mode == "offload"
+    assert load_config({"use_unsloth_gc": False}, verb="show").model.gradient_checkpointing_mode == "full"
 
 
 def test_names_for_checkpointing_that_disagree_are_an_error() -> None:
@@ -68,6 +75,7 @@ def test_names_for_checkpointing_that_disagree_are_an_error() -> None:
         {"gradient_checkpointing": True, "disable_gradient_checkpointing": True},
         {"gradient_checkpointing": True, "activation_checkpointing": False},
         {"gradient_checkpointing_kwargs": {"use_reentrant": False}, "use_reentrant_gc": True},
+        {"use_unsloth_gc": True, "gradient_checkpointing_mode": "selective"},
     ):
         with pytest.raises(ConfigError, match="contradicts"):
             load_config(keys, verb="show")

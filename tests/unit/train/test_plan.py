@@ -41,6 +41,16 @@ def test_the_processor_is_used_on_request(tmp_path: Path, keys: dict[str, Any], 
 
 
 @pytest.mark.usefixtures("gpu")
+def test_activations_leave_a_gpu_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert plan(tmp_path, use_unsloth_gc=True).gradient_checkpointing == "offload"
+    assert not caplog.messages
+    assert plan(tmp_path, use_unsloth_gc=True, use_cpu=True).gradient_checkpointing == "full"
+    assert "offload is without effect" in caplog.messages[-1]
+    assert plan(tmp_path, disable_gradient_checkpointing=True).gradient_checkpointing == "off"
+    assert plan(tmp_path, gradient_checkpointing_mode="selective").gradient_checkpointing == "selective"
+
+
+@pytest.mark.usefixtures("gpu")
 def test_fp16_loads_and_computes_in_float16(tmp_path: Path) -> None:
     found = plan(tmp_path, fp16=True)
     assert (found.dtype, found.autocast) == ("float16", "float16")
