@@ -13,6 +13,8 @@ __all__ = ["MEMORY_CHECKS"]
 MEMORY_CHECKS: list[Check] = []
 _rule = rules_into(MEMORY_CHECKS)
 _TRAIN = ("train",)
+# Optimizers that keep what they know in the states of single weights, and were compared with their ordinary step.
+_STEP_ALONE = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "rmsprop", "adagrad")
 
 
 @_rule(_TRAIN, "gradient_checkpointing_mode", "use_reentrant_gc", "flash_attn")
@@ -37,3 +39,24 @@ def _what_is_moved_is_not_compiled(config: RunConfig) -> Iterator[Problem]:
         key = "gradient_checkpointing_mode" if "gradient_checkpointing_mode" in config.values else "use_unsloth_gc"
         what = f'"{key}" moves activations by hooks, which torch.compile does not take along'
         yield contradiction(config, "torch_compile", what, "gradient_checkpointing_mode: full, or no torch_compile")
+
+
+@_rule(
+    _TRAIN,
+    "optimizer_in_bwd",
+    *("gradient_accumulation_steps", "max_grad_norm", "fp16", "optim", "adafactor", "auto_find_batch_size"),
+)
+def _a_step_in_backward_sees_one_gradient(config: RunConfig) -> Iterator[Problem]:
+    if not config.optimizer.optimizer_in_bwd:
+        return
+    value, optim = config.train.value, str(config.train.value("optim") or _STEP_ALONE[1])
+    broken = {
+        "gradient_accumulation_steps": ("adds no gradients up", value("gradient_accumulation_steps") != 1, "1"),
+        "max_grad_norm": ("cannot clip by the norm of all gradients", bool(value("max_grad_norm")), "0"),
+        "fp16": ("knows no factor of the loss", bool(value("fp16")), "false, and bf16: true"),
+        "optim": (f"was not tested with {optim}", optim not in _STEP_ALONE, " or ".join(_STEP_ALONE)),
+        "auto_find_batch_size": ("cannot take a step back", bool(value("auto_find_batch_size")), "false"),
+    }
+    for key, (reason, is_broken, fix) in broken.items():
+        if is_broken:
+            yield contradiction(config, key, f'"optimizer_in_bwd" {reason}', f"{key}: {fix}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tunesmith.config.fields import later, section
+from tunesmith.config.fields import later, section, works
 
 _PLUS = "LoRA+"
 _GALORE = "GaLore"
@@ -14,8 +14,10 @@ _BADAM = "BAdam"
 
 @section
 class OptimizerConfig:
-    """LoRA+, GaLore, APOLLO, BAdam, Adam-mini and Muon."""
+    """When the optimizer steps, and LoRA+, GaLore, APOLLO, BAdam, Adam-mini and Muon."""
 
+    optimizer_in_bwd: bool = works(False)
+    """Step each weight in the backward pass as soon as its gradient is there, and free the gradient."""
     loraplus_lr_ratio: float | None = later(None, _PLUS)
     """Learning rate of the B matrices, as a multiple of `learning_rate`."""
     loraplus_lr_embedding: float = later(1e-06, _PLUS)

@@ -72,6 +72,7 @@ _SHOWN: dict[str, str] = {
         "model_name_or_path output_dir plot_loss compute_accuracy"
     ),
     _RUN + "test_recomputing_activations_changes_nothing": "disable_gradient_checkpointing use_reentrant_gc",
+    "tests/e2e/test_optimizer_in_bwd.py::test_every_optimizer_gives_the_same_bits": "optimizer_in_bwd",
     _RUN + "test_random_weights_start_at_the_loss_of_guessing": "train_from_scratch",
     _RUN + "test_early_stopping_ends_a_run_that_gets_worse": "early_stopping_steps",
     _RUN + "test_overwrite_starts_afresh_and_clears_what_was_there": "overwrite_output_dir",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.config.plan import RunPlan
 from tunesmith.core import env
-from tunesmith.core.errors import MachineError, Problem
+from tunesmith.core.errors import MachineError, Problem, UsageError
 from tunesmith.core.log import get_logger
 from tunesmith.models.load import ATTENTION
 from tunesmith.models.machine import pick_device
@@ -30,6 +30,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
     device = pick_device(bool(hf.get("use_cpu")))
     half = _half_precision(config, device)
     pure = config.method.pure_bf16
+    _check_processes(config, env.get_int("WORLD_SIZE"))
     batch = int(hf.get("per_device_train_batch_size", _DEFAULT_BATCH))
     accumulation = int(hf.get("gradient_accumulation_steps", 1))
     world_size = env.get_int("WORLD_SIZE")
@@ -83,6 +84,13 @@ def _order(config: RunConfig, default: str) -> str:
     if config.train.disable_shuffling:
         return "sequential"
     return str(config.train.hf.get("train_sampling_strategy", default))
+
+
+def _check_processes(config: RunConfig, world_size: int) -> None:
+    if world_size > 1 and config.optimizer.optimizer_in_bwd:
+        what = "the optimizer would step in the backward pass before the processes have added up their gradients"
+        fix = "train in one process, or no optimizer_in_bwd"
+        raise UsageError(Problem("E-TRAIN-041", what, "optimizer_in_bwd", f"{world_size} processes", fix))
 
 
 def _checkpointing(config: RunConfig, device: str) -> str:

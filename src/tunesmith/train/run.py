@@ -188,6 +188,7 @@ def _build_trainer(
         order=plan.order,
         position=position,
         memory=MemorySettings(read_limits(plan.resume), config.train.memory_probe, longest),
+        optimizer_in_bwd=config.optimizer.optimizer_in_bwd,
     )
 
 

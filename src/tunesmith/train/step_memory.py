@@ -64,6 +64,8 @@ class StepMemory:
             return no_room(batch, self._facts(), where, alone=alone, training=name == "train")
 
         most = settings.limits.get(name)
+        if name == "train" and self._only_once:
+            most = None
         return Parts(name, self._trainer.args.device, forget=forget, hopeless=hopeless, most=most)
 
     # ---- steps ----
@@ -125,7 +127,7 @@ class StepMemory:
         args, state = trainer.args, trainer.state
         left = (state.max_steps - state.global_step) * args.gradient_accumulation_steps
         if left <= FEW or self._only_once:
-            reason = f"optim: {self._optim}" if self._only_once else f"the run has {left} micro-batches"
+            reason = self._only_once or f"the run has {left} micro-batches"
             get_logger().info("the memory of a step is not tried first: %s", reason)
             return
         batch = self._largest(sampler)
@@ -181,9 +183,11 @@ class StepMemory:
         return facts_of(self._trainer.model, self._optim, half=args.bf16 or args.fp16)
 
     @property
-    def _only_once(self) -> bool:
-        """Whether a backward pass cannot be taken back: neither made again nor tried."""
-        return any(word in self._optim for word in _STEPS_ONLY_ONCE)
+    def _only_once(self) -> str | None:
+        """The setting for which a backward pass cannot be taken back: neither made again, nor in parts, nor tried."""
+        if self._trainer.optimizer_in_bwd:
+            return "optimizer_in_bwd: true"
+        return f"optim: {self._optim}" if any(word in self._optim for word in _STEPS_ONLY_ONCE) else None
 
     @property
     def _optim(self) -> str:

@@ -7,8 +7,9 @@ What is overridden, and why:
     training_step          in parts that memory has room for (step_memory.py)
     _save_rng_state        the place in a stream, and what memory had room for, are saved with the states of chance
     compute_loss           sum over units, divided once by those units
-    _get_grad_norm         a norm that is not finite stops the run before the optimizer steps
-    create_optimizer       a missing package or a contradiction is an error with a fix
+    _get_grad_norm         a norm that is not finite stops the run before the optimizer steps; with steps in backward
+                           the norm is that of the gradients used there
+    create_optimizer       a missing package or a contradiction is an error with a fix; steps in the backward pass
     evaluation_loop        sums over true rows; transformers averages batch means and repeats rows on several ranks
     evaluate               a metric to watch that no evaluation has is an error, not a late KeyError or a silence
     _track_num_input_tokens, log  tokens without padding, and tokens per second
@@ -34,6 +35,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.data.collate import count_tokens
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.models.chat_template import make_savable, save_beside_adapter
+from tunesmith.train.optimizer_in_backward import StepInBackward
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
 from tunesmith.train.step_memory import MemorySettings, StepMemory
 from tunesmith.train.stream_batches import StreamBatches, StreamLoader
@@ -51,7 +53,8 @@ __all__ = ["Trainer"]
 
 class Trainer(transformers.Trainer):
     """`objective` decides the loss; the datasets are TokenDatasets (`.lengths`, rows of arrays), the one for training
-    also a SampleStream. `position`: where the stream goes on. `memory`: what it does for steps to fit."""
+    also a SampleStream. `position`: where the stream goes on. `memory`: what it does for steps to fit.
+    `optimizer_in_bwd`: the optimizer steps in the backward pass (optimizer_in_backward.py)."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Trainer(transformers.Trainer):
         order: str = "random",
         position: Mapping[str, Any] | None = None,
         memory: MemorySettings | None = None,
+        optimizer_in_bwd: bool = False,
     ) -> None:
         use_cache = model.config.use_cache
         super().__init__(
@@ -88,6 +92,8 @@ class Trainer(transformers.Trainer):
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
         self.model_accepts_loss_kwargs = True  # what older releases ask instead
         self._clock = _Clock()
+        self.optimizer_in_bwd = optimizer_in_bwd
+        self._in_backward: StepInBackward | None = None
         self.memory = StepMemory(self, memory or MemorySettings())
         self._sampler: RankBatchSampler | None = None  # of the training rows, unless they are a stream
         self._evaluated: tuple[int, dict[str, float] | None] = (-1, None)
@@ -209,7 +215,10 @@ class Trainer(transformers.Trainer):
             ) from error
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self._in_backward is not None:
+            norm = self._in_backward.take_norm()
+        else:
+            norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if self._scaler_can_give_way():
             return norm
         if not torch.isfinite(torch.as_tensor(norm)).all():
@@ -219,6 +228,10 @@ class Trainer(transformers.Trainer):
     def _diverged(self, norm: float) -> Problem:
         """Weights that were never finite are another matter than a learning rate that is too high."""
         step = self.state.global_step + 1
+        if self._in_backward is not None:
+            what, got = "the gradient is not finite: training has diverged", f"gradient norm {norm}"
+            where = f"step {step}; optimizer_in_bwd has changed weights by it: the last checkpoint is what is whole"
+            return Problem("E-TRAIN-003", what, where, got, "lower learning_rate, add warmup_steps")
         parameters = self.model.named_parameters()
         broken = next((name for name, weight in parameters if not torch.isfinite(weight).all()), None)
         if step == 1 and broken is not None:
@@ -240,7 +253,7 @@ class Trainer(transformers.Trainer):
 
     def create_optimizer(self, *arguments: Any) -> Any:
         try:
-            return super().create_optimizer(*arguments)
+            optimizer = super().create_optimizer(*arguments)
         except (ImportError, ValueError, TypeError, NotImplementedError) as error:
             missing = isinstance(error, ImportError)
             kind = MachineError if missing else UsageError
@@ -253,6 +266,9 @@ class Trainer(transformers.Trainer):
                     fix="install the package, or leave optim out" if missing else "change the key that is named",
                 )
             ) from error
+        if self.optimizer_in_bwd and self._in_backward is None:
+            self._in_backward = StepInBackward(optimizer)
+        return optimizer
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         """Counted in get_batch_samples, over all ranks and without padding."""
