@@ -65,8 +65,8 @@ def _keys(text: str) -> frozenset[str]:
 # Keys of training that say what a model is, and those that other verbs read too.
 _SHARED = "stage finetuning_type strict_keys seed output_dir use_cpu no_cuda cutoff_len dataset_dir"
 _MODEL_IN_TRAINING = (
-    "disable_gradient_checkpointing gradient_checkpointing_mode use_unsloth_gc use_reentrant_gc upcast_layernorm "
-    "train_from_scratch print_param_status"
+    "enable_liger_kernel disable_gradient_checkpointing gradient_checkpointing_mode use_unsloth_gc use_reentrant_gc "
+    "upcast_layernorm train_from_scratch print_param_status"
 )
 _MASK = "train_on_prompt mask_history train_turns loss_weights template_check"
 _LORA = (

@@ -42,8 +42,6 @@ _LATER = {
     "hub_strategy": _HUB,
     "hub_always_push": _HUB,
     "hub_revision": _HUB,
-    "use_liger_kernel": "Liger's kernels",
-    "liger_kernel_config": "Liger's kernels",
     "parallelism_config": "parallelism beyond data",
     "dataloader_multiprocessing_context": "choosing how processes of the data loader start",
     "enable_jit_checkpoint": "checkpoints on demand",
@@ -52,6 +50,7 @@ _LATER = {
     "generation_max_length": "a length of its own for predictions (see `max_new_tokens`)",
 }
 _NEVER = {
+    "liger_kernel_config": "`enable_liger_kernel: true` takes all kernels but the loss: leave the key out",
     "label_names": "labels are made from the chat's structure: leave the key out",
     "accelerator_config": "rows are dealt to the processes by a sampler of our own: leave the key out",
 }

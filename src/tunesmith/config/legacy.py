@@ -1,4 +1,4 @@
-"""Names that newer transformers dropped, and its names for checkpointing, mapped to what does the same here."""
+"""Names that newer transformers dropped, and other names for checkpointing and kernels, mapped to ours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith.core.errors import Problem
 
-__all__ = ["OLDER_NAMES", "checkpointing", "modernise"]
+__all__ = ["OLDER_NAMES", "modernise", "other_names"]
 
 OLDER_NAMES: dict[str, str] = {
     "warmup_ratio": "warmup_steps",
@@ -56,9 +56,8 @@ def _today(old: str, value: Any) -> Any:
     return value
 
 
-def checkpointing(values: Mapping[str, Any], place: Callable[[str], str]) -> tuple[dict[str, Any], list[Problem]]:
-    """What other names for checkpointing mean for `disable_gradient_checkpointing`, `use_reentrant_gc` and
-    `gradient_checkpointing_mode`."""
+def other_names(values: Mapping[str, Any], place: Callable[[str], str]) -> tuple[dict[str, Any], list[Problem]]:
+    """What other names for checkpointing and kernels mean for our keys of the model."""
     wanted: dict[str, Any] = {}
     problems: list[Problem] = []
 
@@ -69,6 +68,8 @@ def checkpointing(values: Mapping[str, Any], place: Callable[[str], str]) -> tup
             problems.append(Problem("E-CONFIG-021", what, place(said_by), f"{values[said_by]}", f'keep "{name}"'))
         wanted[name] = said
 
+    if values.get("use_liger_kernel"):
+        want("enable_liger_kernel", True, "use_liger_kernel")
     if values.get("use_unsloth_gc"):
         want("gradient_checkpointing_mode", "offload", "use_unsloth_gc")
     for prefix in ("gradient", "activation"):

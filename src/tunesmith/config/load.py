@@ -13,7 +13,7 @@ from tunesmith.config.effects import without_effect
 from tunesmith.config.foreign import DERIVED, ELSEWHERE, NEWER_NAMES
 from tunesmith.config.hf import QUIET
 from tunesmith.config.keys import SECTIONS, Key, all_keys
-from tunesmith.config.legacy import checkpointing, modernise
+from tunesmith.config.legacy import modernise, other_names
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.source import Given, Overrides, Source, read_overrides, read_source
 from tunesmith.config.verbs import LOOKING, VERBS, infer_verb
@@ -144,7 +144,7 @@ def _build(
             split[table[name].section][name] = value
     arguments, contradictions, lost = modernise(values, passed_on, places.__getitem__)
     split["train"]["hf"] = arguments
-    wanted, more = checkpointing(values, places.__getitem__)
+    wanted, more = other_names(values, places.__getitem__)
     split["model"] |= wanted
     problems += contradictions + more
     sections: dict[str, Any] = {section: SECTIONS[section](**split[section]) for section in SECTIONS}

@@ -56,8 +56,8 @@ class ModelConfig:
     """Load and train through Unsloth."""
     use_unsloth_gc: bool = works(False)
     """Another name of `gradient_checkpointing_mode: offload`; nothing of Unsloth is needed."""
-    enable_liger_kernel: bool = later(False, "Liger's kernels")
-    """Patch the model with Liger's Triton kernels."""
+    enable_liger_kernel: bool = works(False)
+    """Liger's Triton kernels in the layers, on a GPU; the loss stays ours. Needs the extra `liger`."""
     moe_aux_loss_coef: float | None = later(None, "the load-balancing loss of mixture-of-experts models")
     """Weight of the router's load-balancing loss."""
     disable_gradient_checkpointing: bool = works(False)

@@ -36,6 +36,8 @@ _SHOWN: dict[str, str] = {
     ),
     _LEGACY + "test_unsloths_name_for_checkpointing_moves_hidden_states": "use_unsloth_gc",
     "tests/unit/models/test_checkpointing.py::test_selective_computes_attention_once": "gradient_checkpointing_mode",
+    "tests/unit/models/test_liger.py::test_the_layers_are_patched_and_the_loss_is_not": "enable_liger_kernel",
+    "tests/unit/models/test_liger.py::test_transformers_name_for_it_is_ours": "use_liger_kernel",
     _EFFECTS + "test_strict_keys_makes_it_an_error": "strict_keys",
     _DATA + "test_rows_become_tokens_with_their_place": "dataset",
     _DATA + "test_eval_datasets_as_one_or_each_by_itself": "eval_dataset eval_on_each_dataset",

@@ -52,6 +52,8 @@ class TrainConfig:
     """Another name of `gradient_checkpointing`."""
     activation_checkpointing_kwargs: Mapping[str, Any] | None = works(None)
     """Another name of `gradient_checkpointing_kwargs`."""
+    use_liger_kernel: bool = works(False)
+    """Another name of `enable_liger_kernel`."""
     save_safetensors: bool = never(True, "weights are written as safetensors, which every reader takes")
     """Write weights as safetensors."""
     use_mps_device: bool = ignored(False, "Apple's GPUs are used where they are")

@@ -107,8 +107,11 @@ def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: An
     from tunesmith.models.fast_path import prove
     from tunesmith.models.load import load
     from tunesmith.models.prepare import print_parameters, upcast_norms
+    from tunesmith.models.quirks.liger import use_liger_kernels
 
     loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=plan.attention, device=plan.device)
+    if config.model.enable_liger_kernel:
+        use_liger_kernels(loaded.model, plan.device)
     fast = prove(loaded.model, loaded.family, fast, config.model)
     if plan.gradient_checkpointing != "off":
         enable_checkpointing(loaded.model, plan.gradient_checkpointing, reentrant=config.model.use_reentrant_gc)
