@@ -231,6 +231,7 @@ def test_the_model_is_compiled_on_request(run: Run, monkeypatch: pytest.MonkeyPa
         torch_compile_mode="reduce-overhead",
     )
     assert (compiled[-1]["backend"], compiled[-1]["mode"]) == ("eager", "reduce-overhead")
+    assert {settings["dynamic"] for settings in compiled} == {True}
 
 
 # ---- logs ----

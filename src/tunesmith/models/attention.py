@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tunesmith.models.groups import attend_in_groups
 
-__all__ = ["VARLEN", "attention_of", "calls", "register", "varlen_attention"]
+__all__ = ["VARLEN", "Bounds", "attention_of", "calls", "register", "varlen_attention"]
 
 VARLEN = "varlen"
 """The name as an `attn_implementation` of transformers."""
@@ -31,6 +31,19 @@ _HALF = (torch.bfloat16, torch.float16)
 SHORT = 192
 """Up to this length scores in half precision are written out on a CPU: the backward of its fused kernel takes two to
 five times as long there (bench/attention.py)."""
+
+
+class Bounds(Sequence[int]):
+    """`bounds` that torch.compile hands on without a look: of a tuple it would make a graph for every length."""
+
+    def __init__(self, bounds: Sequence[int]) -> None:
+        self._bounds = tuple(bounds)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._bounds[index]
+
+    def __len__(self) -> int:
+        return len(self._bounds)
 
 
 def register() -> None:
@@ -62,6 +75,7 @@ def _varlen_mask(*arguments: Any, attention_mask: Tensor | None = None, **keywor
     return sdpa_mask(*arguments, attention_mask=attention_mask, **keywords)  # type: ignore[no-any-return]
 
 
+@torch.compiler.disable  # each number of sequences would be a graph of its own
 def varlen_attention(
     module: Any,
     query: Tensor,

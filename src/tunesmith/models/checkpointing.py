@@ -73,19 +73,21 @@ def _keep_attention(_context: Any, operation: Any, *_arguments: Any, **_keywords
 
 
 def _keeps_more_than_inputs(model: Any) -> bool:
-    """Whether attention in training is one of the operations whose output is kept; two tokens tell."""
+    """Whether attention in training is one of the operations whose output is kept. A long row tells: short ones may be
+    attended to in another way."""
     heard: set[str] = set()
 
     def hear(_context: Any, operation: Any, *_arguments: Any, **_keywords: Any) -> CheckpointPolicy:
         heard.add(operation.name())
         return CheckpointPolicy.PREFER_RECOMPUTE
 
+    length = min(256, getattr(model.config, "max_position_embeddings", None) or 256)
     training, device = model.training, model.device
     listening, _ = create_selective_checkpoint_contexts(hear)
     model.train()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad(), listening:
-            model(input_ids=torch.arange(2, device=device)[None], use_cache=False)
+            model(input_ids=torch.zeros(1, length, dtype=torch.long, device=device), use_cache=False)
     finally:
         model.train(training)
     return not heard.isdisjoint(ATTENTION_OPS)

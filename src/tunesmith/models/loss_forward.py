@@ -142,10 +142,14 @@ def _hidden(model: Any, inputs: Mapping[str, Any]) -> Tensor:
 
 def _chunked(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
     hidden = _hidden(model, inputs)[asked.positions[:, 0], asked.positions[:, 1]]  # [N, H]
-    layer = model.get_output_embeddings()
+    return _of_hidden(model.get_output_embeddings(), hidden, how.facts, asked)
+
+
+@torch.compiler.disable  # its number of chunks would make a graph of its own for each number of targets
+def _of_hidden(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Tensor]:
     if type(layer) is not torch.nn.Linear:
-        return _through_module(layer, hidden, how.facts, asked)
-    head = Head(layer.weight, layer.bias, how.facts.scale, how.facts.soft_cap)
+        return _through_module(layer, hidden, facts, asked)
+    head = Head(layer.weight, layer.bias, facts.scale, facts.soft_cap)
     return _result(*linear_cross_entropy(hidden, head, asked.targets, weights=asked.weights, how=asked.how))
 
 

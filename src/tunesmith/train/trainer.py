@@ -12,6 +12,7 @@ What is overridden, and why:
     create_optimizer       a missing package or a contradiction is an error with a fix; steps in the backward pass
     evaluation_loop        sums over true rows; transformers averages batch means and repeats rows on several ranks
     evaluate               a metric to watch that no evaluation has is an error, not a late KeyError or a silence
+    _build_accelerator_args  torch.compile makes graphs for any length, not one for each
     _track_num_input_tokens, log  tokens without padding, and tokens per second
     _save                  no pickled training_args.bin
 """
@@ -34,6 +35,7 @@ from tunesmith.core.errors import DivergedError, MachineError, Problem, Tunesmit
 from tunesmith.core.log import get_logger
 from tunesmith.data.collate import count_tokens
 from tunesmith.data.streaming.samples import SampleStream
+from tunesmith.models.attention import Bounds
 from tunesmith.models.chat_template import make_savable, save_beside_adapter
 from tunesmith.train.optimizer_in_backward import StepInBackward
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
@@ -156,6 +158,12 @@ class Trainer(transformers.Trainer):
             generator=torch.Generator(),  # seeds of workers; the global generator stays untouched
         )
 
+    def _build_accelerator_args(self, **settings: Any) -> dict[str, Any]:
+        found: dict[str, Any] = super()._build_accelerator_args(**settings)
+        if self.args.torch_compile:
+            found["dynamo_plugin"].dynamic = True
+        return found
+
     # ---- sums and units ----
 
     def get_batch_samples(
@@ -200,6 +208,8 @@ class Trainer(transformers.Trainer):
         return output.loss_sum * self.args.world_size / num_items_in_batch
 
     def _computed(self, model: Any, inputs: Any) -> LossOutput:
+        if self.args.torch_compile and "bounds" in inputs:
+            inputs = {**inputs, "bounds": Bounds(inputs["bounds"])}
         try:
             return self.objective.compute(model, inputs)
         except ValueError as error:

@@ -110,17 +110,19 @@ class Runs(TorchDispatchMode):
         return operation(*arguments, **(keywords or {}))
 
 
-@pytest.mark.parametrize(("mode", "times"), [("off", 1), ("full", 2), ("selective", 1)])
-def test_selective_computes_attention_once(mode: str, times: int) -> None:
-    model = made("llama")
-    if mode != "off":
-        enable_checkpointing(model, mode, reentrant=False)
-    with Runs() as runs:
-        step(model, inputs(flat=True))
-    layers = model.config.num_hidden_layers
-    assert runs.counts["attention"] == times * layers * len(LENGTHS)
-    # SiLU stands for the rest of a layer: it is computed again in both modes
-    assert runs.counts["aten::silu"] == layers * (1 if mode == "off" else 2)
+def test_selective_computes_attention_once() -> None:
+    found = {}
+    for mode in ("off", "full", "selective"):
+        model = made("llama")
+        if mode != "off":
+            enable_checkpointing(model, mode, reentrant=False)
+        with Runs() as runs:
+            step(model, inputs(flat=True))
+        found[mode] = runs.counts["attention"], runs.counts["aten::silu"]
+    attention, silu = found["off"]
+    assert attention >= silu == model.config.num_hidden_layers
+    assert found["full"] == (2 * attention, 2 * silu)
+    assert found["selective"] == (attention, 2 * silu)  # SiLU stands for the rest of a layer
 
 
 def test_selective_says_where_attention_has_no_kernel(caplog: pytest.LogCaptureFixture) -> None:
