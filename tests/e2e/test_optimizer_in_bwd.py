@@ -60,6 +60,20 @@ def test_a_resumed_run_gives_the_same_bits(run: Run, tmp_path: Path) -> None:
     assert same_weights(whole, after)
 
 
+def test_no_step_is_tried_or_made_in_parts(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A backward pass that changes weights leaves a trace: it is not tried before the first step, and a checkpoint of a
+    run that had to make steps in parts does not make this one do so."""
+    caplog.set_level("INFO")
+    keys = {"finetuning_type": "full", "max_steps": 12, "save_strategy": "steps", "save_steps": 6}
+    after, within = pair(run, tmp_path, **keys)
+    assert same_weights(after, within)
+    assert "not tried first: optimizer_in_bwd: true" in caplog.text
+    checkpoint = within.output_dir / "checkpoint-6"
+    (checkpoint / "memory.json").write_text('{"train": 30}')
+    keys |= {**SETTINGS, "optimizer_in_bwd": True, "resume_from_checkpoint": str(checkpoint)}
+    assert same_weights(run(output_dir=str(tmp_path / "resumed"), **keys), within)
+
+
 def test_divergence_says_that_weights_were_changed(run: Run) -> None:
     from tunesmith.core.errors import DivergedError
 
