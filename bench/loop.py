@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sft import ASSETS, CASES, _rows, make_model
+from sft_inputs import ASSETS, CASES, make_inputs
 
 STORIES = ASSETS / "models" / "stories260K"
 FIGURES = ("seconds", "outside", "overhead", "wait", "counting")
@@ -48,19 +48,21 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for case in options.cases.split(","):
-            run = {**_rows(Path(folder)), **_case(case, Path(folder)), "max_steps": options.steps}
-            run["output_dir"] = str(Path(folder) / "out")
-            found[case] = measure(run, options.repeats)
+            found[case] = measure(_case(case, Path(folder), options.steps), options.repeats)
     print(table(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _case(name: str, folder: Path) -> dict[str, Any]:
-    if name == "stories-full":
-        return {"finetuning_type": "full", "model_name_or_path": str(STORIES), "template": "default"}
-    shape, keys = CASES[name]
-    return {**keys, "model_name_or_path": str(make_model(folder, shape))}
+def _case(name: str, folder: Path, steps: int) -> dict[str, Any]:
+    """Keys of a run with the model and rows of a case of bench/sft.py; stories-full has the rows of small-full."""
+    stories = name == "stories-full"
+    case = CASES["small-full" if stories else name]
+    inputs = make_inputs(folder, case, steps)
+    found = {"finetuning_type": "lora" if case.lora else "full", "dataset": str(inputs.rows), "cutoff_len": 1024}
+    found |= {"per_device_train_batch_size": case.batch, "max_steps": steps, "output_dir": str(folder / "out")}
+    model, template = (STORIES, "default") if stories else (inputs.model, inputs.template)
+    return {**found, "model_name_or_path": str(model), "template": template, "bf16": case.bf16}
 
 
 def measure(run: dict[str, Any], repeats: int) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _child(config: dict[str, Any]) -> None:
     import tunesmith
 
     watch = _watch()
-    keys = {"per_device_train_batch_size": 4, "logging_steps": 1, "save_strategy": "no", "seed": 1, "use_cpu": True}
+    keys = {"logging_steps": 1, "save_strategy": "no", "seed": 1, "use_cpu": True}
     keys |= {"learning_rate": 1e-4, "overwrite_output_dir": True, "stage": "sft", "fast_path": "require"}
     tunesmith.train({**keys, **config})
     lines = [json.loads(one) for one in (Path(config["output_dir"]) / "trainer_log.jsonl").read_text().splitlines()]

@@ -18,7 +18,7 @@ from tunesmith.data.dataset import CHOSEN, REJECTED
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FlatCollator", "PaddingCollator", "count_tokens", "sequence_lengths"]
+__all__ = ["FlatCollator", "PaddingCollator", "sequence_lengths"]
 
 LABEL_PAD = -100  # the field's convention
 
@@ -75,11 +75,6 @@ class FlatCollator:
         positions = np.stack([_positions(row, width) for row in pieces])
         batch["labels"][positions == 0] = self.label_pad
         return _tensors({**batch, "position_ids": positions, **more}) | bounds
-
-
-def count_tokens(batch: Mapping[str, torch.Tensor]) -> int:
-    """Tokens of a batch, padding left out."""
-    return int(sequence_lengths(batch).sum())
 
 
 def sequence_lengths(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
