@@ -172,7 +172,7 @@ class Trainer(transformers.Trainer):
         self.state.num_input_tokens_seen += int(counts[0])  # saved with the state, so a resumed run counts on
         self.memory.begin(new=bool(new))
         kind = torch.float64 if device.type != "mps" else torch.float32
-        return batches, torch.tensor(units or 1.0, dtype=kind, device=device)
+        return batches, torch.tensor(units if units > 0 else 1.0, dtype=kind, device=device)
 
     def _over_ranks(self, numbers: list[float]) -> np.ndarray:
         """[N] numbers of this process -> [ranks, N]. One process asks no device."""
