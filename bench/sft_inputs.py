@@ -1,7 +1,7 @@
 """What every run of a case in bench/sft.py starts from, on disk: weights, an adapter, rows as text and as tokens.
 
-Models have random weights in the shape of Qwen2; rows are those of Alpaca where the test assets are at hand
-(TUNESMITH_ASSETS), else made of words.
+Models have random weights in the shape of Qwen2, or are SmolLM2-135M as `tunesmith demo` fetches it; rows are those of
+Alpaca where the test assets are at hand (TUNESMITH_ASSETS), else made of words.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ ASSETS = Path(os.environ.get("TUNESMITH_ASSETS") or ROOT / ".." / "shared" / "as
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 SMALL = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 2}
 HALF = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
-SMOLLM = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
 SHAPES = {
     "tiny": {**TINY, "intermediate_size": 176, "vocab_size": 151_936},
     "small": {**SMALL, "intermediate_size": 1408, "vocab_size": 151_936},
     "half": {**HALF, "intermediate_size": 4864, "vocab_size": 151_936},
-    "smollm": {**SMOLLM, "intermediate_size": 1536, "vocab_size": 49_152},
 }
 RANK = 8
 SHORT = range(20, 61)  # tokens of a short row
@@ -30,7 +28,8 @@ PACKS = 4  # that hold the short rows of a batch
 
 
 class Case(NamedTuple):
-    """`batch` rows a step. Where they are `short`, every step has the same ones, so that packs can hold them too."""
+    """`shape`: one of SHAPES, or "smollm". `batch` rows a step. Where they are `short`, every step has the same ones,
+    so that packs can hold them too."""
 
     shape: str
     lora: bool = True
@@ -98,6 +97,11 @@ def _make_model(folder: Path, shape: str) -> Path:
     """A model of this shape with random weights and a tokenizer, once."""
     target = folder / shape
     if target.exists():
+        return target
+    if shape == "smollm":
+        from tunesmith.models.demo import demo_model
+
+        target.symlink_to(demo_model(print))
         return target
     import torch
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM

@@ -318,7 +318,7 @@ def test_a_service_that_is_not_installed_is_an_error(run: Run, monkeypatch: pyte
 
 def test_tokens_per_second_without_padding(run: Run) -> None:
     metrics = run(max_steps=2, include_effective_tokens_per_second=True).metrics
-    expected = metrics["train_tokens"] / metrics["train_runtime"]
+    expected = metrics["train_tokens"] / metrics["train_seconds"]
     assert metrics["effective_tokens_per_sec"] == pytest.approx(expected, rel=1e-3)
 
 

@@ -78,3 +78,13 @@ def test_tiny_model_is_what_its_script_makes() -> None:
     script = ROOT / "tests" / "assets" / "make_tiny_model.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_table_of_a_step_is_written_from_its_figures(tmp_path: Path) -> None:
+    figures = {name: {"median": 0.02, "range": [0.01, 0.03]} for name in ("outside", "overhead", "wait", "counting")}
+    figures["seconds"] = {"median": 1.25, "range": [1.0, 1.5]}
+    (tmp_path / "loop.json").write_text(json.dumps({"small": figures}), encoding="utf-8")
+    command = [sys.executable, ROOT / "bench" / "loop.py", "--table", tmp_path / "loop.json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    share = "2.00 % (1.00 %-3.00 %)"
+    assert done.stdout.splitlines()[-1] == f"| small | 1.25 s | {share} | {share} | {share} | {share} |"

@@ -140,6 +140,7 @@ _SHOWN: dict[str, str] = {
     ),
     _ARGUMENTS + "test_an_optimizer_for_some_modules": "optim_target_modules",
     _ARGUMENTS + "test_tokens_per_second_without_padding": "include_effective_tokens_per_second",
+    "tests/e2e/test_throughput.py::test_mfu_is_told_where_the_peak_is_known": "peak_tflops",
     _EVALUATION + "test_when_evaluation_runs": "do_eval eval_strategy eval_steps eval_delay eval_on_start",
     _EVALUATION + "test_the_batches_of_evaluation": "per_device_eval_batch_size",
     _EVALUATION + "test_evaluation_may_halve_the_weights": "bf16_full_eval fp16_full_eval",

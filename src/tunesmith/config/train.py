@@ -24,6 +24,8 @@ class TrainConfig:
     """Take the training rows in their order."""
     include_effective_tokens_per_second: bool = works(False)
     """Report the tokens per second that were not padding."""
+    peak_tflops: float | None = works(None, above=0)
+    """Most TFLOP/s of a device in the run's arithmetic, for `mfu`. Left out: from data sheets, if known."""
     overwrite_output_dir: bool = works(False)
     """Begin anew in a folder that holds an earlier run, instead of resuming it."""
     memory_probe: bool = works(True)

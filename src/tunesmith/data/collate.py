@@ -18,7 +18,7 @@ from tunesmith.data.dataset import CHOSEN, REJECTED
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FlatCollator", "PaddingCollator", "count_tokens"]
+__all__ = ["FlatCollator", "PaddingCollator", "sequence_lengths"]
 
 LABEL_PAD = -100  # the field's convention
 
@@ -77,10 +77,10 @@ class FlatCollator:
         return _tensors({**batch, "position_ids": positions, **more}) | bounds
 
 
-def count_tokens(batch: Mapping[str, torch.Tensor]) -> int:
-    """Tokens of a batch, padding left out."""
-    found = batch["lengths"] if "lengths" in batch else batch["attention_mask"]
-    return int(found.sum())
+def sequence_lengths(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+    """Tokens of each sequence [K] of a batch in the memory of the processor, padding left out."""
+    found = batch["lengths"].numpy() if "lengths" in batch else batch["attention_mask"].numpy().sum(1)
+    return np.asarray(found)
 
 
 def _rows_of(sample: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -9,9 +9,10 @@ B rows, T positions, H heads, G heads of keys and values, D size of a head, L po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +21,21 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tunesmith.models.groups import attend_in_groups
 
-__all__ = ["VARLEN", "Bounds", "attention_of", "calls", "register", "varlen_attention"]
+__all__ = [
+    "VARLEN",
+    "AttentionCall",
+    "Bounds",
+    "attention_of",
+    "calls",
+    "recorded_calls",
+    "register",
+    "varlen_attention",
+]
 
 VARLEN = "varlen"
 """The name as an `attn_implementation` of transformers."""
 _calls = 0
+_recorded: list[AttentionCall] | None = None
 WINDOW_BLOCK = 512
 """Queries that are attended to at a time where a window is shorter than the sequence."""
 _HALF = (torch.bfloat16, torch.float16)
@@ -65,6 +76,30 @@ def calls() -> int:
     return _calls
 
 
+class AttentionCall(NamedTuple):
+    """What one call of attention computes: H heads, the sizes of keys and values, the window (None: all tokens before),
+    and which of its inputs need a gradient."""
+
+    heads: int
+    key_size: int
+    value_size: int
+    window: int | None
+    trained_query: bool
+    trained_key: bool
+    trained_value: bool
+
+
+@contextmanager
+def recorded_calls() -> Iterator[list[AttentionCall]]:
+    """Every call while this lasts, in this process."""
+    global _recorded
+    _recorded = found = []
+    try:
+        yield found
+    finally:
+        _recorded = None
+
+
 def _varlen_mask(*arguments: Any, attention_mask: Tensor | None = None, **keywords: Any) -> Tensor | None:
     """No mask for a flat batch (nothing is padded, nothing cached); otherwise that of SDPA, always written out."""
     from transformers.masking_utils import sdpa_mask
@@ -99,6 +134,9 @@ def varlen_attention(
     """
     global _calls
     window = getattr(module, "varlen_window", sliding_window)
+    if _recorded is not None:
+        trained = (query.requires_grad, key.requires_grad, value.requires_grad)
+        _recorded.append(AttentionCall(query.shape[1], query.shape[3], value.shape[3], window, *trained))
     chunk = getattr(module, "varlen_chunk", None)
     causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
     one = _Attention(module, scaling, dropout, window if attention_mask is None else None, softcap, s_aux)

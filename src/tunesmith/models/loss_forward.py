@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HeadFacts", "LossForward", "LossWay", "head_matches", "install", "trunk_of"]
 
-LossWay: TypeAlias = Literal["chunked", "kept", "full"]
+LossWay: TypeAlias = Literal["chunked", "kept", "full", "reference"]
 """chunked: hidden states of trained positions straight to the loss. kept: the model's own logits, where some row is
-trained. full: the model's own logits everywhere, as transformers trains."""
+trained. full: the model's own logits everywhere, as transformers trains. reference: the same logits, and their loss in
+float64, since a sum over a large vocabulary in float32 is off by what others are to be measured by."""
 
 _NOT_FOR_THE_TRUNK = ("labels", "logits_to_keep", "return_dict", "output_attentions", "output_hidden_states")
 
@@ -203,8 +204,17 @@ def _full(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked
     return _result(*of_logits(logits.detach()[rows, places], targets, weights, kind, each[rows, places]))
 
 
+def _reference(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
+    logits = how.plain(**{**inputs, "use_cache": False}).logits[asked.positions[:, 0], asked.positions[:, 1]]  # [N, V]
+    exact = logits.double() if logits.device.type != "mps" else logits.float()
+    smoothing = asked.how.label_smoothing
+    each = torch.nn.functional.cross_entropy(exact, asked.targets, reduction="none", label_smoothing=smoothing)
+    loss, told = of_logits(logits.detach(), asked.targets, asked.weights, asked.how, each)
+    return _result(loss.float(), told)
+
+
 def _result(loss: Tensor, told: TokenStatistics) -> dict[str, Tensor]:
     return {"loss": loss, "log_probs": told.log_probs, "correct": told.correct}
 
 
-_WAYS = {"chunked": _chunked, "kept": _kept, "full": _full}
+_WAYS = {"chunked": _chunked, "kept": _kept, "full": _full, "reference": _reference}

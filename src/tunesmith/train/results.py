@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from tunesmith.train.self_proof import SelfProof
     from tunesmith.train.trainer import Trainer
 
-__all__ = ["Result", "peak_memory_gib", "record_data", "record_metrics", "record_proof", "record_start"]
+__all__ = ["Result", "record_data", "record_metrics", "record_proof", "record_start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +65,15 @@ def record_data(folder: Path, report: DataReport) -> None:
 
 
 def record_metrics(trainer: Trainer, split: str, metrics: dict[str, float], config: RunConfig) -> dict[str, float]:
-    """Add speed and memory, write `{split}_results.json` and `all_results.json`, and return the metrics."""
+    """Write `{split}_results.json` and `all_results.json`, and return the metrics."""
     metrics = dict(metrics)
-    if split == "train":
-        seconds = metrics.get("train_runtime", 0.0)
-        metrics["train_tokens"] = trainer.tokens_in_this_session
-        metrics["train_tokens_per_second"] = round(trainer.tokens_in_this_session / seconds, 2) if seconds else 0.0
-        metrics["peak_memory_gib"] = round(peak_memory_gib(), 3)
-        if config.train.include_effective_tokens_per_second:
-            metrics["effective_tokens_per_sec"] = metrics["train_tokens_per_second"]
+    if split == "train" and config.train.include_effective_tokens_per_second:
+        metrics["effective_tokens_per_sec"] = metrics["train_tokens_per_second"]
     parts = {"train": trainer.memory.train, "eval": trainer.memory.evaluation}
     if split in parts:
         metrics |= parts[split].numbers()
     trainer.save_metrics(split, metrics)
     return metrics
-
-
-def peak_memory_gib() -> float:
-    """Largest memory so far in GiB: of the device on a GPU, of the process otherwise."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

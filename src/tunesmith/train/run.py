@@ -192,7 +192,17 @@ def _build_trainer(
         position=position,
         memory=MemorySettings(read_limits(plan.resume), config.train.memory_probe, longest),
         optimizer_in_bwd=config.optimizer.optimizer_in_bwd,
+        peak_flops=_peak_flops(config, plan),
     )
+
+
+def _peak_flops(config: RunConfig, plan: RunPlan) -> float | None:
+    """FLOP/s of a device at most: as the config says, or else its maker."""
+    from tunesmith.models.peaks import peak_flops
+
+    if config.train.peak_tflops is not None:
+        return config.train.peak_tflops * 1e12
+    return peak_flops(plan.device, plan.autocast or plan.dtype)
 
 
 def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Renderer, datasets: Datasets) -> Result:

@@ -150,7 +150,7 @@ def _plainly(model: Any, attention: str) -> Iterator[None]:
     language_model = _language_model(model)
     how: LossForward = language_model.loss_forward
     way, before = how.way, attention_of(language_model)
-    how.way = "full"
+    how.way = "reference"
     try:
         language_model.set_attn_implementation(attention)
         yield

@@ -4,7 +4,9 @@ What is overridden, and why:
     get_train_dataloader   rows of a step do not depend on ranks or micro-batches (sampler.py, stream_batches.py)
     get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks; what stops a stream
                            loses no step; before the first step, does the largest micro-batch fit?
-    training_step          in parts that memory has room for (step_memory.py)
+    training_step          in parts that memory has room for (step_memory.py); timed, as are _prepare_inputs and
+                           _save_checkpoint (throughput.py)
+    floating_point_ops     transformers counts 6 for each weight and position; get_batch_samples counts what is needed
     _save_rng_state        the place in a stream, and what memory had room for, are saved with the states of chance
     compute_loss           sum over units, divided once by those units
     _get_grad_norm         a norm that is not finite stops the run before the optimizer steps; with steps in backward
@@ -13,18 +15,18 @@ What is overridden, and why:
     evaluation_loop        sums over true rows; transformers averages batch means and repeats rows on several ranks
     evaluate               a metric to watch that no evaluation has is an error, not a late KeyError or a silence
     _build_accelerator_args  torch.compile makes graphs for any length, not one for each
-    _track_num_input_tokens, log  tokens without padding, and tokens per second
+    _track_num_input_tokens, log  tokens without padding are counted in get_batch_samples; throughput.py tells the speed
     _save                  no pickled training_args.bin
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
@@ -33,7 +35,6 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.core.errors import DivergedError, MachineError, Problem, TunesmithError, UsageError
 from tunesmith.core.log import get_logger
-from tunesmith.data.collate import count_tokens
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.models.attention import Bounds
 from tunesmith.models.chat_template import make_savable, save_beside_adapter
@@ -41,6 +42,7 @@ from tunesmith.train.optimizer_in_backward import StepInBackward
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
 from tunesmith.train.step_memory import MemorySettings, StepMemory
 from tunesmith.train.stream_batches import StreamBatches, StreamLoader
+from tunesmith.train.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +58,8 @@ __all__ = ["Trainer"]
 class Trainer(transformers.Trainer):
     """`objective` decides the loss; the datasets are TokenDatasets (`.lengths`, rows of arrays), the one for training
     also a SampleStream. `position`: where the stream goes on. `memory`: what it does for steps to fit.
-    `optimizer_in_bwd`: the optimizer steps in the backward pass (optimizer_in_backward.py)."""
+    `peak_flops`: of one device, None where unknown. `optimizer_in_bwd`: the optimizer steps in the backward pass
+    (optimizer_in_backward.py)."""
 
     def __init__(
         self,
@@ -73,7 +76,9 @@ class Trainer(transformers.Trainer):
         position: Mapping[str, Any] | None = None,
         memory: MemorySettings | None = None,
         optimizer_in_bwd: bool = False,
+        peak_flops: float | None = None,
     ) -> None:
+        self.throughput = Throughput(peak=peak_flops, processes=args.world_size)
         use_cache = model.config.use_cache
         super().__init__(
             model=model,
@@ -82,7 +87,7 @@ class Trainer(transformers.Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
-            callbacks=callbacks,
+            callbacks=[self.throughput, *(callbacks or ())],
         )
         assert self.args.n_gpu <= 1, "one process per device"
         model.config.use_cache = use_cache  # training passes its own; the config is saved as it was
@@ -93,7 +98,6 @@ class Trainer(transformers.Trainer):
         self._stream_batches: StreamBatches | None = None
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
         self.model_accepts_loss_kwargs = True  # what older releases ask instead
-        self._clock = _Clock()
         self.optimizer_in_bwd = optimizer_in_bwd
         self._in_backward: StepInBackward | None = None
         self.memory = StepMemory(self, memory or MemorySettings())
@@ -170,17 +174,27 @@ class Trainer(transformers.Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
         """The micro-batches of one optimizer step, and the units in them over all ranks."""
-        batches = self._next_batches(epoch_iterator, num_batches)
+        with self.throughput.waiting():
+            batches = self._next_batches(epoch_iterator, num_batches)
+        with self.throughput.paused():
+            self.memory.probe_once(self._sampler, super().training_step)
         units = sum(self.objective.count_units(batch) for batch in batches)
-        tokens = sum(count_tokens(batch) for batch in batches if not is_blank(batch))
-        self.memory.probe_once(self._sampler, super().training_step)
-        counts = [units, tokens, self.memory.is_new(batches)]
-        counts = torch.tensor(counts, dtype=torch.float64 if device.type != "mps" else torch.float32)
-        counts = self.accelerator.reduce(counts.to(device), reduction="sum")
-        self.state.num_input_tokens_seen += int(counts[1])  # saved with the state, so a resumed run counts on
-        self._clock.add(int(counts[1]))
-        self.memory.begin(new=bool(counts[2]))
-        return batches, torch.where(counts[0] > 0, counts[0], 1)
+        work = self.throughput.work_of(self.model, [batch for batch in batches if not is_blank(batch)])
+        self.current_flos += work.flops
+        units, new, *counts = self._over_ranks([units, self.memory.is_new(batches), *work]).sum(0).tolist()
+        self.throughput.add(counts)
+        self.state.num_input_tokens_seen += int(counts[0])  # saved with the state, so a resumed run counts on
+        self.memory.begin(new=bool(new))
+        kind = torch.float64 if device.type != "mps" else torch.float32
+        return batches, torch.tensor(units if units > 0 else 1.0, dtype=kind, device=device)
+
+    def _over_ranks(self, numbers: list[float]) -> np.ndarray:
+        """[N] numbers of this process -> [ranks, N]. One process asks no device."""
+        if self.args.world_size == 1:
+            return np.asarray([numbers])
+        device = self.args.device
+        kind = torch.float64 if device.type != "mps" else torch.float32
+        return np.asarray(self.accelerator.gather(torch.tensor([numbers], dtype=kind, device=device)).tolist())
 
     def _next_batches(self, iterator: Iterator[Any], number: int) -> list[Any]:
         """Where a stream comes to rows that stop the run, what was trained so far is saved first."""
@@ -197,7 +211,12 @@ class Trainer(transformers.Trainer):
             raise
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        return self.memory.step(model, inputs, num_items_in_batch, super().training_step)
+        with self.throughput.computing():
+            return self.memory.step(model, inputs, num_items_in_batch, super().training_step)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        with self.throughput.waiting():
+            return super()._prepare_inputs(inputs)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -283,6 +302,10 @@ class Trainer(transformers.Trainer):
     def _track_num_input_tokens(self, inputs: Any) -> None:
         """Counted in get_batch_samples, over all ranks and without padding."""
 
+    def floating_point_ops(self, inputs: Any) -> int:
+        """None of a micro-batch: those of the whole step are counted in get_batch_samples."""
+        return 0
+
     # ---- evaluation ----
 
     @torch.no_grad()
@@ -323,7 +346,8 @@ class Trainer(transformers.Trainer):
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        with self.throughput.paused():
+            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         self._evaluated = (self.state.global_step, metrics)
         if eval_dataset is None and self.is_in_train:
             self._check_watched_metric(metrics)
@@ -365,10 +389,16 @@ class Trainer(transformers.Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs["tokens"] = self.state.num_input_tokens_seen
-            logs["tokens_per_second"] = round(self._clock.rate(), 1)
+            logs |= self.throughput.event(self._over_ranks)
+        elif "train_runtime" in logs:
+            logs |= self.throughput.closing(self._over_ranks)
         if not math.isfinite(logs.get("grad_norm", 0.0)):  # a step that the scaler of fp16 left out
             del logs["grad_norm"]
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
+        with self.throughput.paused():
+            super()._save_checkpoint(*arguments, **keywords)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -387,23 +417,3 @@ class Trainer(transformers.Trainer):
         save_beside_adapter(model, folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
-
-
-class _Clock:
-    """Tokens per second since it was last asked."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._tokens = 0
-
-    def add(self, tokens: int) -> None:
-        if self._since is None:
-            self._since = time.perf_counter()
-        self._tokens += tokens
-
-    def rate(self) -> float:
-        now = time.perf_counter()
-        elapsed = now - (self._since or now)
-        rate = self._tokens / elapsed if elapsed > 0 else 0.0
-        self._since, self._tokens = now, 0
-        return rate

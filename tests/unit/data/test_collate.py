@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tunesmith.core.types import Encoded, Origin
-from tunesmith.data.collate import FlatCollator, PaddingCollator, count_tokens
+from tunesmith.data.collate import FlatCollator, PaddingCollator, sequence_lengths
 from tunesmith.data.dataset import CHOSEN, DISLIKED, LIKED, REJECTED, TokenDataset
 from tunesmith.data.pack import PackedDataset, units
 
@@ -42,7 +42,7 @@ def test_one_row_of_packs_and_single_samples(packs, samples):
         "bounds": [0, 3, 4, 6, 9],
     }
     assert batch["cu_seqlens"].dtype == torch.int32
-    assert count_tokens(batch) == 9
+    assert sequence_lengths(batch).sum() == 9
 
 
 def test_a_row_for_each_pack(packs):
@@ -54,7 +54,7 @@ def test_a_row_for_each_pack(packs):
         "lengths": [3, 1, 2],
         "row_pieces": [2, 1],
     }
-    assert count_tokens(batch) == 6
+    assert sequence_lengths(batch).sum() == 6
 
 
 def test_the_two_layouts_hold_the_same(packs):
@@ -97,7 +97,7 @@ def test_packs_are_never_padded_into_one_sequence(packs):
 
 
 def test_tokens_are_counted_without_padding(samples):
-    assert count_tokens(PaddingCollator(pad_id=9)(list(samples))) == 8
+    assert sequence_lengths(PaddingCollator(pad_id=9)(list(samples))).sum() == 8
 
 
 # --- pairs and feedback ---
@@ -140,7 +140,7 @@ def test_a_pair_gives_two_padded_rows(pairs):
         "kinds": [CHOSEN, REJECTED] * 2,
     }
     assert batch["kinds"].dtype == torch.int64
-    assert count_tokens(batch) == 11
+    assert sequence_lengths(batch).sum() == 11
 
 
 def test_weights_of_a_pair_go_along():

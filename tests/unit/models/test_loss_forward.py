@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=T
 LENGTHS = (13, 7, 21, 1, 9)
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=[*WAYS, "reference"])
 def models(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     """(a model whose forward ends in the loss, the same with transformers' own forward). Soft-capped logits."""
     attention.register()

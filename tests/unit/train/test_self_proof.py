@@ -102,7 +102,7 @@ def test_in_half_precision_tokens_decide_where_the_loss_does_not(
 ) -> None:
     from tunesmith.train import self_proof
 
-    monkeypatch.setitem(self_proof._BOUNDS, True, (0.0, 5e-3 if not wrong else 10.0))
+    monkeypatch.setitem(self_proof._BOUNDS, True, (-1.0, 5e-3 if not wrong else 10.0))
     if wrong:
         monkeypatch.setattr(attention, "varlen_attention", wrong_borders)
     proof = json.loads((run(bf16=True).output_dir / "self_proof.json").read_text())

@@ -2,8 +2,10 @@
 
 {"current_steps": 10, "total_steps": 200, "loss": 1.25, "lr": 9e-05, "epoch": 0.5, "percentage": 5.0,
  "elapsed_time": "0:00:12", "remaining_time": "0:03:48", "grad_norm": 0.8, "tokens": 5120,
- "tokens_per_second": 426.7}
+ "tokens_per_second": 426.7, ...}
 {"current_steps": 10, "total_steps": 200, "eval_loss": 1.31, ...}
+
+docs/logs.md explains every key.
 """
 
 from __future__ import annotations
@@ -21,15 +23,7 @@ from tunesmith.train.callbacks.names import LOG_NAME
 
 __all__ = ["LogFile", "append_line"]
 
-# Key in the Trainer's log -> key in the file.
-_COPIED = {
-    "loss": "loss",
-    "eval_loss": "eval_loss",
-    "learning_rate": "lr",
-    "grad_norm": "grad_norm",
-    "tokens": "tokens",
-    "tokens_per_second": "tokens_per_second",
-}
+_RENAMED = {"learning_rate": "lr"}
 _TIMINGS = ("_runtime", "_per_second")  # of an evaluation: not part of the curve
 
 
@@ -75,10 +69,9 @@ def _values(logs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if "train_runtime" in logs:
         return
     for key, value in logs.items():
-        if key in _COPIED:
-            yield _COPIED[key], value
-        elif isinstance(value, int | float) and key != "epoch" and not key.endswith(_TIMINGS):
-            yield key, value
+        timing = key.startswith("eval_") and key.endswith(_TIMINGS)
+        if isinstance(value, int | float) and key != "epoch" and not timing:
+            yield _RENAMED.get(key, key), value
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:

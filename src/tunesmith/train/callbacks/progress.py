@@ -16,10 +16,11 @@ from tunesmith.train.callbacks.clock import Clock, duration
 __all__ = ["ProgressDisplay", "event_text"]
 
 _SHOWN = {"loss": "loss {:.4f}", "learning_rate": "lr {:.2e}", "tokens_per_second": "{:,.0f} tok/s"}
+_LEAST_WAIT = 0.01  # share of the time: less is no reason to look at the data
 
 
 class ProgressDisplay(TrainerCallback):
-    """Shows step, loss, learning rate, tokens per second and the time to go."""
+    """Shows step, loss, learning rate, speed, what was waited for and the time to go."""
 
     def __init__(self) -> None:
         self._clock = Clock()
@@ -72,7 +73,18 @@ def event_text(logs: Mapping[str, Any], step: int, last: int, eta: str) -> str:
 
 
 def _loss_text(logs: Mapping[str, Any]) -> str:
-    return "  ".join(shown.format(float(logs[key])) for key, shown in _SHOWN.items() if key in logs)
+    parts = [shown.format(float(logs[key])) for key, shown in _SHOWN.items() if key in logs]
+    if "mfu" in logs:
+        parts.append(f"MFU {_percent(logs['mfu'])}")
+    waited = logs.get("data_wait_seconds", 0.0) / (logs.get("seconds") or 1.0)
+    if waited >= _LEAST_WAIT:
+        parts.append(f"data wait {_percent(waited)}")
+    return "  ".join(parts)
+
+
+def _percent(share: float) -> str:
+    """Two digits where there are as many: `31 %`, `2.4 %`."""
+    return f"{share:.0%}".replace("%", " %") if share >= 0.0995 else f"{share:.1%}".replace("%", " %")
 
 
 def _held_out(key: str) -> str:

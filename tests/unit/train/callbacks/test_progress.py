@@ -86,6 +86,13 @@ def test_a_live_line_on_a_terminal(messages: list[str], monkeypatch: pytest.Monk
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is given back
 
 
+def test_utilisation_is_shown_where_known_and_waiting_where_it_matters() -> None:
+    known = {**LOGS, "mfu": 0.3146, "seconds": 10.0, "data_wait_seconds": 0.237}
+    assert "1,234 tok/s  MFU 31 %  data wait 2.4 %  ETA" in event_text(known, 1, 2, "0:00:01")
+    assert "1,234 tok/s  MFU 4.0 %  ETA" in event_text({**known, "mfu": 0.04, "data_wait_seconds": 0.09}, 1, 2, "-")
+    assert "1,234 tok/s  ETA" in event_text({**LOGS, "seconds": 0.0, "data_wait_seconds": 0.0}, 1, 2, "-")
+
+
 def test_losses_of_several_evaluation_sets_are_named() -> None:
     logs = {"eval_new_facts_loss": 1.0, "eval_loss": 2.0}
     assert event_text(logs, 3, 9, "-") == "step 3/9  held-out loss (new_facts) 1.0000  held-out loss 2.0000"

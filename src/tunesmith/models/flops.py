@@ -1,0 +1,184 @@
+"""Floating-point operations that a training step needs, from the shapes of a model's own modules.
+
+Counted are products of matrices, a multiplication and an addition for each pair of numbers:
+
+    layer with N weights      forward 2 N a token; backward 2 N for the gradient of the weights where they are trained,
+                              and 2 N for that of its input where something before it is trained
+    experts                   the same with the weights of as many experts as a token is sent to
+    output layer              the same, at trained positions; everywhere if the logits of all positions are computed
+    attention, a head         forward 2 (K + V) for each pair of a query and a key that it sees, K and V being the sizes
+                              of keys and values; backward up to twice that
+
+This is what the mathematics asks for, whatever the way of computing it: padding is no work, and activations that are
+computed a second time count once. Not counted are products of two activations outside attention (recurrent layers
+have them), convolutions, and everything that is done number by number. Attention in chunks counts as over the whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from tunesmith.models.attention import VARLEN, AttentionCall, attention_of, recorded_calls, register
+from tunesmith.models.loss_forward import LossForward
+
+__all__ = ["TokenFlops", "measure_flops", "visible_pairs"]
+
+_TOKENS = 5  # of the sequence that is read to see the shapes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFlops:
+    """Forward and backward together. `layers` a token, `head` a position where the output layer runs, `attention` a
+    visible pair, by the length of the window (None: all tokens before). `head_everywhere`: the output layer runs at
+    every position, not only at trained ones. `attention` is empty where the model's cannot be seen."""
+
+    layers: float
+    head: float
+    attention: Mapping[int | None, float]
+    head_everywhere: bool
+
+    def of(self, lengths: np.ndarray, trained: int) -> float:
+        """FLOPs of a batch of sequences with these lengths [K] and so many trained tokens together."""
+        tokens = int(lengths.sum())
+        pairs = sum(each * visible_pairs(lengths, window) for window, each in self.attention.items())
+        return self.layers * tokens + self.head * (tokens if self.head_everywhere else trained) + pairs
+
+
+def visible_pairs(lengths: np.ndarray, window: int | None = None) -> int:
+    """Pairs of a token and one that it sees, itself or earlier, in sequences of these lengths [K]; with a window of w
+    it sees the last w only."""
+    lengths = lengths.astype(np.int64)
+    if window is None:
+        return int((lengths * (lengths + 1) // 2).sum())
+    inside = np.minimum(lengths, window)
+    return int((inside * (inside + 1) // 2 + (lengths - inside) * window).sum())
+
+
+def measure_flops(model: Any) -> TokenFlops:
+    """Read one short sequence with gradients, as the run will, and see which products there are and what of them
+    needs a gradient. Nothing of it is left: no gradient, no state of chance, no setting."""
+    language_model = next(module for module in model.modules() if hasattr(module, "loss_forward"))
+    head = language_model.get_output_embeddings()
+    products = _Products(set() if head is None else set(head.modules()))
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    try:
+        with products.watching(model), _seen_attention(language_model) as calls, torch.enable_grad():
+            model(input_ids=torch.arange(_TOKENS, device=device)[None], use_cache=False)
+    finally:
+        model.train(training)
+    attention: Counter[int | None] = Counter()
+    for call in calls:
+        attention[call.window] += _of_attention(call)
+    everywhere = LossForward.within(model).way == "full"
+    return TokenFlops(products.layers / _TOKENS, products.head / _TOKENS, dict(attention), everywhere)
+
+
+def _of_attention(call: AttentionCall) -> int:
+    """FLOPs of a visible pair, all heads together. Backward: the gradients of the values, of the shares of attention,
+    of queries and of keys are a product each."""
+    forward = call.key_size + call.value_size
+    backward = call.value_size * (call.trained_value + (call.trained_query or call.trained_key))
+    backward += call.key_size * (call.trained_query + call.trained_key)
+    return 2 * call.heads * (forward + backward)
+
+
+class _Products:
+    """FLOPs of the products with weights in one forward pass and the backward pass that would follow."""
+
+    def __init__(self, head: set[Any]) -> None:
+        self._head = head
+        self._in_dora = False
+        self.layers, self.head = 0.0, 0.0
+
+    @contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        hooks = [
+            module.register_forward_pre_hook(self._see, with_kwargs=True)
+            for module in model.modules()
+            if not isinstance(module, nn.Embedding) and any(one.ndim in (2, 3) for one in _own(module))
+        ]
+        for module in model.modules():
+            for norm in getattr(module, "lora_magnitude_vector", {}).values():
+                hooks.append(norm.register_forward_pre_hook(lambda *_: setattr(self, "_in_dora", True)))
+                hooks.append(norm.register_forward_hook(lambda *_: setattr(self, "_in_dora", False)))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _see(self, module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        given = [value for value in (*arguments, *keywords.values()) if isinstance(value, Tensor)]
+        source = next((value for value in given if value.is_floating_point()), None)
+        if source is None or not source.ndim or isinstance(module, nn.Conv1d):
+            return
+        if self._in_dora and source.ndim == 2:  # an identity, by which the adapter is asked for its weights
+            return
+        found = self._of_matrix(module, source) + self._of_experts(module, source, given)
+        if module in self._head:
+            self.head += found
+        else:
+            self.layers += found
+
+    def _of_matrix(self, module: Any, source: Tensor) -> float:
+        """A layer with one matrix: Linear, its transposed kin of GPT-2, a router."""
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, nn.Parameter):
+            return 0.0
+        size = module.in_features * module.out_features if isinstance(module, nn.Linear) else weight.numel()
+        width = module.in_features if isinstance(module, nn.Linear) else source.shape[-1]
+        if not isinstance(module, nn.Linear) and (weight.ndim != 2 or width not in weight.shape):
+            return 0.0
+        return _product(source.numel() // width * size, weight.requires_grad, source.requires_grad)
+
+    def _of_experts(self, module: Any, source: Tensor, given: list[Tensor]) -> float:
+        """A module that holds the matrices of all experts, [E, ...] each: a token goes to as many as the table of
+        chosen experts [tokens, k] is wide; without a table each row of the input is one that was sent."""
+        matrices = [one for one in (*_own(module), *_adapted(module)) if one.ndim == 3]
+        chosen = next((one for one in given if not one.is_floating_point() and one.ndim == 2), None)
+        rows = source.numel() // source.shape[-1] if chosen is None else chosen.numel()
+        trained = any(one.requires_grad for one in matrices)
+        return sum(
+            _product(rows * (one.numel() // one.shape[0]), one.requires_grad, source.requires_grad or trained)
+            for one in matrices
+        )
+
+
+def _own(module: Any) -> list[nn.Parameter]:
+    return list(module.parameters(recurse=False))
+
+
+def _adapted(module: Any) -> list[Tensor]:
+    """Weights that an adapter replaces while the forward runs, as PEFT does with experts."""
+    return [getattr(module, name) for name in module.parametrizations] if is_parametrized(module) else []
+
+
+def _product(multiplications: int, of_weights: bool, of_input: bool) -> float:
+    return 2.0 * multiplications * (1 + of_weights + of_input)
+
+
+@contextmanager
+def _seen_attention(language_model: Any) -> Iterator[list[AttentionCall]]:
+    """The calls of attention, seen by ours, which the model takes for as long."""
+    before = attention_of(language_model)
+    if before != VARLEN:
+        register()
+        with suppress(ValueError):  # a model that is bound to its own: nothing is seen
+            language_model.set_attn_implementation(VARLEN)
+    try:
+        with recorded_calls() as calls:
+            yield calls
+    finally:
+        if before != attention_of(language_model):
+            language_model.set_attn_implementation(before)

@@ -1,0 +1,99 @@
+"""What GPUs can compute at most: dense matrix products in TFLOP/s, from the data sheets of their makers.
+
+Data sheets often print twice as much, for weights of which every second one is zero. Where a card multiplies half
+precision faster when it adds up in half precision (GeForce), the figure for adding up in float32 counts: so PyTorch
+computes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+__all__ = ["PEAKS", "Peak", "find_peak", "peak_flops"]
+
+
+class Peak(NamedTuple):
+    """TFLOP/s by arithmetic; None where the card has no such arithmetic. `pattern` is looked for in the name that
+    torch tells of a device."""
+
+    label: str
+    pattern: str
+    bfloat16: float | None
+    float16: float
+    tf32: float | None
+    float32: float
+    source: str
+
+
+_NVIDIA = "https://www.nvidia.com/en-us/data-center/"
+_A100 = (
+    "https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/pdf/nvidia-a100-datasheet-us-nvidia-1758950-"
+    "r4-web.pdf"
+)
+_B200 = "https://nvdam.widen.net/s/wwnsxrhm2w/blackwell-datasheet-3384703"
+_V100 = "https://images.nvidia.com/content/technologies/volta/pdf/volta-v100-datasheet-update-us-1165301-r5.pdf"
+_GA102 = "https://www.nvidia.com/content/PDF/nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.1.pdf"
+_ADA = "https://images.nvidia.com/aem-dam/Solutions/Data-Center/l4/nvidia-ada-gpu-architecture-whitepaper-v2.1.pdf"
+_RTX50 = "https://images.nvidia.com/aem-dam/Solutions/geforce/blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf"
+_A10 = "https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a10/pdf/datasheet-new/nvidia-a10-datasheet.pdf"
+
+# The first pattern that is found counts, so variants of a card stand before the card.
+PEAKS: tuple[Peak, ...] = (
+    Peak("GB200", r"\bGB200\b", 2500, 2500, 1250, 80, _B200),
+    Peak("B200", r"\bB200\b", 2250, 2250, 1125, 75, _B200),
+    Peak("H200 NVL", r"\bH200 NVL\b", 835.5, 835.5, 417.5, 60, _NVIDIA + "h200/"),
+    Peak("H200", r"\bG?H200\b", 989.5, 989.5, 494.5, 67, _NVIDIA + "h200/"),
+    Peak("H100 PCIe", r"\bH100 PCIe\b", 756, 756, 378, 51, _NVIDIA + "h100/"),
+    Peak("H100 NVL", r"\bH100 NVL\b", 835.5, 835.5, 417.5, 60, _NVIDIA + "h100/"),
+    Peak("H100 SXM", r"\bH100\b", 989.5, 989.5, 494.5, 67, _NVIDIA + "h100/"),
+    Peak("A100, A800", r"\bA[18]00\b", 312, 312, 156, 19.5, _A100),
+    Peak("A30", r"\bA30\b", 165, 165, 82, 10.3, _NVIDIA + "products/a30-gpu/"),
+    Peak("A40", r"\bA40\b", 149.7, 149.7, 74.8, 37.4, _NVIDIA + "a40/"),
+    Peak("A10G", r"\bA10G\b", 70, 70, 35, 35, "https://d1.awsstatic.com/product-marketing/ec2/NVIDIA_AWS_A10G.pdf"),
+    Peak("A10", r"\bA10\b", 125, 125, 62.5, 31.2, _A10),
+    Peak("L40S", r"\bL40S\b", 362, 362, 183, 91.6, "https://resources.nvidia.com/en-us-l40s/l40s-datasheet-28413"),
+    Peak("L40", r"\bL40\b", 181, 181, 90.5, 90.5, _NVIDIA + "l40/"),
+    Peak("L4", r"\bL4\b", 121, 121, 60, 30.3, _NVIDIA + "l4/"),
+    Peak("V100 PCIe", r"\bV100-PCIE", None, 112, None, 14, _V100),
+    Peak("V100 SXM2", r"\bV100-SXM2", None, 125, None, 15.7, _V100),
+    Peak("T4", r"\bT4\b", None, 65, None, 8.1, _NVIDIA + "tesla-t4/"),
+    Peak("RTX A6000", r"\bRTX A6000\b", 154.8, 154.8, 77.4, 38.7, _GA102),
+    Peak("RTX 3090", r"\bRTX 3090(?! Ti)\b", 71, 71, 35.6, 35.6, _GA102),
+    Peak("RTX 4090", r"\bRTX 4090(?! D| Laptop)\b", 165.2, 165.2, 82.6, 82.6, _ADA),
+    Peak("RTX 5090", r"\bRTX 5090(?! D| Laptop)\b", 209.5, 209.5, 104.8, 104.8, _RTX50),
+)
+
+
+def find_peak(name: str) -> Peak | None:
+    """That of a device by the name that torch tells of it; None where it is not known."""
+    return next((peak for peak in PEAKS if re.search(peak.pattern, name)), None)
+
+
+def peak_flops(device: str, arithmetic: str) -> float | None:
+    """FLOP/s of one device at most; None where it is not known (every processor, every GPU that is not in the table).
+
+    arithmetic: float32, bfloat16 or float16: that of autocast, or else of the weights. float32 counts as TF32 where
+    torch may use it.
+    """
+    import torch
+
+    if not device.startswith("cuda"):
+        return None
+    peak = find_peak(torch.cuda.get_device_name(device))
+    if peak is None:
+        return None
+    found = {"bfloat16": peak.bfloat16, "float16": peak.float16, "float32": peak.float32}[arithmetic]
+    if arithmetic == "float32" and peak.tf32 is not None and _uses_tf32():
+        found = peak.tf32
+    return None if found is None else found * 1e12
+
+
+def _uses_tf32() -> bool:
+    """Whether float32 products may round their inputs to TF32. Releases before 2.9 have the older switch only."""
+    import torch
+
+    setting = torch.backends.cuda.matmul
+    if hasattr(torch.backends, "fp32_precision"):
+        return bool(setting.fp32_precision == "tf32")
+    return bool(setting.allow_tf32)

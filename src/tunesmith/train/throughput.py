@@ -1,0 +1,195 @@
+"""How fast a run trains, and what it waits for: tokens, samples and FLOPs over the seconds of training.
+
+The clock runs from the first batch that is asked for, and stands still in evaluation and while checkpoints are written.
+On it lie two more: waiting for data (the loader, copies to the device), and computing (forward, backward, optimizer).
+They are clocks of the process: nothing here asks a device whether it is done. A GPU that works on while the process
+does something else makes `overhead_share` the most that it can be idle.
+
+docs/logs.md says what each figure means.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from tunesmith.data.collate import sequence_lengths
+from tunesmith.models.flops import TokenFlops, measure_flops
+
+__all__ = ["Throughput", "Totals", "Work", "peak_memory_gib", "rates"]
+
+
+_NOTHING = (0.0, 0.0, 0.0, 0.0)
+
+
+class Work(NamedTuple):
+    """What is in some batches. tokens: all but padding. trained: those that have a label. samples: sequences."""
+
+    tokens: float
+    trained: float
+    samples: float
+    flops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums since training began. seconds: on the clock of training; waited and computed: of these, on this process.
+    The others are of all processes together."""
+
+    seconds: float = 0.0
+    waited: float = 0.0
+    computed: float = 0.0
+    steps: float = 0.0
+    tokens: float = 0.0
+    trained: float = 0.0
+    samples: float = 0.0
+    flops: float = 0.0
+
+    def since(self, earlier: Totals) -> Totals:
+        return Totals(*(one - other for one, other in zip(astuple(self), astuple(earlier), strict=True)))
+
+
+class Throughput(TrainerCallback):
+    """Counts for one run. `peak`: FLOP/s of a device at most, None where unknown: no MFU then."""
+
+    def __init__(self, *, peak: float | None = None, processes: int = 1) -> None:
+        self._peak, self._processes = peak, processes
+        self._flops: TokenFlops | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self._began: float | None = None
+        self._paused = self._waited = self._computed = 0.0
+        self._pauses = 0
+        self._computed_until: float | None = None
+        self._work = np.asarray(_NOTHING)
+        self._steps = 0
+        self._told = Totals()
+
+    # ---- clocks ----
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For data, unless the clock stands. The first time starts it."""
+        begin = time.perf_counter()
+        if self._began is None and not self._pauses:
+            self._began = begin
+        try:
+            yield
+        finally:
+            if not self._pauses:
+                self._waited += time.perf_counter() - begin
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Forward and backward of a micro-batch; what is waited for inside is not counted as computing."""
+        begin, waited = time.perf_counter(), self._waited
+        try:
+            yield
+        finally:
+            self._computed_until = time.perf_counter()
+            self._computed += self._computed_until - begin - (self._waited - waited)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The clock of training stands still: evaluation, a checkpoint. May be nested."""
+        begin = time.perf_counter()
+        self._pauses += 1
+        try:
+            yield
+        finally:
+            self._pauses -= 1
+            if not self._pauses and self._began is not None:
+                self._paused += time.perf_counter() - max(begin, self._began)
+
+    def on_train_begin(self, *_arguments: Any, **_keywords: Any) -> None:
+        self._restart()
+
+    def on_step_end(self, *_arguments: Any, **_keywords: Any) -> None:
+        """What lies between the last backward and here is the optimizer's."""
+        self._steps += 1
+        if self._computed_until is not None:
+            self._computed += time.perf_counter() - self._computed_until
+            self._computed_until = None
+
+    # ---- counts ----
+
+    def work_of(self, model: Any, batches: Sequence[Mapping[str, Any]]) -> Work:
+        """What is in these batches, which lie in the memory of the processor. The first call looks at the model."""
+        if self._flops is None:
+            with self.paused():
+                self._flops = measure_flops(model)
+        found = np.asarray(_NOTHING)
+        for batch in batches:
+            lengths = sequence_lengths(batch)
+            trained = int((batch["labels"].numpy()[:, 1:] >= 0).sum())
+            found += (lengths.sum(), trained, len(lengths), self._flops.of(lengths, trained))
+        return Work(*found.tolist())
+
+    def add(self, work: Sequence[float]) -> None:
+        """The work of a step, of all processes together."""
+        self._work = self._work + np.asarray(work)
+
+    def totals(self) -> Totals:
+        seconds = 0.0 if self._began is None else time.perf_counter() - self._began - self._paused
+        return Totals(seconds, self._waited, self._computed, self._steps, *self._work.tolist())
+
+    # ---- what is told ----
+
+    def event(self, gather: Callable[[list[float]], np.ndarray]) -> dict[str, float]:
+        """Figures for the steps since the last event. `gather`: numbers of this process -> [processes, numbers]."""
+        now = self.totals()
+        found = self._rates(now.since(self._told), gather)
+        self._told = now
+        return found
+
+    def closing(self, gather: Callable[[list[float]], np.ndarray]) -> dict[str, float]:
+        """Figures for all steps since training began, as `train_results.json` names them."""
+        now = self.totals()
+        found = self._rates(now, gather)
+        memory = found.pop("peak_memory_gib")
+        found |= {"tokens": int(now.tokens), "trained_tokens": int(now.trained)}
+        found["steps_per_second"] = _rate(now.steps, found["seconds"])
+        return {f"train_{name}": value for name, value in found.items()} | {"peak_memory_gib": memory}
+
+    def _rates(self, part: Totals, gather: Callable[[list[float]], np.ndarray]) -> dict[str, float]:
+        each = gather([part.seconds, part.waited, part.computed, peak_memory_gib()])
+        part = Totals(*each[:, :3].mean(0).tolist(), *astuple(part)[3:])
+        return {**rates(part, self._processes, self._peak), "peak_memory_gib": round(float(each[:, 3].max()), 3)}
+
+
+def rates(part: Totals, processes: int, peak: float | None) -> dict[str, float]:
+    """Figures of a part of training: what the log calls them, without memory."""
+    seconds = part.seconds
+    flops = part.flops / processes / seconds if seconds > 0 else 0.0
+    found = {
+        "seconds": round(seconds, 4),
+        "tokens_per_second": _rate(part.tokens, seconds),
+        "trained_tokens_per_second": _rate(part.trained, seconds),
+        "samples_per_second": _rate(part.samples, seconds),
+        "tflops_per_device": round(flops / 1e12, 6),
+        "data_wait_seconds": round(part.waited, 4),
+        "overhead_share": round(1 - part.computed / seconds, 5) if seconds > 0 else 0.0,
+    }
+    return found if peak is None else {**found, "mfu": round(flops / peak, 5)}
+
+
+def _rate(amount: float, seconds: float) -> float:
+    return round(amount / seconds, 3) if seconds > 0 else 0.0
+
+
+def peak_memory_gib() -> float:
+    """Largest memory so far in GiB: of the device on a GPU, of the process otherwise."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

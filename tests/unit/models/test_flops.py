@@ -1,0 +1,162 @@
+"""FLOPs from the model's shapes: the count of PyTorch's own counter, for every way to train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.tiny_models import tiny_model
+from tunesmith.data.collate import FlatCollator, PaddingCollator
+from tunesmith.methods.lora import linear_names
+from tunesmith.models.attention import VARLEN, attention_of, register
+from tunesmith.models.family import family_of
+from tunesmith.models.flops import TokenFlops, measure_flops, visible_pairs
+from tunesmith.models.loss_forward import HeadFacts, install
+from tunesmith.objectives.sft import model_inputs, trained
+
+TOLERANCE = 1e-3  # what docs/logs.md promises
+
+
+def _full(model: Any) -> Any:
+    return model
+
+
+def _frozen(model: Any) -> Any:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".1." in name)  # the second of two layers
+    return model
+
+
+def _lora(model: Any, **more: Any) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    targets = linear_names(model, family_of(model.config.model_type))
+    transposed = model.config.model_type == "gpt2"
+    return get_peft_model(model, LoraConfig(r=4, target_modules=targets, fan_in_fan_out=transposed, **more))
+
+
+METHODS = {"full": _full, "frozen": _frozen, "lora": _lora}
+
+
+def _model(kind: str, method: str, attention: str, way: Any = "kept") -> Any:
+    register()
+    model = tiny_model(kind, attention)
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # the counter does not know grouped products
+    install(model, way, HeadFacts.of(model, family_of(kind)))
+    return METHODS[method](model)
+
+
+def _rows(lengths: list[int]) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    rows = [{"input_ids": rng.integers(3, 90, size), "trained": np.arange(size) >= size // 2} for size in lengths]
+    return [{**row, "trained": row["trained"].astype(bool)} for row in rows]
+
+
+def _counted(model: Any, batch: dict[str, Any]) -> tuple[int, int]:
+    """(FLOPs by PyTorch's counter, trained tokens) of forward and backward."""
+    asked = trained(batch)
+
+    def in_place(_sum: Any, one: Any, other: Any, **_more: Any) -> int:  # an operator that the counter leaves out
+        return 2 * int(one[0] * one[1] * other[1])
+
+    model.train()
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place}) as counter:
+        model(**model_inputs(batch), **asked)["loss"].backward()
+    return int(counter.get_total_flops()), len(asked["loss_targets"])
+
+
+def _whole_squares(flops: TokenFlops, lengths: list[int]) -> float:
+    """What plain attention computes: the pairs that are hidden by the mask too."""
+    return sum(flops.attention.values()) * sum(length**2 for length in lengths)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "gpt2", "phi", "qwen3_moe", "gpt_oss"])
+def test_a_padded_batch_costs_what_the_counter_counts(kind: str, method: str, torch_one_thread: None) -> None:
+    model = _model(kind, method, "eager")
+    flops = measure_flops(model)
+    lengths = [24, 24]
+    found, count = _counted(model, PaddingCollator(0)(_rows(lengths)))
+    without_attention = flops.of(np.asarray(lengths), count) - sum(
+        each * visible_pairs(np.asarray(lengths), window) for window, each in flops.attention.items()
+    )
+    assert without_attention + _whole_squares(flops, lengths) == pytest.approx(found, rel=TOLERANCE)
+
+
+# Not the adapted experts: PEFT multiplies the two matrices of every expert's adapter, which no token asks for.
+FLAT = [(kind, way, method) for kind, way in (("llama", "chunked"), ("llama", "full")) for method in METHODS]
+FLAT += [("deepseek_v3", "kept", "full"), ("deepseek_v3", "kept", "frozen")]
+
+
+@pytest.mark.parametrize(("kind", "way", "method"), FLAT)
+def test_a_flat_batch_costs_what_the_counter_counts(kind: str, way: str, method: str, torch_one_thread: None) -> None:
+    model = _model(kind, method, VARLEN, way)
+    flops = measure_flops(model)
+    lengths = [12, 12, 12]  # equal ones are attended to together without padding, so the counter sees no more
+    with sdpa_kernel(SDPBackend.MATH):  # the only kind on a processor that the counter knows
+        found, count = _counted(model, FlatCollator(0)(_rows(lengths)))
+    without_attention = TokenFlops(flops.layers, flops.head, {}, flops.head_everywhere)
+    expected = without_attention.of(np.asarray(lengths), count) + _whole_squares(flops, lengths)
+    assert expected == pytest.approx(found, rel=TOLERANCE)
+
+
+def test_counts_are_those_of_the_formula_by_hand() -> None:
+    """Llama of 2 layers: width 32, 4 heads of 8 (2 of keys and values), 48 within, 97 tokens."""
+    flops = measure_flops(_model("llama", "full", "sdpa", "chunked"))
+    layer = 32 * 32 * 2 + 2 * 32 * 16 + 3 * 32 * 48  # queries and output, keys and values, the three of the MLP
+    assert flops.layers == 6 * 2 * layer
+    assert flops.head == 6 * 32 * 97
+    assert flops.attention == {None: 2 * 3 * 2 * 4 * (8 + 8)}
+    assert flops.of(np.asarray([3, 2]), 4) == 5 * flops.layers + 4 * flops.head + (6 + 3) * flops.attention[None]
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 8, 50])
+def test_visible_pairs_are_those_of_the_mask(window: int | None) -> None:
+    lengths = [1, 2, 3, 7, 8, 9, 20]
+    expected = 0
+    for length in lengths:
+        distance = np.arange(length)[:, None] - np.arange(length)
+        expected += int(((distance >= 0) & (distance < (window or length))).sum())
+    assert visible_pairs(np.asarray(lengths, dtype=np.int32), window) == expected
+
+
+def test_nothing_is_left_behind() -> None:
+    model = _model("gemma2", "lora", "eager").train()
+    chance = torch.get_rng_state()
+    measure_flops(model)
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert model.training
+    assert attention_of(model) == "eager"
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_how_dora_asks_for_weights_is_no_work_of_a_token() -> None:
+    plain = tiny_model("llama", "sdpa")
+    install(plain, "chunked", HeadFacts.of(plain, family_of("llama")))
+    other = tiny_model("llama", "sdpa")
+    install(other, "chunked", HeadFacts.of(other, family_of("llama")))
+    assert measure_flops(_lora(plain)).layers == measure_flops(_lora(other, use_dora=True)).layers
+
+
+@pytest.mark.filterwarnings(
+    r"ignore:The following \w+ keys did not match:RuntimeWarning"
+)  # of PEFT, for its own patterns
+def test_experts_under_an_adapter_are_counted() -> None:
+    """PEFT holds adapted experts in another place while the forward runs; they cost what they cost without it, but for
+    the gradient of their weights, which is that of the adapter's product."""
+    full = measure_flops(_model("deepseek_v3", "full", "eager"))
+    adapted = measure_flops(_model("deepseek_v3", "lora", "eager"))
+    assert 0.6 * full.layers < adapted.layers < 1.2 * full.layers
+
+
+def test_attention_that_cannot_be_seen_is_left_out() -> None:
+    flops = measure_flops(_model("bloom", "full", "eager"))
+    assert flops.layers > 0
+    assert flops.attention == {}

@@ -1,0 +1,181 @@
+"""What is counted while a run trains, on a clock of the test."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tunesmith.data.collate import FlatCollator, PaddingCollator
+from tunesmith.models.flops import TokenFlops
+from tunesmith.train import throughput
+from tunesmith.train.throughput import Throughput, Totals, Work, rates
+
+FLOPS = TokenFlops(layers=100.0, head=7.0, attention={None: 2.0, 3: 1.0}, head_everywhere=False)
+
+
+class Clock:
+    """`time` with hands that the test moves."""
+
+    now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    return clock
+
+
+def alone(numbers: list[float]) -> np.ndarray:
+    return np.asarray([numbers])
+
+
+def step(counts: Throughput, clock: Clock, *, loader: float, copy: float, compute: float, optimizer: float) -> None:
+    with counts.waiting():
+        clock.passes(loader)
+    clock.passes(0.5)  # counting, callbacks
+    with counts.computing():
+        with counts.waiting():
+            clock.passes(copy)
+        clock.passes(compute)
+    clock.passes(optimizer)
+    counts.on_step_end()
+    counts.add(Work(1000, 400, 8, 6e12))
+
+
+def test_time_is_told_apart(clock: Clock) -> None:
+    counts = Throughput(peak=2e12)
+    step(counts, clock, loader=1.0, copy=0.5, compute=6.0, optimizer=2.0)
+    found = counts.event(alone)
+    assert found["seconds"] == 10.0
+    assert found["data_wait_seconds"] == 1.5
+    assert found["overhead_share"] == 0.2  # of ten seconds, six are forward and backward, two the optimizer's
+    assert (found["tokens_per_second"], found["trained_tokens_per_second"]) == (100, 40)
+    assert found["samples_per_second"] == 0.8
+    assert found["tflops_per_device"] == 0.6
+    assert found["mfu"] == 0.3
+    assert found["peak_memory_gib"] > 0
+
+
+def test_the_clock_stands_in_evaluation_and_while_saving(clock: Clock) -> None:
+    counts = Throughput()
+    with counts.paused(), counts.waiting():  # evaluation before the first step
+        clock.passes(50.0)
+    step(counts, clock, loader=1.0, copy=0.5, compute=6.0, optimizer=2.0)
+    counts.event(alone)
+    with counts.paused():
+        clock.passes(30.0)
+        with counts.paused(), counts.waiting():
+            clock.passes(30.0)
+    step(counts, clock, loader=0.0, copy=0.0, compute=4.0, optimizer=0.5)
+    found = counts.event(alone)
+    assert (found["seconds"], found["data_wait_seconds"]) == (5.0, 0.0)
+    assert found["tokens_per_second"] == 200
+    assert "mfu" not in found
+    closing = counts.closing(alone)
+    assert closing["train_seconds"] == 15.0
+    assert closing["train_tokens"] == 2000
+    assert closing["train_trained_tokens"] == 800
+    assert closing["train_steps_per_second"] == pytest.approx(2 / 15, abs=1e-3)
+    assert closing["train_overhead_share"] == pytest.approx(2.5 / 15, abs=1e-5)
+
+
+def test_a_session_begins_at_nothing(clock: Clock) -> None:
+    counts = Throughput()
+    step(counts, clock, loader=1.0, copy=0.0, compute=6.0, optimizer=2.0)
+    counts.on_train_begin()
+    assert counts.totals() == Totals()
+    assert counts.closing(alone)["train_tokens_per_second"] == 0.0
+
+
+def test_sums_are_of_all_processes_and_time_is_their_mean(clock: Clock) -> None:
+    counts = Throughput(peak=1e12, processes=2)
+    step(counts, clock, loader=1.0, copy=0.5, compute=6.0, optimizer=2.0)
+
+    def with_another(numbers: list[float]) -> np.ndarray:
+        seconds, waited, computed, memory = numbers
+        return np.asarray([numbers, [seconds, waited + 1, computed - 1, memory + 1]])
+
+    found = counts.event(with_another)
+    assert found["data_wait_seconds"] == 2.0
+    assert found["overhead_share"] == 0.25
+    assert found["tokens_per_second"] == 100  # what is added is of all processes already
+    assert found["tflops_per_device"] == 0.3
+    assert found["mfu"] == 0.3
+    assert found["peak_memory_gib"] == pytest.approx(throughput.peak_memory_gib() + 1, abs=0.1)
+
+
+def test_no_time_is_no_rate() -> None:
+    assert set(rates(Totals(tokens=5.0), 1, 1e12).values()) == {0.0}
+
+
+def rows(lengths: list[int]) -> list[dict[str, np.ndarray]]:
+    return [{"input_ids": np.arange(size), "trained": np.arange(size) >= 2} for size in lengths]
+
+
+@pytest.mark.parametrize("collate", [FlatCollator(0), PaddingCollator(0), FlatCollator(0, one_row=False)])
+def test_padding_is_no_work(collate: Any) -> None:
+    counts = Throughput()
+    counts._flops = FLOPS
+    found = counts.work_of(None, [collate(rows([5, 3])), collate(rows([2, 6]))])
+    pairs = 15 + 6 + 3 + 21, (6 + 2 * 3) + 6 + 3 + (6 + 3 * 3)  # all before; the last three
+    trained = 3 + 1 + 0 + 4
+    assert found == Work(16, trained, 4, 100 * 16 + 7 * trained + 2 * pairs[0] + pairs[1])
+
+
+def test_counting_asks_no_tensor_library_and_no_device() -> None:
+    """Nothing that is counted or timed runs an operation of torch, so nothing can wait for a device."""
+    seen: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+            seen.append(str(function))
+            return function(*arguments, **(keywords or {}))
+
+    counts = Throughput(peak=1e12)
+    counts._flops = FLOPS
+    batches = [FlatCollator(0)(rows([5, 3])), PaddingCollator(0)(rows([2, 6]))]
+    with Watch():
+        assert torch.zeros(1).sum() == 0
+        expected, before = list(seen), len(seen)
+        with counts.waiting(), counts.computing():
+            pass
+        work = counts.work_of(None, batches)
+        counts.add(work)
+        counts.on_step_end()
+        with counts.paused():
+            pass
+        counts.event(alone)
+        counts.closing(alone)
+    assert expected, "the watch sees operations"
+    # The labels from the second token on: a view, which moves nothing.
+    assert set(seen[before:]) <= {"aten.alias.default", "aten.slice.Tensor", "aten.detach.default"}
+
+
+def test_the_model_is_looked_at_once_and_off_the_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Any] = []
+
+    def look(model: Any) -> TokenFlops:
+        looks.append(model)
+        clock.passes(7.0)
+        return FLOPS
+
+    monkeypatch.setattr(throughput, "measure_flops", look)
+    counts, model = Throughput(), SimpleNamespace()
+    with counts.waiting():
+        clock.passes(1.0)
+    for _ in range(2):
+        counts.work_of(model, [FlatCollator(0)(rows([4]))])
+    assert looks == [model]
+    assert counts.totals().seconds == 1.0
