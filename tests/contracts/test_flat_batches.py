@@ -25,10 +25,10 @@ from tests.tiny_models import tiny_model
 from tunesmith.config.model import ModelConfig
 from tunesmith.core.errors import MachineError
 from tunesmith.models import attention
+from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.families import FLAT, PADDED, SHIMS
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.fast_path import FastPath, prove
-from tunesmith.models.prepare import enable_checkpointing
 
 LISTED = FLAT | SHIMS.keys()
 # In training their router draws experts at random.
@@ -92,7 +92,7 @@ def check_with_help(model_type: str) -> None:
     quick.train(model_type not in DRAWS_EXPERTS)
     assert is_exact(plain, quick)
     for reentrant in (False, True) if quick.supports_gradient_checkpointing else ():
-        enable_checkpointing(quick, reentrant=reentrant)
+        enable_checkpointing(quick, "full", reentrant=reentrant)
         assert is_exact(plain, quick), f"reentrant: {reentrant}"
     (getattr(quick, "activation_checkpointing_disable", None) or quick.gradient_checkpointing_disable)()
     quick.eval()

@@ -40,6 +40,7 @@ def test_a_stream_resumes_to_the_same_bits(stream: Callable[..., Any], tmp_path:
         assert same_weights(whole, resumed)
 
 
+@pytest.mark.slow
 def test_loaders_and_processes_change_nothing(stream: Callable[..., Any], tmp_path: Path) -> None:
     keys = {"packing": True, "cutoff_len": 300, "preprocessing_batch_size": 4}
     whole = stream("whole", preprocessing_num_workers=0, **keys)
@@ -65,6 +66,7 @@ def test_accumulation_changes_nothing_in_a_stream(stream: Callable[..., Any], ba
     assert split.metrics["eval_loss"] == pytest.approx(whole.metrics["eval_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_ranks_change_nothing_in_a_stream(
     stream: Callable[..., Any], launch: Callable[..., Any], run_keys: dict[str, Any], tmp_path: Path
 ) -> None:

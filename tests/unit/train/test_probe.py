@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tunesmith.models.prepare import enable_checkpointing
+from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.train import advice, probe
 from tunesmith.train.advice import Facts, facts_of, optimizer_bytes, savings
 from tunesmith.train.memory import Chance, is_out_of_memory
@@ -103,7 +103,7 @@ def test_advice_names_only_what_is_left() -> None:
     model = tiny()
     model.requires_grad_(False)
     model.lm_head.weight.requires_grad_(True)
-    enable_checkpointing(model, reentrant=False)
+    enable_checkpointing(model, "full", reentrant=False)
     found = dict(savings(facts_of(model, "adamw_torch", half=True), 100))
     assert set(found) <= {"cutoff_len: 50", "quantization_bit: 4"}
 
