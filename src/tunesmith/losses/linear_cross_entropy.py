@@ -51,6 +51,8 @@ class _Options:
     loss: TokenLoss
     wants_entropy: bool
     rows: int
+    differentiable: bool = field(default_factory=torch.is_grad_enabled)
+    """Without this autograd would ask for gradients of weights in an evaluation too."""
     statistics: list[TokenStatistics] = field(default_factory=list)
 
 
@@ -166,7 +168,8 @@ class _LinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # myp
         weights: Tensor | None,
         options: _Options,
     ) -> Tensor:
-        gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias)
+        needs = ctx.needs_input_grad if options.differentiable else (False, False, False)
+        gradients = _Gradients(needs, hidden, weight, bias)
         total = hidden.new_zeros((), dtype=torch.float64 if hidden.device.type != "mps" else torch.float32)
         for part in _chunks(len(targets), options.rows):
             logits = _logits(hidden[part], weight, bias, options)

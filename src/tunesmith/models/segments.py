@@ -109,6 +109,7 @@ class _PerSequence:
         self.forward, self.segments = forward, segments
         self._names = tuple(inspect.signature(forward).parameters)
 
+    @torch.compiler.disable  # each number of sequences would be a graph of its own
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         bounds = self.segments.bounds
         if bounds is None:

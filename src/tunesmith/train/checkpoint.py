@@ -23,7 +23,13 @@ POSITION = "stream.json"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _RESULTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
-_LOGS = ("trainer_log.jsonl", "trainer_state.json", "training_loss.png", "generated_predictions.jsonl")
+_LOGS = (
+    "trainer_log.jsonl",
+    "trainer_state.json",
+    "training_loss.png",
+    "generated_predictions.jsonl",
+    "self_proof.json",
+)
 
 
 def checkpoints(output_dir: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core.errors import MachineError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.train.arguments import training_arguments
 from tunesmith.train.checkpoint import check_writable, read_position
@@ -145,7 +146,14 @@ def _prove(
     samples = train.first().samples if isinstance(train, SampleStream) else train
     proof = prove_itself(model, objective, samples, plan, pad_id_of(tokenizer))
     if proof is None:
-        get_logger().info("the quick ways are not compared with transformers' own: no row is short enough")
+        what = "the quick ways could not be compared with transformers' own, on rows of this run"
+        got = "the first rows train nothing, or memory does not hold the comparison"
+        if config.model.fast_path == "require":
+            where = f"model_name_or_path: {config.model.model_name_or_path}"
+            raise MachineError(
+                Problem("E-TRAIN-018", what, where, got, "fast_path: auto trains without the comparison")
+            )
+        get_logger().warning("%s: %s", what, got)
         return plan
     if proof.holds:
         get_logger().info("as transformers computes it: %s", proof)

@@ -25,6 +25,7 @@ from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.data.pack import PackedDataset
 from tunesmith.models.attention import attention_of
 from tunesmith.models.loss_forward import LossForward
+from tunesmith.train.memory import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
     from tunesmith.config import RunPlan
@@ -79,7 +80,7 @@ class SelfProof:
 def prove_itself(
     model: Any, objective: Objective, samples: TokenDataset | PackedDataset, plan: RunPlan, pad_id: int
 ) -> SelfProof | None:
-    """None where no row is short enough, or nothing of one is trained."""
+    """None where nothing of the first rows is trained, or memory does not hold the comparison."""
     rows = _short_rows(samples)
     if not rows:
         return None
@@ -105,6 +106,11 @@ def prove_itself(
                 with suppress(ValueError), torch.no_grad(), _plainly(model, "sdpa"):  # a model may have but one
                     objective.compute(model, padded)
                     by_token = _rms(tokens[0] - tokens[1]), _rms(tokens[2] - tokens[1])
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        free_memory(device)
+        return None
     finally:
         model.train(training)
     count = sum(len(row["input_ids"]) for row in rows)
@@ -132,12 +138,21 @@ def _language_model(model: Any) -> Any:
 
 
 def _short_rows(samples: TokenDataset | PackedDataset) -> list[dict[str, np.ndarray]]:
+    """The shortest of the first rows that train something; a part of one where each of them is long."""
     tokens = samples.pieces if isinstance(samples, PackedDataset) else samples
     near = np.arange(min(len(tokens), _LOOKED_AT))
     near = near[(tokens.trained_counts[near] > 0) & (tokens.lengths[near] > 1)]
     order = near[np.argsort(tokens.lengths[near], kind="stable")][:_ROWS]
     fits = order[np.cumsum(tokens.lengths[order]) <= _TOKENS]
+    if len(order) and not len(fits):
+        return [_part(tokens[int(order[0])])]
     return [tokens[int(number)] for number in fits]
+
+
+def _part(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """_TOKENS of a longer row, half of them before what is trained first, and half from there on."""
+    first = max(0, int(np.flatnonzero(row["trained"])[0]) - _TOKENS // 2)
+    return {name: column[first : first + _TOKENS] for name, column in row.items()}
 
 
 def _on(device: torch.device, batch: dict[str, Any]) -> dict[str, Any]:

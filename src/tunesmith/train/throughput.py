@@ -112,6 +112,8 @@ class Throughput(TrainerCallback):
                 self._paused += time.perf_counter() - max(begin, self._began)
 
     def on_train_begin(self, *_arguments: Any, **_keywords: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # loading and the proof are no training
         self._restart()
 
     def on_step_end(self, *_arguments: Any, **_keywords: Any) -> None:

@@ -191,3 +191,17 @@ def test_no_tensor_of_all_logits_is_ever_made(trains_head: bool, monkeypatch: py
         loss, _ = linear_cross_entropy(hidden, head, targets, entropy=True, how=eaft(0.5))
         loss.backward()
     assert max(sizes) == 16 * 500, "16 rows of 500 logits"
+
+
+def test_without_gradients_none_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a trained output layer, in an evaluation: autograd says of its weight that it needs one."""
+    weight, hidden = torch.randn(50, 8).requires_grad_(), torch.randn(6, 8).requires_grad_()
+    targets = torch.arange(6)
+    expected = linear_cross_entropy(hidden, Head(weight), targets)[0]
+
+    def refuse(*_arguments: object) -> None:
+        raise AssertionError("a gradient is computed")
+
+    monkeypatch.setattr(module._Gradients, "add", refuse)
+    with torch.no_grad():
+        assert torch.equal(linear_cross_entropy(hidden, Head(weight), targets)[0], expected)

@@ -12,15 +12,18 @@ from tunesmith.models.attention import Bounds, register
 from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.family import family_of
 from tunesmith.models.fast_path import flat_inputs
-from tunesmith.models.loss_forward import HeadFacts, install
+from tunesmith.models.loss_forward import HeadFacts, install, trunk_of
+from tunesmith.models.segments import fit
 
 LENGTHS = [(5, 9, 3), (4, 8, 12, 2), (7, 7, 7), (3, 4, 5, 6, 7), (21, 2, 3)]
 
 
-def made(*, adapter: bool) -> Any:
+def made(kind: str, *, adapter: bool) -> Any:
     register()
-    model = tiny_model("llama", "varlen")
-    install(model, "chunked", HeadFacts.of(model, family_of("llama")))
+    family = family_of(kind)
+    model = tiny_model(kind, family.attention or "varlen")
+    install(model, "chunked", HeadFacts.of(model, family))
+    fit(model, family, trunk_of(model))
     if adapter:
         from peft import LoraConfig, get_peft_model
 
@@ -56,16 +59,18 @@ def losses(model: Any, forward: Any, after_each: Any = lambda: None) -> list[flo
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("torch_one_thread")
-@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora-checkpointed"])
-def test_no_new_graph_after_the_first_batch(adapter: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "adapter"), [("llama", False), ("llama", True), ("lfm2", False), ("gpt_neo", False), ("stablelm", False)]
+)
+def test_no_new_graph_after_the_first_batch(kind: str, adapter: bool) -> None:
     from torch._dynamo.utils import counters
 
-    expected = made(adapter=adapter)
+    expected = made(kind, adapter=adapter)
     wanted = losses(expected, expected)
     torch.compiler.reset()
     counters.clear()
     graphs: list[int] = []
-    model = made(adapter=adapter)
+    model = made(kind, adapter=adapter)
     compiled = torch.compile(model, backend="aot_eager", dynamic=True)
     found = losses(model, compiled, lambda: graphs.append(counters["stats"]["unique_graphs"]))
     assert found == pytest.approx(wanted, rel=1e-6)

@@ -111,6 +111,35 @@ def test_in_half_precision_tokens_decide_where_the_loss_does_not(
     assert proof["holds"] != wrong
 
 
+@pytest.mark.parametrize("tokens", [16, 9])
+def test_of_long_rows_a_part_is_compared(run: Any, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    from tunesmith.train import self_proof
+
+    monkeypatch.setattr(self_proof, "_TOKENS", tokens)
+    proof = json.loads((run(fast_path="require").output_dir / "self_proof.json").read_text())
+    assert (proof["rows"], proof["tokens"], proof["holds"]) == (1, tokens, True)
+    assert proof["loss_error"] > 0 or proof["gradient_error"] > 0  # something of it is trained
+
+
+def test_a_proof_that_memory_does_not_hold_is_left_out(
+    run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tunesmith.train import self_proof
+
+    def full(*_arguments: Any, **_keywords: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    run()
+    monkeypatch.setattr(self_proof, "_loss_and_gradient", full)
+    with caplog.at_level(logging.WARNING, "tunesmith"):
+        result = run(overwrite_output_dir=True)
+    assert "could not be compared" in caplog.text
+    assert (result.plan.batches, result.plan.loss) == ("flat", "chunked")
+    assert not (result.output_dir / "self_proof.json").exists(), "that of an earlier run"
+    with pytest.raises(MachineError, match="could not be compared"):
+        run(fast_path="require", overwrite_output_dir=True)
+
+
 def test_a_loss_that_differs_is_found(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loss whose gradient is off by a thousandth."""
     add = loss_module._Gradients.add
