@@ -33,9 +33,10 @@ ATTENTION_OPS = frozenset(
 )
 
 
-def enable_checkpointing(model: Any, mode: str, *, reentrant: bool) -> None:
-    """Compute activations again in the backward pass; `mode` says what is kept. `reentrant`: torch's kind of that
-    name; selective is always the other one, which alone can tell one operation from another.
+def enable_checkpointing(model: Any, mode: str, *, reentrant: bool) -> str:
+    """Compute activations again in the backward pass; `mode` says what is kept. Returns the mode that the model takes.
+    `reentrant`: torch's kind of that name; selective is always the other one, which alone can tell one operation from
+    another.
 
     Raises UsageError where the model cannot.
     """
@@ -50,8 +51,8 @@ def enable_checkpointing(model: Any, mode: str, *, reentrant: bool) -> None:
         )
     if mode == "selective" and not _keeps_more_than_inputs(model):
         get_logger().warning(
-            "gradient_checkpointing_mode: selective keeps no more than full: soft caps, sinks and dropout of attention "
-            "leave no kernel whose output could be kept"
+            "gradient_checkpointing_mode: selective keeps no more than full, which is taken: attention runs here by no "
+            "kernel whose output could be kept (soft caps, sinks, dropout, short rows in bfloat16 on a CPU)"
         )
         mode = "full"
     arguments: dict[str, Any] = {"use_reentrant": reentrant and mode != "selective"}
@@ -65,6 +66,7 @@ def enable_checkpointing(model: Any, mode: str, *, reentrant: bool) -> None:
         states = HiddenStates(OnStreams(model.device))
         layers = wrap_checkpoint_function(model, states.around)
         assert layers, "a model that supports checkpointing has layers that are checkpointed"
+    return mode
 
 
 def _keep_attention(_context: Any, operation: Any, *_arguments: Any, **_keywords: Any) -> CheckpointPolicy:

@@ -58,7 +58,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
 
 
 def what_rules_out(plan: RunPlan, config: RunConfig) -> dict[str, str | None]:
-    """What of a run goes ill with a quick way, as `plan_fast_path` takes it."""
+    """What of a run rules a quick way out, as `plan_fast_path` takes it."""
     noisy = bool(config.train.hf.get("neftune_noise_alpha"))
     half = "float16" in (plan.dtype, plan.autocast)
     return {

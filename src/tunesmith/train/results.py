@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tunesmith.train.self_proof import SelfProof
     from tunesmith.train.trainer import Trainer
 
-__all__ = ["Result", "record_data", "record_metrics", "record_proof", "record_start"]
+__all__ = ["Result", "record_data", "record_metrics", "record_plan", "record_proof", "record_start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,14 @@ def record_start(config: RunConfig, plan: RunPlan, report: DataReport) -> None:
 def record_proof(plan: RunPlan, proof: SelfProof) -> None:
     """Write self_proof.json, and plan.json as it is after the proof."""
     if is_main_process():
-        folder = Path(plan.output_dir)
-        _write_json(folder / "self_proof.json", proof.to_dict())
-        _write_json(folder / "plan.json", plan.to_dict())
+        _write_json(Path(plan.output_dir) / "self_proof.json", proof.to_dict())
+    record_plan(plan)
+
+
+def record_plan(plan: RunPlan) -> None:
+    """Write plan.json, from the main process."""
+    if is_main_process():
+        _write_json(Path(plan.output_dir) / "plan.json", plan.to_dict())
 
 
 def record_data(folder: Path, report: DataReport) -> None:

@@ -16,7 +16,7 @@ from tunesmith.train.arguments import training_arguments
 from tunesmith.train.checkpoint import check_writable, read_position
 from tunesmith.train.counting import Counting
 from tunesmith.train.plan import resolve_plan, what_rules_out, with_fast_path
-from tunesmith.train.results import Result, record_data, record_metrics, record_proof, record_start
+from tunesmith.train.results import Result, record_data, record_metrics, record_plan, record_proof, record_start
 from tunesmith.train.template_check import check_template
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def train(config: RunConfig) -> Result:
     check_template(config, tokenizer, renderer)
     record_start(config, plan, datasets.report)
     set_seed(plan.seed)
-    model, proven = _build_model(config, plan, fast, tokenizer)
+    model, proven, plan = _build_model(config, plan, fast, tokenizer)
     if proven != fast:
         plan = with_fast_path(plan, config, proven)
         if plan.packing and not proven.flat:
@@ -100,8 +100,8 @@ def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: 
     return datasets
 
 
-def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: Any) -> tuple[Any, FastPath]:
-    """The model to train, and which of the planned quick ways it takes."""
+def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: Any) -> tuple[Any, FastPath, RunPlan]:
+    """The model to train, which of the planned quick ways it takes, and the plan with its kind of checkpointing."""
     from tunesmith.methods import METHODS
     from tunesmith.methods.base import Adapters, count_parameters
     from tunesmith.models.checkpointing import enable_checkpointing
@@ -115,14 +115,17 @@ def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: An
         use_liger_kernels(loaded.model, plan.device)
     fast = prove(loaded.model, loaded.family, fast, config.model)
     if plan.gradient_checkpointing != "off":
-        enable_checkpointing(loaded.model, plan.gradient_checkpointing, reentrant=config.model.use_reentrant_gc)
+        reentrant = config.model.use_reentrant_gc
+        mode = enable_checkpointing(loaded.model, plan.gradient_checkpointing, reentrant=reentrant)
+        plan = replace(plan, gradient_checkpointing=mode)
+        record_plan(plan)
     adapters = Adapters.of(config.model)
     method = METHODS.get(plan.finetuning_type)(config.method)
     model = method.apply(loaded.model, loaded.family, keep_dtype=config.method.pure_bf16, adapters=adapters)
     upcast_norms(model, config.model)
     print_parameters(model, config.model)
     get_logger().info(str(count_parameters(model)))
-    return model, fast
+    return model, fast, plan
 
 
 def _prove(

@@ -127,9 +127,9 @@ def test_selective_computes_attention_once() -> None:
 
 def test_selective_says_where_attention_has_no_kernel(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    enable_checkpointing(made("llama"), "selective", reentrant=False)
+    assert enable_checkpointing(made("llama"), "selective", reentrant=False) == "selective"
     assert not caplog.messages
-    enable_checkpointing(made("gemma2"), "selective", reentrant=False)
+    assert enable_checkpointing(made("gemma2"), "selective", reentrant=False) == "full"
     assert "selective keeps no more than full" in caplog.messages[-1]
 
 
