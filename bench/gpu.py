@@ -15,11 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import child
 
 ROOT = Path(__file__).resolve().parents[1]
 LLAMA = {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32}
@@ -66,7 +66,7 @@ def _shape(shape: str, options: argparse.Namespace) -> dict[str, Any]:
         runs: dict[str, list[Any]] = {way: [] for way in WAYS}
         for _ in range(options.repeats):
             for way in WAYS:
-                runs[way].append(_run(_keys(model, rows, folder, way, options)))
+                runs[way].append(child.run(__file__, _keys(model, rows, folder, way, options)))
         found = {way: {**_medians(results), "runs": results} for way, results in runs.items()}
         if options.longest:
             for way, one in found.items():
@@ -129,22 +129,13 @@ def _keys(model: Path, rows: Path, folder: Path, way: str, options: argparse.Nam
     }
 
 
-def _run(keys: dict[str, Any]) -> Any:
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", json.dumps(keys)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(done.stderr[-4000:])
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def _longest(model: Path, folder: Path, way: str, options: argparse.Namespace) -> int:
     """Tokens of the longest row, doubled each time, that is trained on without running out of memory."""
     length, best = options.cutoff, 0
     while length <= CONTEXT:
         rows = _make_rows(folder, 8, length)  # one of them is whole
         alone = argparse.Namespace(**{**vars(options), "cutoff": length, "batch": 1, "steps": 8})
-        if _run({**_keys(model, rows, folder, way, alone), "_may_run_out": True}).get("out_of_memory"):
+        if child.run(__file__, {**_keys(model, rows, folder, way, alone), "_may_run_out": True}).get("out_of_memory"):
             break
         best, length = length, 2 * length
     return best
@@ -161,13 +152,11 @@ def _child(keys: dict[str, Any]) -> None:
     """One run; its speed is that of all steps but the first, by the log."""
     import torch
 
-    import tunesmith
     from tunesmith.core.errors import TunesmithError
 
-    more = {"stage": "sft", "logging_steps": 1, "save_strategy": "no", "overwrite_output_dir": True}
     may_run_out = keys.pop("_may_run_out", False)
     try:
-        tunesmith.train({**more, **keys})
+        child.train(keys)
     except TunesmithError as error:
         if not may_run_out or error.code != NO_ROOM:
             raise

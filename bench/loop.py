@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import child
 from sft_inputs import ASSETS, CASES, make_inputs
 
 STORIES = ASSETS / "models" / "stories260K"
@@ -68,11 +67,7 @@ def _case(name: str, folder: Path, steps: int) -> dict[str, Any]:
 def measure(run: dict[str, Any], repeats: int) -> dict[str, Any]:
     runs = []
     for _ in range(repeats):
-        command = [sys.executable, __file__, "--child", json.dumps(run)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        runs.append(json.loads(done.stdout.splitlines()[-1]))
+        runs.append(child.run(__file__, run))
     medians = {name: [statistics.median(step[name] for step in steps) for steps in runs] for name in FIGURES}
     return {name: {"median": statistics.median(of), "range": [min(of), max(of)]} for name, of in medians.items()}
 
@@ -97,12 +92,8 @@ def _share(figure: dict[str, Any]) -> str:
 
 def _child(config: dict[str, Any]) -> None:
     """One run: the figures of each step but the first."""
-    import tunesmith
-
     watch = _watch()
-    keys = {"logging_steps": 1, "save_strategy": "no", "seed": 1, "use_cpu": True}
-    keys |= {"learning_rate": 1e-4, "overwrite_output_dir": True, "stage": "sft", "fast_path": "require"}
-    tunesmith.train({**keys, **config})
+    child.train({"seed": 1, "use_cpu": True, "learning_rate": 1e-4, "fast_path": "require", **config})
     lines = [json.loads(one) for one in (Path(config["output_dir"]) / "trainer_log.jsonl").read_text().splitlines()]
     steps = []
     for line, (seconds, inside, counting) in zip(lines, watch.steps, strict=True):

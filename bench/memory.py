@@ -13,13 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+import child
 from sft_inputs import Case, make_inputs
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -49,11 +47,7 @@ def main() -> None:
         keys |= {"per_device_train_batch_size": len(inputs.lengths[0]), "output_dir": str(Path(folder) / "out")}
         for _ in range(options.repeats):
             for way, changes in WAYS.items():
-                command = [sys.executable, __file__, "--child", json.dumps({**keys, **changes})]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    sys.exit(done.stderr)
-                runs[way].append(json.loads(done.stdout.splitlines()[-1]))
+                runs[way].append(child.run(__file__, {**keys, **changes}))
     for way, results in runs.items():
         growth = statistics.median(one["growth"] for one in results)
         seconds = statistics.median(statistics.median(one["seconds"]) for one in results)
@@ -66,19 +60,9 @@ def main() -> None:
 def _child(changes: dict[str, Any]) -> None:
     from peers.watch import Watch
 
-    import tunesmith
-    from tunesmith.train.trainer import Trainer
-
-    watch, original = Watch(), Trainer.train
-
-    def train(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        self.add_callback(watch)
-        return original(self, *arguments, **keywords)
-
-    Trainer.train = train  # type: ignore[method-assign]
-    keys = {"stage": "sft", "finetuning_type": "full", "max_grad_norm": 0, "optim": "sgd", "fast_path": "require"}
-    keys |= {"logging_steps": 1, "save_strategy": "no", "use_cpu": True, "overwrite_output_dir": True}
-    tunesmith.train({**keys, **changes})
+    watch = Watch()
+    keys = {"finetuning_type": "full", "max_grad_norm": 0, "optim": "sgd", "fast_path": "require", "use_cpu": True}
+    child.train({**keys, **changes}, watch)
     watch.print_report()
 
 

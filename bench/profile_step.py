@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import child
 from sft_inputs import CASES, make_inputs
 
 KINDS = {
@@ -49,21 +48,15 @@ def _shares(name: str, fast_path: str) -> dict[str, float]:
         inputs = make_inputs(Path(folder), case, STEP)
         keys: dict[str, Any] = {"model_name_or_path": str(inputs.model), "dataset": str(inputs.rows)}
         keys |= {"template": inputs.template, "cutoff_len": 1024, "disable_shuffling": True, "max_steps": STEP}
-        keys |= {"per_device_train_batch_size": case.batch, "output_dir": str(Path(folder) / "out"), "stage": "sft"}
+        keys |= {"per_device_train_batch_size": case.batch, "output_dir": str(Path(folder) / "out"), "use_cpu": True}
         keys |= {"finetuning_type": "lora" if case.lora else "full", "bf16": case.bf16, "fast_path": fast_path}
-        keys |= {"use_cpu": True, "save_strategy": "no"}
-        command = [sys.executable, __file__, "--child", json.dumps(keys)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr[-4000:])
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, float] = child.run(__file__, keys)
     return found
 
 
 def _child(keys: dict[str, Any]) -> None:
     from torch.profiler import ProfilerActivity, profile
 
-    import tunesmith
     from tunesmith.train.trainer import Trainer
 
     original, seen, spent = Trainer.training_step, [0], {}
@@ -78,7 +71,7 @@ def _child(keys: dict[str, Any]) -> None:
         return loss
 
     Trainer.training_step = step  # type: ignore[method-assign]
-    tunesmith.train(keys)
+    child.train(keys)
     whole = sum(spent.values())
     shares = dict.fromkeys(KINDS, 0.0)
     for name, time in spent.items():

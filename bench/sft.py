@@ -27,6 +27,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import child
 from sft_inputs import CASES, Case, Inputs, make_inputs, packing_keys
 from sft_table import Found, complaints, markdown, merge, replace_tables, show, summarize
 
@@ -128,7 +129,7 @@ class Run(NamedTuple):
         if way == "packed":
             assert case.short, "only of short-rows is known that its packs hold the rows of a step"
             keys |= packing_keys(inputs.lengths[0])
-        return [sys.executable, __file__, "--child", json.dumps({"keys": keys, "lengths": inputs.lengths})]
+        return child.command(__file__, {"keys": keys, "lengths": inputs.lengths})
 
     def peer(self, peer: Peer, python: str) -> list[str]:
         settings = {
@@ -162,9 +163,7 @@ def _run(command: list[str]) -> dict[str, Any]:
     environment = {key: value for key, value in os.environ.items() if ours or key != "PYTHONPATH"}
     cache = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(Path(os.environ["TUNESMITH_DATA_CACHE"]) / "peer")}
     done = subprocess.run(command, env={**environment, **cache}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-6000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = child.last_line(done)
     return found
 
 
@@ -172,19 +171,8 @@ def _child(told: dict[str, Any]) -> None:
     """One run of ours, watched as a peer's script watches its own."""
     from peers.watch import Watch
 
-    import tunesmith
-    from tunesmith.train.trainer import Trainer
-
     watch = Watch()
-    original = Trainer.train
-
-    def train(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        self.add_callback(watch)
-        return original(self, *arguments, **keywords)
-
-    Trainer.train = train  # type: ignore[method-assign]
-    keys = {"stage": "sft", "logging_steps": 1, "save_strategy": "no", "use_cpu": True, "overwrite_output_dir": True}
-    tunesmith.train({**keys, **told["keys"]})
+    child.train({"use_cpu": True, **told["keys"]}, watch)
     lines = (Path(told["keys"]["output_dir"]) / "trainer_log.jsonl").read_text().splitlines()
     tokens = [one["tokens"] for one in map(json.loads, lines) if "loss" in one]
     assert tokens == list(accumulate(sum(step) for step in told["lengths"])), "every step has its rows"

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from tunesmith.models.attention import VARLEN, AttentionCall, attention_of, recorded_calls, register
-from tunesmith.models.loss_forward import LossForward
+from tunesmith.models.loss_forward import language_model_of
 
 __all__ = ["TokenFlops", "measure_flops", "visible_pairs"]
 
@@ -66,7 +66,7 @@ def visible_pairs(lengths: np.ndarray, window: int | None = None) -> int:
 def measure_flops(model: Any) -> TokenFlops:
     """Read one short sequence with gradients, as the run will, and see which products there are and what of them
     needs a gradient. Nothing of it is left: no gradient, no state of chance, no setting."""
-    language_model = next(module for module in model.modules() if hasattr(module, "loss_forward"))
+    language_model = language_model_of(model)
     head = language_model.get_output_embeddings()
     products = _Products(set() if head is None else set(head.modules()))
     device = next(model.parameters()).device
@@ -80,7 +80,7 @@ def measure_flops(model: Any) -> TokenFlops:
     attention: Counter[int | None] = Counter()
     for call in calls:
         attention[call.window] += _of_attention(call)
-    everywhere = LossForward.within(model).way == "full"
+    everywhere = language_model.loss_forward.way == "full"
     return TokenFlops(products.layers / _TOKENS, products.head / _TOKENS, dict(attention), everywhere)
 
 

@@ -24,7 +24,7 @@ from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, TokenStatistics, of
 if TYPE_CHECKING:
     from tunesmith.models.family import Family
 
-__all__ = ["HeadFacts", "LossForward", "LossWay", "head_matches", "install", "trunk_of"]
+__all__ = ["HeadFacts", "LossForward", "LossWay", "head_matches", "install", "language_model_of", "trunk_of"]
 
 LossWay: TypeAlias = Literal["chunked", "kept", "full", "reference"]
 """chunked: hidden states of trained positions straight to the loss. kept: the model's own logits, where some row is
@@ -72,7 +72,13 @@ class LossForward:
     @classmethod
     def within(cls, model: Any) -> LossForward:
         """That of the language model that `model` is or wraps."""
-        return next(module.loss_forward for module in model.modules() if hasattr(module, "loss_forward"))
+        found: LossForward = language_model_of(model).loss_forward
+        return found
+
+
+def language_model_of(model: Any) -> Any:
+    """The module whose forward ends in the loss: `model`, or what it wraps."""
+    return next(module for module in model.modules() if hasattr(module, "loss_forward"))
 
 
 def install(model: Any, way: LossWay, facts: HeadFacts) -> None:

@@ -24,7 +24,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.data.pack import PackedDataset
 from tunesmith.models.attention import attention_of
-from tunesmith.models.loss_forward import LossForward
+from tunesmith.models.loss_forward import LossForward, language_model_of
 from tunesmith.train.memory import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -128,13 +128,8 @@ def give_up(model: Any, fast: FastPath, proof: SelfProof, config: ModelConfig) -
     how.way = "full"
     if fast.flat:
         fast = fast.without_flat("they did not prove themselves")
-        _language_model(model).set_attn_implementation(fast.attention)
+        language_model_of(model).set_attn_implementation(fast.attention)
     return replace(fast, loss="full")
-
-
-def _language_model(model: Any) -> Any:
-    """The language model that `model` is or wraps."""
-    return next(module for module in model.modules() if hasattr(module, "loss_forward"))
 
 
 def _short_rows(samples: TokenDataset | PackedDataset) -> list[dict[str, np.ndarray]]:
@@ -162,7 +157,7 @@ def _on(device: torch.device, batch: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _plainly(model: Any, attention: str) -> Iterator[None]:
     """The model with this attention of transformers and the logits of all positions."""
-    language_model = _language_model(model)
+    language_model = language_model_of(model)
     how: LossForward = language_model.loss_forward
     way, before = how.way, attention_of(language_model)
     how.way = "reference"
