@@ -21,9 +21,11 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-# What tests prepare is not kept among what the user has prepared.
+# What tests prepare and run is not kept among what the user has prepared and run.
 _data_cache = tempfile.TemporaryDirectory(prefix="tunesmith-data-")
 os.environ["TUNESMITH_DATA_CACHE"] = _data_cache.name
+_home = tempfile.TemporaryDirectory(prefix="tunesmith-home-")
+os.environ["TUNESMITH_HOME"] = _home.name
 
 ROOT = Path(__file__).resolve().parents[1]
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}

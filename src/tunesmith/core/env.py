@@ -6,7 +6,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["TABLE", "Variable", "cache_dir", "data_cache_dir", "get", "get_bool", "get_int", "override", "set_default"]
+__all__ = [
+    "TABLE",
+    "Variable",
+    "cache_dir",
+    "data_cache_dir",
+    "get",
+    "get_bool",
+    "get_int",
+    "home_dir",
+    "override",
+    "set_default",
+]
 
 _TRUE = {"1", "true", "yes", "y", "on"}
 
@@ -23,9 +34,11 @@ TABLE: dict[str, Variable] = {
     for variable in (
         Variable("TUNESMITH_CACHE", "", "folder for converted models and caches (default: the user cache folder)"),
         Variable("TUNESMITH_DATA_CACHE", "", "folder for prepared data (default: data in the folder for caches)"),
+        Variable("TUNESMITH_HOME", "", "folder of the list of runs and of the queue (default: the user data folder)"),
         Variable("TUNESMITH_LOG", "info", "log level: debug, info, warning or error"),
         Variable("TUNESMITH_DEBUG", "0", "show the traceback of an error that a user can mend"),
         Variable("XDG_CACHE_HOME", "", "base of the user cache folder"),
+        Variable("XDG_DATA_HOME", "", "base of the user data folder"),
         Variable("HF_HUB_OFFLINE", "0", "never ask the Hugging Face hub"),
         Variable("HF_ENDPOINT", "", "address of the Hugging Face hub, or of a mirror"),
         Variable("HF_TOKEN", "", "access token of the Hugging Face hub"),
@@ -76,3 +89,11 @@ def data_cache_dir() -> Path:
     """The folder for prepared data; not created here."""
     explicit = get("TUNESMITH_DATA_CACHE")
     return Path(explicit).expanduser() if explicit else cache_dir() / "data"
+
+
+def home_dir() -> Path:
+    """The folder for what is kept of runs beside their own folders; not created here."""
+    if explicit := get("TUNESMITH_HOME"):
+        return Path(explicit).expanduser()
+    base = Path(get("XDG_DATA_HOME")).expanduser() if get("XDG_DATA_HOME") else Path.home() / ".local" / "share"
+    return base / "tunesmith"

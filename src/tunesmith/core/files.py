@@ -1,0 +1,53 @@
+"""Files that are whole or not there: written beside their place, put on the disk, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+__all__ = ["fsync", "read_json", "write_atomically", "write_json"]
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file. A reader, and whoever comes after a crash, finds the old content or the new one, never a part."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document for people too: indented, characters as they are."""
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The document, or None where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():  # systems that do not open folders (Windows) keep names by themselves
+            return
+        raise
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
