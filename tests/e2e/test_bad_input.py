@@ -193,7 +193,6 @@ KEYS: dict[str, Case] = {
     "B83 no such folder": ("model_name_or_path: ./tiny", 66, "E-MODEL-001", ("./tiny",)),
     "B83 no such repository": ("model_name_or_path: nobody/none", 69, "E-MODEL-014", ("nobody/none",)),
     "B84 no model": ("model_name_or_path: .", 66, "E-MODEL-002", ("config.json", "x.jsonl")),
-    "B92 no checkpoint": ("resume_from_checkpoint: true", 66, "E-TRAIN-007", ("resume_from_checkpoint",)),
     "B92 not a checkpoint": ("resume_from_checkpoint: a/b", 66, "E-TRAIN-006", ("a/b",)),
 }
 

@@ -98,11 +98,15 @@ def test_a_finished_model_is_not_overwritten(run):
     assert caught.value.code == "E-TRAIN-008"
 
 
-@pytest.mark.parametrize(("value", "code"), [("no/such/checkpoint-7", "E-TRAIN-006"), (True, "E-TRAIN-007")])
-def test_a_checkpoint_that_is_not_there_is_an_error(run, value, code):
+def test_a_checkpoint_that_is_not_there_is_an_error(run):
     with pytest.raises(MissingInputError) as caught:
-        run(resume_from_checkpoint=value)
-    assert caught.value.code == code
+        run(resume_from_checkpoint="no/such/checkpoint-7")
+    assert caught.value.code == "E-TRAIN-006"
+
+
+@pytest.mark.parametrize("value", [True, "auto"])
+def test_to_resume_where_nothing_is_yet_is_to_start(run, value):
+    assert run(resume_from_checkpoint=value).plan.resume is None
 
 
 def test_an_output_folder_that_is_a_file_is_an_error(run, tmp_path):

@@ -47,8 +47,8 @@ def train(context: typer.Context) -> None:
 
 
 def _say_what_is_kept(output_dir: str) -> None:
-    from tunesmith.train.checkpoint import checkpoints
+    from tunesmith.checkpoints.store import committed
 
-    found = checkpoints(Path(output_dir))
+    found = committed(Path(output_dir))
     kept = f"{found[-1]} is kept: the same command goes on from it" if found else "no checkpoint was saved yet"
     print(kept, file=sys.stderr)

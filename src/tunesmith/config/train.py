@@ -28,6 +28,12 @@ class TrainConfig:
     """Most TFLOP/s of a device in the run's arithmetic, for `mfu`. Left out: from data sheets, if known."""
     overwrite_output_dir: bool = works(False)
     """Begin anew in a folder that holds an earlier run, instead of resuming it."""
+    resume_allow: tuple[str, ...] = works(())
+    """Keys that may differ from those of the checkpoint, though they change what is learnt."""
+    async_save: bool = works(False)
+    """Write checkpoints in the background, from copies in main memory. Without effect with several processes."""
+    on_disk_full: Literal["stop", "continue"] = works("stop")
+    """A checkpoint that the disk does not take: stop, or train on while an earlier one is whole."""
     memory_probe: bool = works(True)
     """Try the largest micro-batch before the first step, so that a run that is out of memory says so at once."""
     logging_dir: str | None = works(None)

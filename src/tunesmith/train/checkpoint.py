@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tunesmith.core.errors import MissingInputError, OutputError, Problem
+from tunesmith.checkpoints.plain import STATE, what_is_torn
+from tunesmith.checkpoints.store import MANIFEST, committed, remove, set_aside, step_of, sweep, verify
+from tunesmith.core.errors import DataError, MissingInputError, OutputError, Problem
+from tunesmith.core.files import read_json
 from tunesmith.core.log import get_logger, is_main_process
-from tunesmith.train.whole import STATE, what_is_torn
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
 
-__all__ = ["POSITION", "STATE", "check_writable", "checkpoints", "clear_previous", "find_resume", "read_position"]
+__all__ = [
+    "POSITION",
+    "STATE",
+    "check_writable",
+    "find_resume",
+    "in_main_process",
+    "make_room",
+    "read_position",
+    "what_is_wrong",
+]
 
 POSITION = "stream.json"
 """Where a stream goes on."""
 
-_NAME = re.compile(r"checkpoint-(\d+)")
+T = TypeVar("T")
+
 _RESULTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 _LOGS = (
     "trainer_log.jsonl",
@@ -30,70 +41,127 @@ _LOGS = (
     "generated_predictions.jsonl",
     "self_proof.json",
 )
+_OURS = "progress.json"
+"""A file of every checkpoint that has a manifest; one without it is of another tool, or of transformers alone."""
 
 
-def checkpoints(output_dir: Path) -> list[Path]:
-    """Folders `checkpoint-N` that hold a trainer state, oldest first."""
-    found = [
-        (int(match.group(1)), folder)
-        for folder in output_dir.glob("checkpoint-*")
-        if (match := _NAME.fullmatch(folder.name)) and (folder / STATE).is_file()
-    ]
-    return [folder for _, folder in sorted(found)]
+def what_is_wrong(folder: Path) -> str | None:
+    """Why a checkpoint cannot be taken, in words that name the file; None for one that is whole.
+
+    Without a manifest it is one of transformers' own layout (LlamaFactory's, say): no file of it may be cut off.
+    """
+    if (folder / MANIFEST).exists() or (folder / _OURS).exists():
+        return verify(folder)
+    return what_is_torn(folder)
 
 
 def find_resume(config: RunConfig) -> str | None:
-    """The checkpoint to go on from, or None for a fresh start.
+    """The checkpoint to go on from, or None for a fresh start. Only for whoever holds the lock of the folder: what a
+    killed run left is swept.
 
-    `resume_from_checkpoint: path` is taken at its word; `true`, or an output folder that holds checkpoints, means the
-    newest whole one. `overwrite_output_dir: true` starts afresh. Raises MissingInputError or OutputError.
+    `resume_from_checkpoint: path` is that checkpoint or an error. `true` and `auto` are the newest whole one, or the
+    start where there is none. Left out, it is the same, but `overwrite_output_dir: true` starts afresh; `false`
+    always does. Raises MissingInputError (66), DataError (65) where there are checkpoints and none is whole, or
+    OutputError (73).
     """
     if not config.train.do_train:
         return None
-    wanted = config.train.value("resume_from_checkpoint")
-    wanted = {"true": True, "false": False}.get(str(wanted).lower(), wanted)
     output_dir = Path(str(config.train.output_dir)).expanduser()
+    for rescued in sweep(output_dir):
+        get_logger().info("%s was complete but for its name, and has it now", rescued)
+    wanted = _wanted(config)
     if isinstance(wanted, str):
-        if not (Path(wanted).expanduser() / STATE).is_file():
-            near = ", ".join(str(folder) for folder in checkpoints(output_dir)) or "none in the output folder"
-            raise MissingInputError(
-                Problem(
-                    "E-TRAIN-006",
-                    "this is no checkpoint to resume from",
-                    where="resume_from_checkpoint",
-                    got=wanted,
-                    fix=f"a folder with {STATE}; there is: {near}",
-                )
-            )
-        if torn := what_is_torn(Path(wanted).expanduser()):
-            raise MissingInputError(_torn(wanted, torn, checkpoints(output_dir)))
-        return _resumable(Path(wanted).expanduser())
-    found = checkpoints(output_dir)
-    if wanted is True and not found:
-        raise MissingInputError(
-            Problem(
-                "E-TRAIN-007",
-                "there is no checkpoint to resume from",
-                where=f"output_dir: {output_dir}",
-                fix="leave resume_from_checkpoint out to start from the beginning",
-            )
-        )
+        return _named(Path(wanted).expanduser(), output_dir)
     if wanted is False or (config.train.overwrite_output_dir and wanted is not True):
         return None
-    if found:
+    if found := committed(output_dir):
         newest = _newest_whole(found)
         get_logger().info("resuming from %s (overwrite_output_dir: true starts afresh)", newest)
         return _resumable(newest)
-    if any((output_dir / name).exists() for name in _RESULTS):
-        raise OutputError(
-            Problem(
-                "E-TRAIN-008",
-                "the output folder already holds a trained model, and no checkpoint to go on from",
-                where=f"output_dir: {output_dir}",
-                fix="choose another output_dir, or write overwrite_output_dir: true",
-            )
-        )
+    if wanted is True:
+        get_logger().info("there is no checkpoint in %s yet: this is the start", output_dir)
+    elif any((output_dir / name).exists() for name in _RESULTS) and not _was_stopped(output_dir):
+        what = "the output folder already holds a trained model, and no checkpoint to go on from"
+        fix = "choose another output_dir, or write overwrite_output_dir: true"
+        raise OutputError(Problem("E-TRAIN-008", what, f"output_dir: {output_dir}", fix=fix))
     return None
+
+
+def _wanted(config: RunConfig) -> bool | str | None:
+    wanted = config.train.value("resume_from_checkpoint")
+    found: bool | str | None = {"true": True, "auto": True, "false": False}.get(str(wanted).lower(), wanted)
+    return found
+
+
+def _was_stopped(output_dir: Path) -> bool:
+    """Whether the run that wrote into this folder did not come to its end."""
+    record = read_json(output_dir / "run.json")
+    return isinstance(record, dict) and record.get("status") not in (None, "finished")
+
+
+def _named(folder: Path, output_dir: Path) -> str:
+    """A checkpoint that the user names. Those behind it belong to another course of the run."""
+    if not folder.is_dir() or not any((folder / name).is_file() for name in (STATE, MANIFEST)):
+        near = ", ".join(map(str, committed(output_dir))) or "none in the output folder"
+        what = "this is no checkpoint to resume from"
+        fix = f"a folder with {STATE}; there is: {near}"
+        raise MissingInputError(Problem("E-TRAIN-006", what, "resume_from_checkpoint", str(folder), fix))
+    if wrong := what_is_wrong(folder):
+        raise DataError(_torn(folder, wrong, committed(output_dir)))
+    inside = folder.resolve().parent == output_dir.resolve()
+    step = step_of(folder) if inside else -1
+    later = [one for one in committed(output_dir) if step is not None and (step_of(one) or 0) > step]
+    if aside := set_aside(output_dir, later):
+        get_logger().info("later checkpoints are of another course of the run: they are in %s now", aside)
+    return _resumable(folder)
+
+
+def _newest_whole(found: list[Path]) -> Path:
+    """Torn checkpoints are passed over and named. Where all are torn, starting afresh would lose work unasked."""
+    reasons = {}
+    for folder in reversed(found):
+        reasons[folder] = what_is_wrong(folder)
+        if reasons[folder] is None:
+            return folder
+        get_logger().warning("%s is left out: %s", folder, reasons[folder])
+    raise DataError(_torn(found[-1], str(reasons[found[-1]]), []))
+
+
+def _torn(folder: Path, wrong: str, others: list[Path]) -> Problem:
+    whole = [str(other) for other in others if what_is_wrong(other) is None]
+    fix = f"whole ones: {', '.join(whole)}" if whole else "overwrite_output_dir: true starts afresh"
+    return Problem("E-TRAIN-014", f"the checkpoint is not whole: {wrong}", str(folder), fix=fix)
+
+
+def _resumable(folder: Path) -> str:
+    """The folder as text; says so where a run cannot go on exactly."""
+    if not any(folder.glob("optimizer*")):
+        get_logger().warning("%s holds no state of the optimizer and of chance: both start anew", folder)
+    elif not (folder / MANIFEST).exists():
+        get_logger().warning(
+            "%s has no %s: what it holds cannot be verified, nor compared with this config", folder, MANIFEST
+        )
+    return str(folder)
+
+
+def in_main_process(find: Callable[[], T]) -> T:
+    """What `find` gives in the main process, in all of them; or its error."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    if PartialState().num_processes == 1:
+        return find()
+    told: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            told[0] = find()
+        except Exception as error:
+            told[1] = error
+    broadcast_object_list(told)
+    if told[1] is not None:
+        raise told[1]
+    found: T = told[0]
+    return found
 
 
 def read_position(checkpoint: str | None, *, streaming: bool) -> dict[str, Any] | None:
@@ -114,41 +182,23 @@ def read_position(checkpoint: str | None, *, streaming: bool) -> dict[str, Any] 
     return found
 
 
-def _newest_whole(found: list[Path]) -> Path:
-    """Torn checkpoints are passed over and named. Where all are torn, starting afresh would lose work unasked."""
-    for folder in reversed(found):
-        torn = what_is_torn(folder)
-        if torn is None:
-            return folder
-        get_logger().warning("%s is left out: %s (the run was stopped while it was written)", folder, torn)
-    raise MissingInputError(_torn(str(found[-1]), str(what_is_torn(found[-1])), []))
-
-
-def _torn(folder: str, torn: str, others: list[Path]) -> Problem:
-    whole = [str(other) for other in others if what_is_torn(other) is None]
-    fix = f"whole ones: {', '.join(whole)}" if whole else "overwrite_output_dir: true starts afresh"
-    return Problem("E-TRAIN-014", f"the checkpoint is not whole: {torn}", where=folder, fix=fix)
-
-
-def _resumable(folder: Path) -> str:
-    """The folder as text; says so where a run cannot go on exactly (`save_only_model`)."""
-    if not any(folder.glob("optimizer*")):
-        get_logger().warning("%s holds no state of the optimizer and of chance: both start anew", folder)
-    return str(folder)
-
-
-def clear_previous(output_dir: Path) -> None:
-    """Make the folder; with a fresh start, take away what an earlier run of ours left there (by name only).
-
-    Raises OutputError if the folder cannot be written to.
-    """
+def make_room(output_dir: Path, *, keep: bool) -> None:
+    """A fresh start: take away what an earlier run of ours left in the folder (by name only), or with `keep` move it
+    aside. Raises OutputError if the folder cannot be written to."""
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        if is_main_process():
-            for folder in checkpoints(output_dir):
-                shutil.rmtree(folder)
-            for name in _LOGS:
-                (output_dir / name).unlink(missing_ok=True)
+        if not is_main_process():
+            return
+        logs = [output_dir / name for name in _LOGS if (output_dir / name).exists()]
+        found = committed(output_dir)
+        if keep and found:
+            get_logger().info("earlier checkpoints are in %s now", set_aside(output_dir, [*found, *logs]))
+            return
+        for folder in found:
+            remove(folder)
+        for file in logs:
+            file.unlink(missing_ok=True)
+        sweep(output_dir)
     except OSError as error:
         raise _not_writable(output_dir, error.strerror) from error
 

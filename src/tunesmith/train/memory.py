@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import gc
 import json
-import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from tunesmith.checkpoints.chance import Chance
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.log import get_logger
 from tunesmith.train.micro import Batch, cost, is_whole, split
 
-__all__ = ["LIMITS", "Chance", "Parts", "free_memory", "is_out_of_memory", "read_limits", "save_limits"]
+__all__ = ["LIMITS", "Parts", "free_memory", "is_out_of_memory", "read_limits", "save_limits"]
 
 LIMITS = "memory.json"
 """What a checkpoint tells of the sizes that memory had room for."""
@@ -53,29 +52,6 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-
-
-class Chance:
-    """The states of all generators, as they were when this was made: of torch, of the device, numpy's and Python's."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self._own: Tensor | None = None
-        if device.type == "cuda":
-            self._own = torch.cuda.get_rng_state(device)
-        elif device.type == "mps":
-            self._own = torch.mps.get_rng_state()
-
-    def restore(self) -> None:
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)
-        torch.set_rng_state(self._torch)
-        if self._own is not None:
-            if self._device.type == "cuda":
-                torch.cuda.set_rng_state(self._own, self._device)
-            else:
-                torch.mps.set_rng_state(self._own)
 
 
 class Parts:

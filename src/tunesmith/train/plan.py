@@ -12,7 +12,6 @@ from tunesmith.core.errors import MachineError, Problem, UsageError
 from tunesmith.core.log import get_logger
 from tunesmith.models.load import ATTENTION
 from tunesmith.models.machine import pick_device
-from tunesmith.train.checkpoint import find_resume
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -24,7 +23,8 @@ _DEFAULT_BATCH = 8  # transformers' own default of per_device_train_batch_size
 
 
 def resolve_plan(config: RunConfig) -> RunPlan:
-    """The plan of a training run, before the model's config is read: `with_fast_path` adds what that tells. Raises
+    """The plan of a training run, before the model's config is read: `with_fast_path` adds what that tells, and the run
+    the checkpoint that it goes on from. Raises
     MachineError where the machine cannot do what is asked."""
     hf = config.train.hf
     device = pick_device(bool(hf.get("use_cpu")))
@@ -52,7 +52,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
         seed=int(hf.get("seed", 42)),
         cutoff_len=config.data.cutoff_len,
         gradient_checkpointing=_checkpointing(config, device),
-        resume=find_resume(config),
+        resume=None,
         output_dir=str(Path(str(config.train.output_dir)).expanduser()),
     )
 

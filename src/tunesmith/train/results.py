@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tunesmith.core.files import read_json, write_atomically, write_json
 from tunesmith.core.log import is_main_process
-from tunesmith.train.checkpoint import clear_previous
+from tunesmith.train.checkpoint import make_room
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
@@ -41,32 +41,32 @@ def record_start(config: RunConfig, plan: RunPlan, report: DataReport) -> None:
 
     folder = Path(plan.output_dir)
     if plan.resume is None and config.train.do_train:
-        clear_previous(folder)
+        make_room(folder, keep=str(config.train.value("resume_from_checkpoint")).lower() == "false")
     folder.mkdir(parents=True, exist_ok=True)
     if not is_main_process():
         return
-    (folder / "run.yaml").write_text(dump_yaml(config), encoding="utf-8")
-    _write_json(folder / "plan.json", plan.to_dict())
+    write_atomically(folder / "run.yaml", dump_yaml(config))
+    write_json(folder / "plan.json", plan.to_dict())
     record_data(folder, report)
 
 
 def record_proof(plan: RunPlan, proof: SelfProof) -> None:
     """Write self_proof.json, and plan.json as it is after the proof."""
     if is_main_process():
-        _write_json(Path(plan.output_dir) / "self_proof.json", proof.to_dict())
+        write_json(Path(plan.output_dir) / "self_proof.json", proof.to_dict())
     record_plan(plan)
 
 
 def record_plan(plan: RunPlan) -> None:
     """Write plan.json, from the main process."""
     if is_main_process():
-        _write_json(Path(plan.output_dir) / "plan.json", plan.to_dict())
+        write_json(Path(plan.output_dir) / "plan.json", plan.to_dict())
 
 
 def record_data(folder: Path, report: DataReport) -> None:
     """Write data_report.json, from the main process."""
     if is_main_process():
-        _write_json(folder / "data_report.json", report.to_dict())
+        write_json(folder / "data_report.json", report.to_dict())
 
 
 def record_metrics(trainer: Trainer, split: str, metrics: dict[str, float], config: RunConfig) -> dict[str, float]:
@@ -77,9 +77,9 @@ def record_metrics(trainer: Trainer, split: str, metrics: dict[str, float], conf
     parts = {"train": trainer.memory.train, "eval": trainer.memory.evaluation}
     if split in parts:
         metrics |= parts[split].numbers()
-    trainer.save_metrics(split, metrics)
+    folder = Path(trainer.args.output_dir)
+    if trainer.is_world_process_zero():
+        write_json(folder / f"{split}_results.json", dict(sorted(metrics.items())))
+        together = read_json(folder / "all_results.json") or {}
+        write_json(folder / "all_results.json", dict(sorted({**together, **metrics}.items())))
     return metrics
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.errors import MachineError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.train.arguments import training_arguments
-from tunesmith.train.checkpoint import check_writable, read_position
+from tunesmith.train.checkpoint import check_writable, find_resume, in_main_process, read_position
 from tunesmith.train.counting import Counting
+from tunesmith.train.drift import check_config, check_fact, facts_of
+from tunesmith.train.lock import hold
 from tunesmith.train.plan import resolve_plan, what_rules_out, with_fast_path
 from tunesmith.train.results import Result, record_data, record_metrics, record_plan, record_proof, record_start
 from tunesmith.train.template_check import check_template
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tunesmith.models.fast_path import FastPath
     from tunesmith.objectives import Objective
     from tunesmith.render import Renderer
+    from tunesmith.train.saving import SavingSettings
     from tunesmith.train.trainer import Trainer
 
 __all__ = ["train"]
@@ -35,6 +38,18 @@ __all__ = ["train"]
 
 def train(config: RunConfig) -> Result:
     """Do what the config asks for (`do_train`, `do_eval`, `do_predict`) and return where it is and how it went."""
+    for warning in config.warnings:
+        get_logger().warning(warning)
+    plan = resolve_plan(config)
+    check_writable(Path(plan.output_dir))
+    arguments = training_arguments(config, plan)
+    with hold(Path(plan.output_dir)):
+        plan = replace(plan, resume=in_main_process(lambda: find_resume(config)))
+        check_config(config, plan)
+        return _run(config, plan, arguments)
+
+
+def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments) -> Result:
     from transformers import set_seed
 
     from tunesmith.models.catalog import fallback_template
@@ -47,11 +62,6 @@ def train(config: RunConfig) -> Result:
     from tunesmith.render import make_renderer
 
     log = get_logger()
-    for warning in config.warnings:
-        log.warning(warning)
-    plan = resolve_plan(config)
-    check_writable(Path(plan.output_dir))
-    arguments = training_arguments(config, plan)
     fast = plan_fast_path(config.model, **what_rules_out(plan, config))
     plan = with_fast_path(plan, config, fast)
     for line in plan.lines():
@@ -66,6 +76,7 @@ def train(config: RunConfig) -> Result:
     renderer = make_renderer(config.template, tokenizer, fallback=fallback_template(config.model.model_name_or_path))
     position = read_position(plan.resume, streaming=config.data.streaming)
     datasets = _build_data(config, plan, renderer, position)
+    facts = facts_of(config, plan) | _data_facts(config, plan, datasets)
     check_template(config, tokenizer, renderer)
     record_start(config, plan, datasets.report)
     set_seed(plan.seed)
@@ -81,7 +92,8 @@ def train(config: RunConfig) -> Result:
     warn_if_longer(model, datasets.longest)
     if not objective.needs.is_text:
         carry_template(renderer, config.template, tokenizer, model)
-    trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets, position)
+    facts |= _model_facts(config, plan, model) | {"order": plan.order, "batches": plan.batches}
+    trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets, position, facts)
     return _finish(config, plan, trainer, renderer, datasets)
 
 
@@ -98,6 +110,27 @@ def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: 
     for line in [*renderer.notices, *datasets.report.lines()]:
         get_logger().info(line)
     return datasets
+
+
+def _data_facts(config: RunConfig, plan: RunPlan, datasets: Datasets) -> dict[str, Any]:
+    """The digest of what is trained on, compared with that of the checkpoint. A stream compares its place itself."""
+    from tunesmith.data.fingerprint import fingerprint
+    from tunesmith.data.streaming.samples import SampleStream
+
+    train = datasets.train
+    if train is None or isinstance(train, SampleStream):
+        return {}
+    found, counts = fingerprint(train), {"samples": len(train), "tokens": train.num_tokens}
+    check_fact("data", found, plan, config.train.resume_allow, counts)
+    return {"data": found, "counts": counts}
+
+
+def _model_facts(config: RunConfig, plan: RunPlan, model: Any) -> dict[str, Any]:
+    from tunesmith.train.states import frozen_digest
+
+    found = frozen_digest(model)
+    check_fact("model", found, plan, config.train.resume_allow, {})
+    return {"model": found}
 
 
 def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: Any) -> tuple[Any, FastPath, RunPlan]:
@@ -177,6 +210,7 @@ def _build_trainer(
     tokenizer: Any,
     datasets: Datasets,
     position: Mapping[str, Any] | None,
+    facts: Mapping[str, Any],
 ) -> Trainer:
     from tunesmith.data.collate import FlatCollator, PaddingCollator
     from tunesmith.models.tokenizer import pad_id_of
@@ -204,6 +238,22 @@ def _build_trainer(
         memory=MemorySettings(read_limits(plan.resume), config.train.memory_probe, longest),
         optimizer_in_bwd=config.optimizer.optimizer_in_bwd,
         peak_flops=_peak_flops(config, plan),
+        saving=_saving(config, plan, facts),
+    )
+
+
+def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any]) -> SavingSettings:
+    from tunesmith.train.saving import SavingSettings
+
+    train = config.train
+    if train.async_save and plan.world_size > 1:
+        get_logger().warning("async_save is without effect: %d processes save together", plan.world_size)
+    return SavingSettings(
+        limit=train.value("save_total_limit"),
+        only_model=bool(train.value("save_only_model")),
+        background=train.async_save and plan.world_size == 1,
+        goes_on=train.on_disk_full == "continue",
+        facts=facts,
     )
 
 
@@ -227,13 +277,14 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
         from tunesmith.methods.lora import adapter_inputs
 
         assert datasets.train is not None, "checked by the config"
-        with adapter_inputs(trainer.model, config.method, plan.autocast), trainer.memory.told():
+        with adapter_inputs(trainer.model, config.method, plan.autocast), trainer.memory.told(), trainer.saver:
             outcome = trainer.train(resume_from_checkpoint=plan.resume)
-        trainer.save_model(plan.output_dir)
+        trainer.publish_model()
         trainer.save_state()
         if stream is not None:
             _tell_stream(datasets, stream, Path(plan.output_dir))
-        if plan.resume and not trainer.tokens_in_this_session:
+        told = (Path(plan.output_dir) / "train_results.json").exists()
+        if plan.resume and not trainer.tokens_in_this_session and told:
             get_logger().warning(
                 "nothing was left to train: %s is at step %d; write more num_train_epochs (or max_steps), or "
                 "overwrite_output_dir: true to start afresh",

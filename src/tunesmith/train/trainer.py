@@ -4,10 +4,9 @@ What is overridden, and why:
     get_train_dataloader   rows of a step do not depend on ranks or micro-batches (sampler.py, stream_batches.py)
     get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks; what stops a stream
                            loses no step; before the first step, does the largest micro-batch fit?
-    training_step          in parts that memory has room for (step_memory.py); timed, as are _prepare_inputs and
-                           _save_checkpoint (throughput.py)
+    training_step          in parts that memory has room for (step_memory.py); timed, as is _prepare_inputs
+                           (throughput.py)
     floating_point_ops     transformers counts 6 for each weight and position; get_batch_samples counts what is needed
-    _save_rng_state        the place in a stream, and what memory had room for, are saved with the states of chance
     compute_loss           sum over units, divided once by those units
     _get_grad_norm         a norm that is not finite stops the run before the optimizer steps; with steps in backward
                            the norm is that of the gradients used there
@@ -16,13 +15,18 @@ What is overridden, and why:
     evaluate               a metric to watch that no evaluation has is an error, not a late KeyError or a silence
     _build_accelerator_args  torch.compile makes graphs for any length, not one for each
     _track_num_input_tokens, log  tokens without padding are counted in get_batch_samples; throughput.py tells the speed
+    _save_checkpoint       staged, hashed and committed (saving.py); states without pickle (states.py)
+    _init_training_state   a run that is at its last step trains no further one
+    _load_*                what is saved so; a checkpoint of transformers' own layout goes the way of transformers
     _save                  no pickled training_args.bin
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +37,36 @@ from torch import Tensor
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from tunesmith.core.errors import DivergedError, MachineError, Problem, TunesmithError, UsageError
+from tunesmith.checkpoints.states import has_tree, load_tree, save_tree
+from tunesmith.checkpoints.store import publish
+from tunesmith.core.errors import DivergedError, Problem, TunesmithError
+from tunesmith.core.files import write_json
 from tunesmith.core.log import get_logger
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.models.attention import Bounds
 from tunesmith.models.chat_template import make_savable, save_beside_adapter
+from tunesmith.train.callbacks.log_file import sync_log
+from tunesmith.train.checkpoint import STATE
+from tunesmith.train.loaders import evaluation_loader, stream_loader, training_loader
 from tunesmith.train.optimizer_in_backward import StepInBackward
-from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler, is_blank
+from tunesmith.train.refusals import optimizer_refused, unknown_metric
+from tunesmith.train.resumed import Resumed
+from tunesmith.train.sampler import RankBatchSampler, is_blank
+from tunesmith.train.saving import Saver, SavingSettings
+from tunesmith.train.states import (
+    callback_states,
+    copied_where_trained,
+    first_groups,
+    load_optimizer,
+    loss_to_tell,
+    optimizer_trees,
+    process_name,
+    process_state,
+    restore_process,
+    size_to_save,
+)
 from tunesmith.train.step_memory import MemorySettings, StepMemory
-from tunesmith.train.stream_batches import StreamBatches, StreamLoader
+from tunesmith.train.stream_batches import StreamBatches
 from tunesmith.train.throughput import Throughput
 
 if TYPE_CHECKING:
@@ -77,6 +102,7 @@ class Trainer(transformers.Trainer):
         memory: MemorySettings | None = None,
         optimizer_in_bwd: bool = False,
         peak_flops: float | None = None,
+        saving: SavingSettings | None = None,
     ) -> None:
         self.throughput = Throughput(peak=peak_flops, processes=args.world_size)
         use_cache = model.config.use_cache
@@ -87,7 +113,7 @@ class Trainer(transformers.Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
-            callbacks=[self.throughput, *(callbacks or ())],
+            callbacks=[self.throughput, Resumed(self._take_up), *(callbacks or ())],
         )
         assert self.args.n_gpu <= 1, "one process per device"
         model.config.use_cache = use_cache  # training passes its own; the config is saved as it was
@@ -103,6 +129,11 @@ class Trainer(transformers.Trainer):
         self.memory = StepMemory(self, memory or MemorySettings())
         self._sampler: RankBatchSampler | None = None  # of the training rows, unless they are a stream
         self._evaluated: tuple[int, dict[str, float] | None] = (-1, None)
+        self.saver = Saver(saving or SavingSettings(), self._largest, main=args.should_save)
+        self._first_groups: list[dict[str, Any]] = []
+        self._seconds_before = 0.0
+        self._checkpoint: Path | None = None
+        self._whole_loss = False  # the sum of losses is that of all steps, not only of this session
 
     @property
     def tokens_in_this_session(self) -> int:
@@ -112,55 +143,19 @@ class Trainer(transformers.Trainer):
     # ---- rows to micro-batches ----
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        args = self.args
-        rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        seed = args.data_seed if args.data_seed is not None else args.seed
-        sampling = {"order": self.order, "seed": seed, "step_rows": rows}
         if isinstance(self.train_dataset, SampleStream):
-            return self._stream_loader(self.train_dataset, **sampling)
-        size = args.per_device_train_batch_size
-        loader = self._loader(self.train_dataset, size, drop_last=args.dataloader_drop_last, **sampling)
-        self._sampler = loader.batch_sampler  # type: ignore[assignment]
-        return loader
-
-    def _stream_loader(self, stream: SampleStream, **sampling: Any) -> DataLoader[Any]:
-        args = self.args
-        passed = 0 if self._position is None else self._position["step"] * args.gradient_accumulation_steps
-        self._stream_batches = StreamBatches(
-            stream,
-            self.data_collator,
-            batch_size=args.per_device_train_batch_size,
-            total=args.max_steps * args.gradient_accumulation_steps,
-            rank=args.process_index,
-            world_size=args.world_size,
-            position=self._position,
-            passed=passed,
-            **sampling,
-        )
-        return StreamLoader(self._stream_batches, pin_memory=args.dataloader_pin_memory and args.device.type == "cuda")
+            stream = stream_loader(self.train_dataset, self.args, self.data_collator, self.order, self._position)
+            loader, self._stream_batches = stream
+            return loader
+        rows = training_loader(self.train_dataset, self.args, self.data_collator, self.order)
+        self._sampler = rows.batch_sampler  # type: ignore[assignment]
+        return rows
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         if isinstance(eval_dataset, str):
             eval_dataset = self.eval_dataset[eval_dataset]
-        return self._loader(
-            self.eval_dataset if eval_dataset is None else eval_dataset, self.args.per_device_eval_batch_size
-        )
-
-    def _loader(self, dataset: Any, batch_size: int, **sampling: Any) -> DataLoader[Any]:
-        args = self.args
-        sampler = RankBatchSampler(
-            dataset.lengths, batch_size, rank=args.process_index, world_size=args.world_size, **sampling
-        )
-        return EpochDataLoader(
-            BlankableDataset(dataset),  # type: ignore[arg-type]
-            batch_sampler=sampler,  # type: ignore[arg-type]
-            collate_fn=self.data_collator,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
-            prefetch_factor=args.dataloader_prefetch_factor,
-            persistent_workers=args.dataloader_persistent_workers,
-            generator=torch.Generator(),  # seeds of workers; the global generator stays untouched
-        )
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        return evaluation_loader(rows, self.args, self.data_collator)
 
     def _build_accelerator_args(self, **settings: Any) -> dict[str, Any]:
         found: dict[str, Any] = super()._build_accelerator_args(**settings)
@@ -176,6 +171,7 @@ class Trainer(transformers.Trainer):
         """The micro-batches of one optimizer step, and the units in them over all ranks."""
         with self.throughput.waiting():
             batches = self._next_batches(epoch_iterator, num_batches)
+        self.saver.look()
         with self.throughput.paused():
             self.memory.probe_once(self._sampler, super().training_step)
         units = sum(self.objective.count_units(batch) for batch in batches)
@@ -195,6 +191,9 @@ class Trainer(transformers.Trainer):
         device = self.args.device
         kind = torch.float64 if device.type != "mps" else torch.float32
         return np.asarray(self.accelerator.gather(torch.tensor([numbers], dtype=kind, device=device)).tolist())
+
+    def _largest(self, number: float) -> float:
+        return float(self._over_ranks([number]).max())
 
     def _next_batches(self, iterator: Iterator[Any], number: int) -> list[Any]:
         """Where a stream comes to rows that stop the run, what was trained so far is saved first."""
@@ -284,19 +283,10 @@ class Trainer(transformers.Trainer):
         try:
             optimizer = super().create_optimizer(*arguments)
         except (ImportError, ValueError, TypeError, NotImplementedError) as error:
-            missing = isinstance(error, ImportError)
-            kind = MachineError if missing else UsageError
-            raise kind(
-                Problem(
-                    "E-TRAIN-010" if missing else "E-TRAIN-002",
-                    "the optimizer cannot be made",
-                    where=f"optim: {getattr(self.args.optim, 'value', self.args.optim)}",
-                    got=str(error),
-                    fix="install the package, or leave optim out" if missing else "change the key that is named",
-                )
-            ) from error
+            raise optimizer_refused(error, self.args.optim) from error
         if self.optimizer_in_bwd and self._in_backward is None:
             self._in_backward = StepInBackward(optimizer)
+        self._first_groups = first_groups(optimizer)
         return optimizer
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
@@ -349,23 +339,10 @@ class Trainer(transformers.Trainer):
         with self.throughput.paused():
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         self._evaluated = (self.state.global_step, metrics)
-        if eval_dataset is None and self.is_in_train:
-            self._check_watched_metric(metrics)
+        wrong = unknown_metric(self.args.metric_for_best_model, metrics)
+        if eval_dataset is None and self.is_in_train and wrong is not None:
+            raise wrong
         return metrics
-
-    def _check_watched_metric(self, metrics: dict[str, float]) -> None:
-        watched = self.args.metric_for_best_model
-        if watched and f"eval_{watched.removeprefix('eval_')}" not in metrics:
-            names = [name.removeprefix("eval_") for name in metrics if name.endswith(("loss", "accuracy"))]
-            raise UsageError(
-                Problem(
-                    "E-TRAIN-013",
-                    "the metric to watch is none of the evaluation's",
-                    where="metric_for_best_model",
-                    got=watched,
-                    fix=f"metric_for_best_model: {' or '.join(names)}",
-                )
-            )
 
     def _evaluation_dtype(self) -> torch.dtype | None:
         """What evaluation after training (never during it) converts the weights to."""
@@ -392,20 +369,120 @@ class Trainer(transformers.Trainer):
             logs |= self.throughput.event(self._over_ranks)
         elif "train_runtime" in logs:
             logs |= self.throughput.closing(self._over_ranks)
+            if self._whole_loss:
+                logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         if not math.isfinite(logs.get("grad_norm", 0.0)):  # a step that the scaler of fp16 left out
             del logs["grad_norm"]
         super().log(logs, start_time)
 
-    def _save_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
+    def _save_checkpoint(self, *_arguments: Any, **_keywords: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         with self.throughput.paused():
-            super()._save_checkpoint(*arguments, **keywords)
+            self.store_flos()
+            before = self.state.best_model_checkpoint
+            best = self._best_folder()
+            self.state.best_model_checkpoint = before if best is None else str(best)
+            if not self.saver.save(self, folder, self.state.global_step, best):
+                self.state.best_model_checkpoint = before
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
+    def _best_folder(self) -> Path | None:
+        """The checkpoint of the best evaluation, if it is there or about to be."""
+        if not self.state.best_global_step:
+            return None
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        return folder if self.state.best_global_step == self.state.global_step or folder.is_dir() else None
+
+    def write_small_states(self, folder: Path) -> None:
+        if not self.saver.settings.only_model:
+            lost = float(self._tr_loss)
+            save_tree(folder, process_name(self.args.process_index), process_state(self.args.device, lost))
+        if not self.is_world_process_zero():
+            return
+        sync_log(Path(self.args.output_dir))
+        self.state.stateful_callbacks = callback_states([*self.callback_handler.callbacks, self.control])
+        self.state.save_to_json(str(folder / STATE))
+        if self.saver.settings.only_model:
+            return
+        seconds = self._seconds_before + self.throughput.totals().seconds
+        step, evaluated = self._evaluated
+        progress = {
+            "seconds": seconds,
+            "logged": self._globalstep_last_logged,
+            "loss": self._total_loss_scalar,
+            "evaluated": evaluated if step == self.state.global_step else None,
+        }
+        save_tree(folder, "progress", progress)
+        self.memory.save(folder)
+        if self._stream_batches is not None:
+            self._stream_batches.save(folder, self.state.global_step)
+
+    def large_states(self) -> dict[str, Any]:
+        return optimizer_trees(self.optimizer, self.lr_scheduler, self.accelerator.scaler, self._first_groups)
+
+    def weights_to_save(self) -> dict[str, Tensor]:
+        return copied_where_trained(self.accelerator.unwrap_model(self.model))
+
+    def write_weights(self, folder: Path, weights: Mapping[str, Any] | None = None) -> None:
+        if weights is None:
+            self.save_model(str(folder), _internal_call=True)
+        else:
+            self._save(str(folder), dict(weights))
+
+    def bytes_to_save(self) -> int:
+        return size_to_save(self.accelerator.unwrap_model(self.model), self.optimizer)
+
+    def publish_model(self) -> None:
+        """The weights as they are, and what belongs to them, whole into the folder of the run."""
+        folder = Path(self.args.output_dir)
+
+        def write() -> None:
+            if self.args.should_save:
+                publish(folder, lambda draft: self._save(str(draft)))
+
+        self.saver.together(write, folder)
+
+    def save_state(self) -> None:
         if self.is_world_process_zero():
-            self.memory.save(Path(output_dir))
-        if self._stream_batches is not None and self.is_world_process_zero():
-            self._stream_batches.save(Path(output_dir), self.state.global_step)
+            write_json(Path(self.args.output_dir) / STATE, asdict(self.state))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._checkpoint = Path(resume_from_checkpoint)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not has_tree(Path(checkpoint), "optimizer"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            scaler = self.accelerator.scaler
+            load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler, scaler, self.args.device)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """With the optimizer, unless the checkpoint is of transformers' own layout."""
+        if checkpoint is not None and not has_tree(Path(checkpoint), "optimizer"):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not has_tree(Path(checkpoint), "progress"):
+            super()._load_rng_state(checkpoint)
+            return
+        restore_process(Path(checkpoint), self.args.process_index, self.args.device)
+
+    def _init_training_state(self, *arguments: Any, **keywords: Any) -> tuple[int, int]:
+        epochs, batches = super()._init_training_state(*arguments, **keywords)
+        # transformers would train a step beyond the last one before it looks
+        return (sys.maxsize, 0) if self.state.global_step >= self.state.max_steps else (epochs, batches)
+
+    def _take_up(self) -> None:
+        """Sums of losses go on where they were: a log tells the mean of all steps since the one before."""
+        if self._checkpoint is None or not has_tree(self._checkpoint, "progress"):
+            return
+        progress = load_tree(self._checkpoint, "progress")
+        self._total_loss_scalar, self._globalstep_last_logged = progress["loss"], progress["logged"]
+        self._seconds_before = progress["seconds"]
+        self._whole_loss = True
+        if progress["evaluated"] is not None:
+            self._evaluated = (self.state.global_step, progress["evaluated"])
+        self._tr_loss += loss_to_tell(self._checkpoint, self.args.process_index, self.args.world_size)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:

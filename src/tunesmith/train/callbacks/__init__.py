@@ -18,8 +18,10 @@ def make_callbacks(config: RunConfig, plan: RunPlan) -> list[TrainerCallback]:
 
     from tunesmith.train.callbacks.log_file import LogFile
     from tunesmith.train.callbacks.progress import ProgressDisplay
+    from tunesmith.train.states import seconds_before
 
-    callbacks: list[TrainerCallback] = [LogFile(fresh=plan.resume is None), ProgressDisplay()]
+    before = seconds_before(plan.resume)
+    callbacks: list[TrainerCallback] = [LogFile(fresh=plan.resume is None, before=before), ProgressDisplay()]
     if config.objective.early_stopping_steps:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.objective.early_stopping_steps))
     return callbacks

@@ -12,7 +12,8 @@ class Clock:
     """Counts from `start`. The pace is that of the steps of this process: a resumed run begins at a later step, and
     what lies before the first step (an evaluation, say) tells nothing about the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: float = 0.0) -> None:
+        self._before = before
         self._began: float | None = None
         self._first_step: tuple[int, float] | None = None
 
@@ -25,8 +26,9 @@ class Clock:
             self._first_step = (done, time.monotonic())
 
     def elapsed(self) -> float:
-        """Seconds since the start; 0 where there was none (evaluation without training)."""
-        return time.monotonic() - self._began if self._began is not None else 0.0
+        """Seconds since the start, and those before it in an earlier session of the run; 0 where there was none
+        (evaluation without training)."""
+        return self._before + time.monotonic() - self._began if self._began is not None else 0.0
 
     def remaining(self, step: int, last_step: int) -> float | None:
         """Seconds to go after `step` steps, at the pace so far; None before the first step is done."""

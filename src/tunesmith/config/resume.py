@@ -1,0 +1,94 @@
+"""What may change between a run and its resume.
+
+    frozen   what was trained so far would not fit: an error, unless `resume_allow` names the key
+    live     holds from the step of the resume on; the run records the change
+    ignored  names and places, that decide nothing about what is learnt
+
+The global batch is frozen; how it is split (micro-batch, accumulation, processes) is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from tunesmith.config.keys import all_keys
+
+if TYPE_CHECKING:
+    from tunesmith.config.run_config import RunConfig
+
+__all__ = ["Policy", "policy_of", "resume_values"]
+
+Policy: TypeAlias = Literal["frozen", "live", "ignored"]
+
+_FROZEN = """
+model_name_or_path adapter_name_or_path adapter_folder model_revision upcast_layernorm train_from_scratch
+dataset cutoff_len on_too_long streaming buffer_size mix_strategy interleave_probs max_samples val_size packing
+neat_packing on_bad_row
+template train_on_prompt mask_history train_turns loss_weights tool_format default_system enable_thinking
+preserve_thinking
+finetuning_type pure_bf16 freeze_trainable_layers freeze_trainable_modules freeze_extra_modules additional_target
+lora_alpha lora_dropout lora_rank lora_target use_rslora use_dora create_new_adapter
+stage use_dft_loss use_eaft_loss eaft_alpha
+disable_shuffling optim optim_target_modules label_smoothing_factor bf16 fp16 neftune_noise_alpha seed data_seed
+dataloader_drop_last train_sampling_strategy
+"""
+
+_LIVE = """
+flash_attn fast_path use_unsloth_gc enable_liger_kernel disable_gradient_checkpointing gradient_checkpointing_mode
+use_reentrant_gc trust_remote_code
+eval_dataset eval_on_each_dataset max_bad_rows
+compute_accuracy early_stopping_steps
+do_sample temperature top_p top_k max_length max_new_tokens repetition_penalty skip_special_tokens
+optimizer_in_bwd
+per_device_train_batch_size gradient_accumulation_steps num_train_epochs max_steps learning_rate lr_scheduler_type
+lr_scheduler_kwargs warmup_steps optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm
+bf16_full_eval fp16_full_eval tf32 torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps
+logging_strategy logging_steps logging_first_step eval_strategy eval_steps eval_delay per_device_eval_batch_size
+eval_on_start save_only_model save_strategy save_steps save_on_each_node save_total_limit load_best_model_at_end
+metric_for_best_model greater_is_better ignore_data_skip restore_callback_states_from_checkpoint full_determinism
+use_cpu dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout debug
+do_train do_eval do_predict predict_with_generate async_save on_disk_full
+"""
+
+_IGNORED = """
+cache_dir infer_dtype hf_hub_token ms_hub_token om_hub_token print_param_status
+dataset_dir offline overwrite_cache preprocessing_batch_size preprocessing_num_workers tokenized_path
+template_check
+strict_keys include_effective_tokens_per_second peak_tflops overwrite_output_dir memory_probe logging_dir warmup_ratio
+evaluation_strategy group_by_length no_cuda per_gpu_train_batch_size per_gpu_eval_batch_size adafactor
+gradient_checkpointing gradient_checkpointing_kwargs activation_checkpointing activation_checkpointing_kwargs
+use_liger_kernel resume_allow
+infer_backend use_kv_cache export_dir export_size export_device plot_loss
+output_dir log_on_each_node log_level log_level_replica report_to run_name project trackio_space_id trackio_bucket_id
+trackio_static_space_id skip_memory_metrics resume_from_checkpoint
+"""
+
+_POLICIES: dict[str, Policy] = {
+    **dict.fromkeys(_FROZEN.split(), "frozen"),
+    **dict.fromkeys(_LIVE.split(), "live"),
+    **dict.fromkeys(_IGNORED.split(), "ignored"),
+}
+
+
+def policy_of(key: str) -> Policy | None:
+    """What a change of this key means on a resume; None for a key that has no effect in any run."""
+    return _POLICIES.get(key)
+
+
+def resume_values(config: RunConfig) -> dict[str, Any]:
+    """The values that a checkpoint records, as plain JSON: those of all keys that are not ignored, defaults too."""
+    return {
+        name: _plain(config.train.value(name) if key.passed_on else getattr(getattr(config, key.section), name))
+        for name, key in all_keys().items()
+        if policy_of(name) in ("frozen", "live") and not key.mark.secret
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value

@@ -1,0 +1,260 @@
+"""How a checkpoint is saved: all processes write, one commits, and either all go on or none does.
+
+With `async_save` weights and states are copied, and a thread writes and commits them while training goes on. The steps
+of the commit are the same (`checkpoints/store.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from tunesmith.checkpoints.states import copied, save_tree
+from tunesmith.checkpoints.store import STAGING, Staging, committed, rotate, verify
+from tunesmith.core.errors import Problem, StorageError
+from tunesmith.core.log import get_logger
+
+__all__ = ["Saved", "Saver", "SavingSettings", "as_storage_error"]
+
+_MARGIN = 16 * 2**20  # bytes for small files and for the file system itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavingSettings:
+    """limit: checkpoints that are kept (None: all). only_model: weights without states to resume from. background:
+    copy, and write while training goes on. goes_on: a full disk is a warning as long as there is a whole checkpoint.
+    facts: what the manifest says beside files and step."""
+
+    limit: int | None = None
+    only_model: bool = False
+    background: bool = False
+    goes_on: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Saved(Protocol):
+    """What is saved of a trainer."""
+
+    def write_small_states(self, folder: Path) -> None:
+        """Files of a few kilobytes, in every process."""
+
+    def weights_to_save(self) -> dict[str, Any]:
+        """Tensors by name, as the model gives them: copies of those that training changes."""
+
+    def write_weights(self, folder: Path, weights: Mapping[str, Any] | None = None) -> None:
+        """These weights, or those that the model has now."""
+
+    def large_states(self) -> dict[str, Any]:
+        """Trees of tensors by name: those of the optimizer."""
+
+    def bytes_to_save(self) -> int:
+        """About how much weights and large states take on the disk."""
+
+
+class Saver:
+    """Saves the checkpoints of one run.
+
+    agree   the largest of a number of all processes, each of which calls it
+    main    whether this process commits
+    """
+
+    def __init__(self, settings: SavingSettings, agree: Callable[[float], float], *, main: bool) -> None:
+        self.settings = settings
+        self.seconds: float | None = None
+        """How long the last save took, to the commit; None before the first."""
+        self._agree, self._main = agree, main
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="save") if settings.background else None
+        self._pending: Future[None] | None = None
+
+    def save(self, what: Saved, folder: Path, step: int, best: Path | None) -> bool:
+        """Commit `folder`, which is `output_dir/checkpoint-N`. False where the disk was full and the run goes on.
+
+        Raises StorageError in all processes where one of them could not write; earlier checkpoints stay as they were.
+        """
+        self.wait()
+        begun = time.monotonic()
+        draft = _Draft(folder, step, best, self.settings, main=self._main)
+        try:
+            self.together(lambda: draft.begin(what), folder)
+            self.together(lambda: draft.write(what), folder)
+            if self._thread is not None:
+                self._pending = self._thread.submit(self._finish, draft, begun)
+                return True
+            self.together(draft.commit, folder)
+        except StorageError as error:
+            draft.discard()
+            return self._may_go_on(error, folder)
+        except BaseException:
+            draft.discard()
+            raise
+        self._told(folder, begun)
+        return True
+
+    def wait(self) -> None:
+        """Until what is written in the background is committed. Raises its error."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def look(self) -> None:
+        """Raise the error of a save in the background, if it is over."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the last save, also where training ended by an error; there is none after it."""
+        try:
+            self.wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+
+    def _finish(self, draft: _Draft, begun: float) -> None:
+        try:
+            draft.commit()
+        except BaseException as error:
+            draft.discard()
+            failure = as_storage_error(error, draft.folder)
+            if failure is None:
+                raise
+            self._may_go_on(failure, draft.folder)
+            return
+        self._told(draft.folder, begun)
+
+    def together(self, action: Callable[[], None], folder: Path) -> None:
+        """Do it in every process. Where one fails all raise, so that none waits for the others."""
+        failure: BaseException | None = None
+        try:
+            action()
+        except Exception as error:
+            failure = as_storage_error(error, folder) or error
+        failed = self._agree(1.0 if failure is not None else 0.0)
+        if failure is not None:
+            raise failure
+        if failed:
+            what = "a checkpoint could not be written by another process, which says why"
+            raise StorageError(Problem("E-TRAIN-081", what, fix="see what that process wrote"))
+
+    def _may_go_on(self, error: StorageError, folder: Path) -> bool:
+        whole = self._main and self.settings.goes_on and any(verify(one) is None for one in committed(folder.parent))
+        if not self._agree(1.0 if whole else 0.0):
+            raise error
+        get_logger().warning("%s was not saved, training goes on: %s", folder.name, error.problems[0].what)
+        return False
+
+    def _told(self, folder: Path, begun: float) -> None:
+        self.seconds = time.monotonic() - begun
+        if self._main:
+            get_logger().info("saved %s (%.1f s)", folder, self.seconds)
+
+
+class _Draft:
+    """One checkpoint on its way to the disk."""
+
+    def __init__(self, folder: Path, step: int, best: Path | None, settings: SavingSettings, *, main: bool) -> None:
+        self.folder = folder
+        self._path = folder.parent / STAGING / folder.name
+        self._step, self._best, self._settings, self._main = step, best, settings, main
+        self._staging: Staging | None = None
+        self._later: list[Callable[[], None]] = []
+
+    def begin(self, what: Saved) -> None:
+        if self._main:
+            _check_room(folder=self.folder.parent, needed=what.bytes_to_save())
+            self._staging = Staging(self.folder.parent, self.folder.name)
+
+    def write(self, what: Saved) -> None:
+        """Small states at once. What is large: at once, or copied for `commit` to write."""
+        what.write_small_states(self._path)
+        trees = {} if self._settings.only_model or not self._main else what.large_states()
+        if self._settings.background:
+            weights, trees = what.weights_to_save(), copied(trees)
+            self._later = [lambda: what.write_weights(self._path, weights), lambda: self._write_trees(trees)]
+            return
+        what.write_weights(self._path)
+        self._seal()
+        self._write_trees(trees)
+
+    def commit(self) -> None:
+        for action in self._later:
+            action()
+            self._seal()
+        if self._staging is None:
+            return
+        self._staging.commit({"step": self._step, **self._settings.facts})
+        rotate(self.folder.parent, self._settings.limit, frozenset(() if self._best is None else (self._best,)))
+
+    def discard(self) -> None:
+        self._later = []
+        if self._staging is not None:
+            self._staging.discard()
+
+    def _write_trees(self, trees: Mapping[str, Any]) -> None:
+        for name, tree in trees.items():
+            save_tree(self._path, name, tree)
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._staging is not None:
+            self._staging.seal()
+
+
+# What a disk says that does not take data, in an error of the system or in the words of safetensors.
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EIO: "the disk reports an error",
+    errno.EROFS: "the disk can only be read",
+    errno.EFBIG: "the file is larger than the system allows",
+}
+_IN_WORDS = re.compile(r"os error (\d+)")
+
+
+def as_storage_error(error: BaseException, path: Path | None) -> StorageError | None:
+    """The error as one of the disk, with what is free; None where it is no such error."""
+    if isinstance(error, StorageError):
+        return error
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and type(error).__name__ == "SafetensorError" and (found := _IN_WORDS.search(str(error))):
+        number = int(found.group(1))
+    if number not in _REFUSALS:
+        return None
+    where = getattr(error, "filename", None) or path
+    fix = "make room, and the same command goes on from the last checkpoint; save_total_limit keeps fewer of them"
+    made = StorageError(Problem("E-TRAIN-081", _REFUSALS[number], _text(where), _free(where), fix))
+    made.__cause__ = error
+    return made
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    """Raises StorageError before anything is written where it would not fit."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + _MARGIN:
+        got = f"{_size(free)} free, {_size(needed + _MARGIN)} needed"
+        fix = "make room, and the same command goes on from the last checkpoint; save_total_limit keeps fewer of them"
+        raise StorageError(Problem("E-TRAIN-081", "the disk has no room for a checkpoint", str(folder), got, fix))
+
+
+def _free(where: Any) -> str | None:
+    folder = Path(where) if where is not None else None
+    while folder is not None and not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return None if folder is None else f"{_size(shutil.disk_usage(folder).free)} free"
+
+
+def _text(where: Any) -> str | None:
+    return None if where is None else str(where)
+
+
+def _size(number: float) -> str:
+    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
