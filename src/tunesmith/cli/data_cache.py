@@ -30,7 +30,7 @@ def _cache() -> None:
 
 @app.command("ls")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """List what is kept, the last used first."""
+    """List what is kept, the last used first; also what was interrupted, where the next run goes on."""
     from tunesmith.data.cache import age, entries
 
     found = list(entries())
@@ -43,6 +43,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] 
                     "bytes": one.bytes,
                     "days": round(age(one), 2),
                     "path": str(one.folder),
+                    "finished": one.finished,
                 }
                 for one in found
             ]
@@ -53,7 +54,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] 
         return
     print(f"{'key':<{_KEY}}{'size':>9}  {'used':<13} dataset")
     for one in found:
-        print(f"{one.key[:_KEY]}{_size(one.bytes):>9}  {_days(age(one)):<13} {one.name}")
+        state = "" if one.finished else " (interrupted)"
+        print(f"{one.key[:_KEY]}{_size(one.bytes):>9}  {_days(age(one)):<13} {one.name}{state}")
     print(f"{_size(sum(one.bytes for one in found))} in {len(found)}")
 
 
@@ -74,12 +76,12 @@ def remove_(
     chosen = []
     for key in keys or ():
         matching = [one for one in found if one.key.startswith(key)]
-        if len(matching) != 1:
-            what = "is kept under no key" if not matching else f"is the beginning of {len(matching)} keys"
+        if len(matched := {one.key for one in matching}) != 1:
+            what = "is kept under no key" if not matched else f"is the beginning of {len(matched)} keys"
             raise UsageError(Problem("E-CLI-012", f'"{key}" {what}', fix="tunesmith data cache ls shows the keys"))
         chosen += matching
     chosen += [one for one in found if everything or (unused_for is not None and age(one) >= unused_for)]
-    removed = {one.key: one for one in chosen}
+    removed = {one.folder: one for one in chosen}
     for one in removed.values():
         remove(one)
     print(f"removed {len(removed)}: {_size(sum(one.bytes for one in removed.values()))}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 from tunesmith.core.types import Origin
 
@@ -33,6 +36,18 @@ class Notes:
             before, first = self.remarks.get(remark, (0, origin))
             self.remarks[remark] = before + count, first
         self.tallies.update(later.tallies)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `from_dict` makes the notes again."""
+        remarks = {remark: [count, asdict(first)] for remark, (count, first) in self.remarks.items()}
+        return {"remarks": remarks, "tallies": dict(self.tallies)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Notes:
+        made = cls()
+        made.remarks = {remark: (count, Origin(**first)) for remark, (count, first) in values["remarks"].items()}
+        made.tallies = Counter(values["tallies"])
+        return made
 
     def lines(self) -> list[str]:
         """One sentence per remark."""

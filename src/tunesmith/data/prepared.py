@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.core.errors import Problem, TunesmithError
+from tunesmith.core.errors import PreemptedError, Problem, StorageError, TunesmithError
 from tunesmith.data.bad_rows import BadRows
 from tunesmith.data.cache import cached, code_digest, kept_in
 from tunesmith.data.dataset import TokenDataset, is_range
@@ -142,7 +142,7 @@ def prepare_datasets(
     """All datasets that the config names, for training and for evaluation: from the cache, or made now and kept there.
 
     Raises one error with everything that is wrong with their files and rows: MissingInputError if only files are
-    missing.
+    missing. A full disk (StorageError), and what `on_progress` raises, end it at once; what was done is kept.
     """
     wanted = [("train", item) for item in data.dataset] + [("eval", item) for item in data.eval_dataset]
     specs = resolve([item for _use, item in wanted], data.dataset_dir, offline=data.offline)
@@ -153,6 +153,8 @@ def prepare_datasets(
         last = number == len(specs) - 1
         try:
             found.append(_prepared(data, spec, use, number, renderer, stage, seed, _shifted(on_progress, done, last)))
+        except (PreemptedError, StorageError):  # not of this dataset
+            raise
         except TunesmithError as error:
             problems += error.problems
     if not problems:

@@ -21,10 +21,11 @@ def shifted(notify: Progress | None, before: int, last: bool) -> Progress | None
 
 
 class Estimate:
-    """How many rows there are, from the bytes of those that were read and of the file."""
+    """How many rows there are, from the bytes of those that were read and of the file. `before`: rows that were done by
+    an earlier process, and are not read here."""
 
-    def __init__(self, size: int | None) -> None:
-        self._size, self._read, self._rows = size, 0, 0
+    def __init__(self, size: int | None, before: int = 0) -> None:
+        self._size, self._before, self._read, self._rows = size, before, 0, 0
 
     def watch(self, blocks: Iterable[list[Row]]) -> Iterator[list[Row]]:
         for block in blocks:
@@ -36,4 +37,4 @@ class Estimate:
     def rows(self) -> int | None:
         if not self._size or not self._read:
             return None
-        return max(self._rows, round(self._rows * self._size / (self._read + self._rows)))
+        return max(self._before + self._rows, round(self._rows * self._size / (self._read + self._rows)))

@@ -1,22 +1,24 @@
 """Encoded samples in a folder: written batch by batch, opened as arrays that are mapped, not read.
 
 ids.i32  trained.b1  [weights.f32]   the tokens of all samples, one sample behind the other
-samples.npy                          [N, 7] int32: length, trained tokens, example, file, row, line, kind
+samples.i32                          [N, 7]: length, trained tokens, example, file, row, line, kind
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.data.dataset import Origins, TokenDataset, Tokens
 
-__all__ = ["HeldSamples", "SampleSink", "SampleWriter", "open_samples"]
+__all__ = ["GrowingFiles", "HeldSamples", "SampleSink", "SampleWriter", "open_samples"]
 
 Ints = npt.NDArray[np.signedinteger]
 _COLUMNS = ("length", "trained", "example", "file", "row", "line", "kind")
@@ -32,19 +34,63 @@ class SampleSink(Protocol):
         weights: npt.NDArray[np.float32] | None,
         table: Ints,
     ) -> None:
-        """`table`: the seven numbers of each sample, as in `samples.npy`."""
+        """`table`: the seven numbers of each sample, as in `samples.i32`."""
+
+
+class GrowingFiles:
+    """Files of a folder that are appended to. `sizes`: how many bytes of each are kept from before; what is behind
+    them, and every file that is not named and is no JSON, is removed."""
+
+    def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+        for file in folder.iterdir():
+            if file.suffix != ".json" and file.name not in (sizes or ()):
+                file.unlink()
+        for name, size in (sizes or {}).items():
+            os.truncate(folder / name, size)
+            self._open(name)
+
+    def _open(self, name: str) -> BinaryIO:
+        return self._files.setdefault(name, (self._folder / name).open("ab"))
+
+    def append(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Write the numbers behind what the file holds; the first call makes the file."""
+        file = self._files.get(name) or self._open(name)
+        file.write(np.ascontiguousarray(array).data)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file."""
+        return {name: file.tell() for name, file in self._files.items()}
+
+    def sync(self) -> dict[str, int]:
+        """Wait until everything is on the disk; the bytes of each file."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        return self.sizes()
+
+    def __enter__(self) -> GrowingFiles:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            if kind is None:
+                file.close()
+            else:
+                with suppress(OSError):  # a full disk was told when it was met
+                    file.close()
 
 
 class SampleWriter:
-    """Appends samples to the files of a folder; nothing of them stays in memory but seven numbers each."""
+    """Appends samples to the files of a folder; nothing of them stays in memory."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._ids: BinaryIO = (folder / "ids.i32").open("wb")
-        self._trained: BinaryIO = (folder / "trained.b1").open("wb")
-        self._weights: BinaryIO | None = None
-        self._tokens = 0
-        self._table: list[npt.NDArray[np.int32]] = []
+    def __init__(self, files: GrowingFiles) -> None:
+        self._files = files
+        for name in ("ids.i32", "trained.b1", "samples.i32"):
+            files.append(name, np.zeros(0, np.int8))
 
     def add(
         self,
@@ -55,30 +101,15 @@ class SampleWriter:
     ) -> None:
         assert table.shape[1] == len(_COLUMNS), "seven numbers for a sample"
         assert len(ids) == len(trained) == table[:, 0].sum(), "the lengths do not cover the tokens"
-        if weights is not None and self._weights is None:
-            self._weights = (self._folder / "weights.f32").open("wb")
-            np.ones(self._tokens, np.float32).tofile(self._weights)
-        if self._weights is not None:
-            (np.ones(len(ids), np.float32) if weights is None else weights).tofile(self._weights)
-        ids.tofile(self._ids)
-        trained.tofile(self._trained)
-        self._tokens += len(ids)
         assert not len(table) or table.max() < 2**31, "samples, rows and lines are counted in 31 bits"
-        self._table.append(table.astype(np.int32))
-
-    def __enter__(self) -> SampleWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in (self._ids, self._trained, self._weights):
-            if handle is not None:
-                handle.close()
-        if kind is None:
-            np.save(
-                self._folder / "samples.npy", np.concatenate([np.zeros((0, len(_COLUMNS)), np.int32), *self._table])
-            )
+        sizes = self._files.sizes()
+        if weights is not None and "weights.f32" not in sizes:
+            self._files.append("weights.f32", np.ones(sizes["trained.b1"], np.float32))
+        if weights is not None or "weights.f32" in sizes:
+            self._files.append("weights.f32", np.ones(len(ids), np.float32) if weights is None else weights)
+        self._files.append("ids.i32", ids)
+        self._files.append("trained.b1", trained)
+        self._files.append("samples.i32", table.astype(np.int32))
 
 
 class HeldSamples:
@@ -114,7 +145,8 @@ class HeldSamples:
 
 def open_samples(folder: Path, files: Sequence[str]) -> tuple[TokenDataset, Ints]:
     """The samples, and [N] which example each is of. `files`: the names that the numbers of files stand for."""
-    return _as_samples(Tokens.open(folder), np.load(folder / "samples.npy", allow_pickle=False), files)
+    table = np.fromfile(folder / "samples.i32", np.int32).reshape(-1, len(_COLUMNS))
+    return _as_samples(Tokens.open(folder), table, files)
 
 
 def _as_samples(tokens: Tokens, table: Ints, files: Sequence[str]) -> tuple[TokenDataset, Ints]:

@@ -2,6 +2,8 @@
 
 The processes are forked, so they begin with everything that the parent holds, and at once; what travels is a piece of
 work and its result. Elsewhere than on Linux, forking is not safe, and the work is done in this process.
+
+A process of these never outlives its parent, however that ends, and leaves it to the parent what a signal means.
 """
 
 from __future__ import annotations
@@ -9,7 +11,10 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,6 +30,8 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 _AHEAD = 3  # pieces per process that are read before their results are needed
+_LOOK_EVERY = 0.5  # seconds between looks whether the parent is there
+_GRACE = 5.0  # seconds that the parent has to end a process which the system asked to go
 _work: Callable[[Any], Any] | None = None
 
 
@@ -46,7 +53,7 @@ def map_in_order(
         yield from map(work, pieces)
         return
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(work,))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(work, os.getpid()))
     waiting: deque[Future[Result]] = deque()
     try:
         for piece in pieces:
@@ -63,13 +70,32 @@ def map_in_order(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin(work: Callable[[Any], Any]) -> None:
+def _begin(work: Callable[[Any], Any], parent: int) -> None:
     global _work
     _work = work
     # What came along stays: a collection that looked at it would copy its pages into this process.
     gc.freeze()
     # The threads of the library tokenizers do not come along into a forked process, which would wait for them forever.
     env.override("TOKENIZERS_PARALLELISM", "false")
+    _stand_by(parent)
+
+
+def _stand_by(parent: int) -> None:
+    """Go when the parent goes. A group of its own keeps Ctrl-C at the terminal away; who asks all processes of a job to
+    end reaches this one too, and gives the parent time to use what is under way."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    asked: list[float] = []
+    signal.signal(signal.SIGTERM, lambda _number, _frame: asked.append(time.monotonic()))
+
+    def watch() -> None:
+        while os.getppid() == parent and not (asked and time.monotonic() - asked[0] > _GRACE):
+            time.sleep(_LOOK_EVERY)
+        # At once, in whatever library the work is. What came along, such as a lock of the parent's, goes as well.
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _do(piece: Any) -> Any:

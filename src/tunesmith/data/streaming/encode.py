@@ -134,7 +134,7 @@ class _Making:
 
     def __init__(self, window: RowWindow, datasets: Sequence[OpenDataset]) -> None:
         self._window = window
-        self._running = [Running(DatasetReport(one.spec.name, "train"), ordered=True) for one in datasets]
+        self._running = [Running(DatasetReport(one.spec.name, "train")) for one in datasets]
         self._samples = [HeldSamples() for _ in datasets]
         self._places: list[list[Ints]] = [[] for _ in datasets]
 
@@ -144,7 +144,7 @@ class _Making:
 
     def add(self, result: BlockResult, dataset: int, places: Ints) -> None:
         self._running[dataset].add(result, self._samples[dataset])
-        self._places[dataset].append(places)
+        self._places[dataset].append(places[result.positions])
 
     def done(self, encoder: str) -> EncodedWindow:
         prepared, places = [], []
@@ -163,6 +163,5 @@ class _Making:
                     encoder,
                 )
             )
-            empty = [np.zeros(0, np.int64)]
-            places.append(np.concatenate(empty + rows)[np.concatenate(empty + running.positions)])
+            places.append(np.concatenate([np.zeros(0, np.int64), *rows]))
         return EncodedWindow(self._window, prepared, places, [running.columns for running in self._running])
