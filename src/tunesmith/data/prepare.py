@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.core.errors import MachineError, PreemptedError
 from tunesmith.core.log import get_logger
 from tunesmith.data.bad_rows import BadRows
 from tunesmith.data.blocks import BlockEncoder, BlockResult
@@ -193,7 +192,9 @@ class _Encoding:
                         journal.write(self._told(running, total.rows), files)
                     if self.on_progress is not None:
                         self.on_progress(running.report.rows, total.rows)
-            except (KeyboardInterrupt, PreemptedError, MachineError):
+            except QuickWayFault:
+                raise
+            except BaseException:
                 if whole:
                     with suppress(OSError):  # the entry before holds as well
                         journal.write(self._told(running, total.rows), files)

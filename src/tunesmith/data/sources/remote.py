@@ -5,13 +5,9 @@ A file is copied into the cache once and read from there; with `streaming` it is
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +29,7 @@ from tunesmith.data.sources import http
 from tunesmith.data.sources.base import Blob, LocalFile, SourceFile
 from tunesmith.data.sources.decode import BLOCK
 from tunesmith.data.sources.digests import write_whole
+from tunesmith.data.sources.fetch import fetch
 from tunesmith.data.sources.local import as_sources, is_pattern
 from tunesmith.data.sources.packed import MAGIC_LENGTH, unpacked
 
@@ -178,17 +175,12 @@ def _explained(url: str, error: Exception) -> TunesmithError:
 def _kept(file: RemoteFile) -> Blob:
     """The copy of a remote file, fetched unless this version of it is there."""
     target = _target(file.name, file.version)
+
+    def read(stream: BinaryIO, most: int) -> bytes:
+        return _told(file.name, lambda: stream.read(most))
+
     if file.version is None or not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=target.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as out, file.open() as stream:
-                _told(file.name, lambda: shutil.copyfileobj(stream, out, BLOCK))
-            os.replace(draft, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
-            raise
+        fetch(file.name, file.open, read, target, again=file.version is None)
     return LocalFile(target, file.name)
 
 

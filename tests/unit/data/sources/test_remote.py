@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
+import logging
+import os
 import zipfile
 
 import fsspec
 import pytest
 from pyarrow import Table, parquet
 
-from tunesmith.core.errors import DataError, MachineError, MissingInputError, TunesmithError, UnavailableError
+from tunesmith.core.errors import (
+    DataError,
+    MachineError,
+    MissingInputError,
+    StorageError,
+    TunesmithError,
+    UnavailableError,
+)
 from tunesmith.data.rows import parse
-from tunesmith.data.sources import open_source
+from tunesmith.data.sources import http, open_source
 from tunesmith.data.spec import DatasetSpec
 
 ROWS = [{"a": "1"}, {"a": "zwei"}, {"a": "三"}]
@@ -170,6 +180,70 @@ def test_an_answer_that_breaks_off_is_no_end_of_the_file(server, cache, streamin
         rows(spec(f"{server.address}/x.jsonl"), streaming=streaming)
     server.cut = None
     assert len(rows(spec(f"{server.address}/x.jsonl"))) == 3000  # nothing half fetched was kept
+
+
+LONG = [{"a": f"{number} " * 200} for number in range(4000)]
+LONG_LINES = "".join(json.dumps(row) + "\n" for row in LONG).encode()  # 4 MB
+
+
+@pytest.mark.parametrize("cut", [1_200_000, 1_900_000])
+def test_what_was_fetched_before_is_not_fetched_again(server, cache, cut, monkeypatch, caplog):
+    """The connection breaks off, over and over, and the whole run with it."""
+    monkeypatch.setattr(http, "RETRIES", 0)
+    server.files["/x.jsonl"] = LONG_LINES
+    one = spec(f"{server.address}/x.jsonl")
+    server.cut = cut
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            rows(one)
+    server.cut = None
+    server.asked.clear()
+    with caplog.at_level(logging.INFO, "tunesmith"):
+        assert rows(one) == LONG
+    begins = [int(range_[6:-1]) for method, _path, range_ in server.asked if method == "GET" and range_]
+    assert len(begins) == 1
+    assert begins[0] >= 2_000_000  # one block of each attempt
+    assert "fetched before" in caplog.text
+    assert [path.name for path in cache.rglob("*x.jsonl*") if not path.name.endswith(".lock")] == ["x.jsonl"]
+
+
+def test_a_file_that_changed_is_fetched_from_its_beginning(server, cache, monkeypatch):
+    monkeypatch.setattr(http, "RETRIES", 0)
+    one = spec(f"{server.address}/x.jsonl")
+    server.files["/x.jsonl"], server.cut = LONG_LINES, 2_500_000
+    with pytest.raises(UnavailableError):
+        rows(one)
+    server.files["/x.jsonl"], server.cut = LONG_LINES.replace(b"1", b"2"), None
+    assert rows(one) == [{"a": row["a"].replace("1", "2")} for row in LONG]
+
+
+def test_what_lies_behind_a_crash_of_the_machine_is_not_trusted(server, cache, monkeypatch):
+    """Only what was told to be on the disk is; behind it a file may hold anything."""
+    monkeypatch.setattr(http, "RETRIES", 0)
+    server.files["/x.jsonl"], server.cut = LONG_LINES, 2_500_000
+    one = spec(f"{server.address}/x.jsonl")
+    with pytest.raises(UnavailableError):
+        rows(one)
+    (part,) = cache.rglob(".x.jsonl.part")
+    with part.open("ab") as file:
+        file.write(bytes(1000))
+    server.cut = None
+    assert rows(one) == LONG
+
+
+def test_a_full_disk_is_told_apart_from_a_network_that_fails(server, cache, monkeypatch):
+    server.files["/x.jsonl"] = LINES
+    real = os.fsync
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="E-DATA-120"):
+            rows(spec(f"{server.address}/x.jsonl"))
+    assert os.fsync is real
+    assert rows(spec(f"{server.address}/x.jsonl")) == ROWS
 
 
 # --- a cloud ---
