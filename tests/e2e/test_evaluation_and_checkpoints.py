@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -145,23 +144,3 @@ def test_patience_may_be_counted_on(run: Run, tmp_path: Path, restore: bool, las
         restore_callback_states_from_checkpoint=restore,
     )
     assert column(resumed, "epoch")[-1] == last
-
-
-def test_two_ranks_predict_what_one_does(train, launch, run_keys, tmp_path):
-    keys = {
-        "max_steps": 1,
-        "learning_rate": 0.0,
-        "do_predict": True,
-        "val_size": 7,
-        "max_new_tokens": 5,
-        "do_sample": False,
-    }
-    whole = train(**keys, output_dir=str(tmp_path / "whole"))
-    launch(2, {**run_keys, **keys, "output_dir": str(tmp_path / "ranks")})
-    alone, shared = (tmp_path / name / "generated_predictions.jsonl" for name in ("whole", "ranks"))
-    assert len(alone.read_text().splitlines()) == 7
-    assert shared.read_text() == alone.read_text()
-    assert not list((tmp_path / "ranks").glob(".generated*"))
-    results = [json.loads((tmp_path / name / "predict_results.json").read_text()) for name in ("whole", "ranks")]
-    assert results[0]["predict_exact_match"] == results[1]["predict_exact_match"]
-    assert results[1]["predict_rows"] == whole.metrics["predict_rows"] == 7

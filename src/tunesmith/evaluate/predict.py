@@ -1,16 +1,30 @@
-"""Write the model's own answer beside the expected one for every evaluation row."""
+"""Write the model's own answer beside the expected one for every evaluation row.
+
+A row is answered from its own seed, and each answer is kept when it is there (`evaluate/answers.py`): a prediction that
+was interrupted goes on behind them, and its file is that of one that was not.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunesmith._version import __version__
+from tunesmith.core.files import write_atomically
+from tunesmith.core.log import get_logger
 from tunesmith.engines.base import Sampling
 from tunesmith.engines.hf import HFEngine
+from tunesmith.evaluate.answers import FOLDER, Answers, claim, not_written
+from tunesmith.models.digest import weights_digest
 from tunesmith.train.counting import Counting
 
 if TYPE_CHECKING:
@@ -20,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["PREDICTIONS", "predict", "prompt_and_label"]
 
 PREDICTIONS = "generated_predictions.jsonl"
+_WRITTEN = ("prompt", "predict", "label")
 
 
 def predict(
@@ -35,30 +50,42 @@ def predict(
     """Answer the last turn of every row and write {prompt, predict, label} lines. Returns counts and speed.
 
     The prompt is what precedes the last trained run of a row, so it is exactly what training saw. Of several ranks each
-    answers every so-many-th row; the file is in the order of the rows.
+    answers every so-many-th row; the file is in the order of the rows. Rows that were answered before this call, for
+    the same weights, rows and keys, count in all but the speed.
     """
     rank, ranks = accelerator.process_index, accelerator.num_processes
     engine = HFEngine(model, tokenizer, renderer, defaults)
-    sampling = Sampling.of(defaults, seed=seed)
+    sampling = Sampling.of(defaults)
     every = [(dataset, number) for dataset in datasets.values() for number in range(len(dataset))]
-    tokens = equal = 0
-    begin = time.perf_counter()
-    with _part(output_dir, rank, ranks).open("w", encoding="utf-8") as file, Counting("predicting", "rows") as count:
-        for done, (dataset, number) in enumerate(every[rank::ranks], 1):
+    if rank == 0:
+        claim(output_dir, _asked(model, renderer, every, replace(sampling, seed=seed)))
+    accelerator.wait_for_everyone()
+    tokens, begin = 0, time.perf_counter()
+    with Answers(output_dir, rank) as answers, Counting("predicting", "rows") as count:
+        accelerator.wait_for_everyone()  # all have read what was there before one writes
+        left = [row for row in range(len(every)) if row not in answers.known]
+        before = len(every) - len(left)
+        if before:
+            get_logger().info("predicting: %s of %s rows were answered before", f"{before:,}", f"{len(every):,}")
+        for done, row in enumerate(left[rank::ranks], 1):
+            dataset, number = every[row]
             prompt, label = prompt_and_label(dataset[number], renderer.stop_ids)
-            ids = list(engine.generate_ids(prompt, sampling))
+            ids = list(engine.generate_ids(prompt, replace(sampling, seed=_seed_of(seed, row))))
             answer = [token for token in ids if token not in renderer.stop_ids]
-            line = {
-                "prompt": tokenizer.decode(prompt, skip_special_tokens=False),
-                "predict": engine.decode(answer, sampling),
-                "label": engine.decode(label, sampling),
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            count(min(done * ranks, len(every)), len(every))
-            tokens, equal = tokens + len(ids), equal + (line["predict"] == line["label"])
-    tokens, equal = _sums(accelerator, tokens, equal)
-    if rank == 0 and ranks > 1:
-        _join(output_dir, ranks, len(every))
+            written = (
+                tokenizer.decode(prompt, skip_special_tokens=False),
+                engine.decode(answer, sampling),
+                engine.decode(label, sampling),
+            )
+            answers.add(row, dict(zip(_WRITTEN, written, strict=True)))
+            tokens += len(ids)
+            count(min(before + done * ranks, len(every)), len(every))
+    tokens = _sum(accelerator, tokens)
+    answers.read()
+    equal = sum(line["predict"] == line["label"] for line in answers.known.values())
+    accelerator.wait_for_everyone()  # all have read before the folder goes
+    if rank == 0:
+        _write(output_dir, [answers.known[row] for row in range(len(every))])
     seconds = time.perf_counter() - begin
     return {
         "predict_rows": len(every),
@@ -68,25 +95,43 @@ def predict(
     }
 
 
-def _part(folder: Path, rank: int, ranks: int) -> Path:
-    return folder / (PREDICTIONS if ranks == 1 else f".{PREDICTIONS}.{rank}")
+def _seed_of(seed: int, row: int) -> int:
+    """Of one row, whoever answers it and when."""
+    return int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _sums(accelerator: Any, *values: int) -> list[int]:
-    """Sums over all ranks, which wait for each other here."""
+def _asked(model: Any, renderer: Renderer, every: Iterable[tuple[Any, int]], sampling: Sampling) -> dict[str, Any]:
+    """Everything that an answer depends on, as plain values."""
+    rows = hashlib.blake2b(digest_size=20)
+    for dataset, number in every:
+        row = dataset[number]
+        for name in ("input_ids", "trained"):
+            values = np.ascontiguousarray(row[name], dtype=np.int64)
+            rows.update(len(values).to_bytes(8, "little") + values.tobytes())
+    return {
+        "weights": weights_digest(model),
+        "rows": rows.hexdigest(),
+        "sampling": asdict(sampling),
+        "template": json.loads(json.dumps(renderer.fingerprint())),
+        "versions": {"tunesmith": __version__, **{name: version(name) for name in ("torch", "transformers")}},
+    }
+
+
+def _sum(accelerator: Any, value: int) -> int:
+    """The sum over all ranks, which wait for each other here."""
     import torch
 
-    own = torch.tensor([values], dtype=torch.int64, device=accelerator.device)
-    return [int(value) for value in accelerator.gather(own).sum(dim=0)]
+    own = torch.tensor([value], dtype=torch.int64, device=accelerator.device)
+    return int(accelerator.gather(own).sum())
 
 
-def _join(folder: Path, ranks: int, rows: int) -> None:
-    parts = [_part(folder, rank, ranks).open(encoding="utf-8") for rank in range(ranks)]
-    with (folder / PREDICTIONS).open("w", encoding="utf-8") as whole:
-        whole.writelines(parts[row % ranks].readline() for row in range(rows))
-    for part in parts:
-        part.close()
-        Path(part.name).unlink()
+def _write(folder: Path, answers: Iterable[Mapping[str, Any]]) -> None:
+    lines = (json.dumps({key: answer[key] for key in _WRITTEN}, ensure_ascii=False) + "\n" for answer in answers)
+    try:
+        write_atomically(folder / PREDICTIONS, "".join(lines))
+    except OSError as error:
+        raise not_written(folder / PREDICTIONS, error) from error
+    shutil.rmtree(folder / FOLDER)
 
 
 def prompt_and_label(row: dict[str, Any], stop_ids: tuple[int, ...]) -> tuple[list[int], list[int]]:

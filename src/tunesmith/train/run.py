@@ -15,6 +15,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.train.arguments import training_arguments
 from tunesmith.train.checkpoint import check_writable, find_resume, in_main_process, read_position
 from tunesmith.train.counting import Counting
+from tunesmith.train.determinism import explained, seed_all
 from tunesmith.train.drift import check_config, check_fact, facts_of
 from tunesmith.train.lock import hold
 from tunesmith.train.plan import resolve_plan, what_rules_out, with_fast_path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
+@explained()
 def train(config: RunConfig) -> Result:
     """Do what the config asks for (`do_train`, `do_eval`, `do_predict`) and return where it is and how it went."""
     for warning in config.warnings:
@@ -50,8 +52,6 @@ def train(config: RunConfig) -> Result:
 
 
 def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments) -> Result:
-    from transformers import set_seed
-
     from tunesmith.models.catalog import fallback_template
     from tunesmith.models.chat_template import carry_template
     from tunesmith.models.fast_path import plan_fast_path
@@ -79,7 +79,7 @@ def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments) 
     facts = facts_of(config, plan) | _data_facts(config, plan, datasets)
     check_template(config, tokenizer, renderer)
     record_start(config, plan, datasets.report)
-    set_seed(plan.seed)
+    seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
     model, proven, plan = _build_model(config, plan, fast, tokenizer)
     if proven != fast:
         plan = with_fast_path(plan, config, proven)
