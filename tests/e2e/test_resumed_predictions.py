@@ -92,6 +92,19 @@ def test_an_interrupted_prediction_goes_on(train, interrupted, asked, tmp_path, 
         assert found.metrics[name] == whole.metrics[name]
 
 
+def test_a_run_that_only_predicts_goes_on(train, interrupted, asked, run_keys, tmp_path):
+    only = {"do_train": False, "dataset": None, "eval_dataset": run_keys["dataset"], "max_samples": 5}
+    keys = {"do_predict": True, "max_new_tokens": 5, **only}
+    whole = train(**keys, output_dir=str(tmp_path / "whole"))
+    parts = {**keys, "output_dir": str(tmp_path / "parts")}
+    interrupted(2, **parts)
+    asked.clear()
+    found = train(**parts)
+    assert len(asked) == 3
+    assert predictions(tmp_path / "parts") == predictions(tmp_path / "whole")
+    assert found.metrics["predict_exact_match"] == whole.metrics["predict_exact_match"]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

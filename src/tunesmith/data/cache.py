@@ -123,7 +123,7 @@ def _draft(folder: Path, parts: Mapping[str, Any], name: str, rebuild: bool) -> 
 
 
 def _commit(draft: Path, folder: Path, parts: Mapping[str, Any], name: str) -> None:
-    files = [file for file in sorted(draft.iterdir()) if not file.name.startswith(".")]
+    files = [file for file in sorted(draft.iterdir()) if not file.name.startswith(".") and file.name != _MANIFEST]
     manifest = {
         "name": name,
         "version": __version__,

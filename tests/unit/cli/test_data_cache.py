@@ -53,3 +53,26 @@ def test_what_is_unclear_removes_nothing(words: list[str], capsys: pytest.Captur
     assert main(["data", "cache", "rm", *words]) == 2
     assert "E-CLI-012" in capsys.readouterr().err
     assert len(list(entries())) == 3
+
+
+def test_what_was_interrupted_is_listed_and_removed(kept: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(folder: Path) -> None:
+        (folder / "x").write_bytes(bytes(9000))
+        raise KeyboardInterrupt
+
+    for number, rebuild in ((7, False), (0, True)):
+        with pytest.raises(KeyboardInterrupt):
+            cached({"a": number}, f"d{number}", interrupted, rebuild=rebuild)
+    assert main(["data", "cache", "ls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-2:] for line in lines if "interrupted" in line] == [
+        ["d0", "(interrupted)"],
+        ["d7", "(interrupted)"],
+    ]
+    assert main(["data", "cache", "ls", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sorted(one["dataset"] for one in found if not one["finished"]) == ["d0", "d7"]
+    assert main(["data", "cache", "rm", kept[0][:8]]) == 0  # the entry, and the draft that was to replace it
+    assert {entry.name for entry in entries()} == {"d1", "d2", "d7"}
+    assert main(["data", "cache", "rm", "--all"]) == 0
+    assert list(entries()) == []

@@ -148,7 +148,7 @@ def _children_end() -> bool:
     return False
 
 
-@pytest.mark.parametrize("point", range(12))
+@pytest.mark.parametrize("point", range(8))
 def test_a_crash_at_any_point_of_writing_loses_no_byte(
     point: int, folder: Path, tiny_model: Path, own_cache: Path, monkeypatch: Any
 ) -> None:
@@ -189,6 +189,30 @@ def _fail_after(patch: pytest.MonkeyPatch, left: list[int]) -> None:
     patch.setattr(GrowingFiles, "append", counted(append, torn))
     patch.setattr(os, "fsync", counted(fsync))
     patch.setattr(os, "replace", counted(replace))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_crash_before_the_rename_costs_nothing(
+    again: bool, folder: Path, tiny_model: Path, own_cache: Path, monkeypatch: Any
+) -> None:
+    """`again`: what is replaced was removed already."""
+    build(folder, make(tiny_model), "s")
+    expected = files_of(own_cache)
+    if not again:
+        monkeypatch.setenv("TUNESMITH_DATA_CACHE", str(own_cache / "other"))
+
+    def crash(_path: Path, _target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crash)
+        with pytest.raises(KeyboardInterrupt):
+            build(folder, make(tiny_model), "s", overwrite_cache=again)
+    rows: list[int] = []
+    for _ in range(2):
+        build(folder, make(tiny_model), "s", on_progress=lambda done, _total: rows.append(done))
+    assert rows == []  # all were done, and then it was found in the cache
+    assert files_of(own_cache if again else own_cache / "other") == expected
 
 
 @forks
