@@ -65,7 +65,7 @@ def test_the_layers_are_those_of_the_contract() -> None:
 
 
 def test_the_dependencies_are_those_of_the_package() -> None:
-    told = set(re.findall(r"[\w-]+", section(12).split("\n", 1)[1].split(". ")[0].lower()))
+    told = set(re.findall(r"[\w-]+", section(13).split("\n", 1)[1].split(". ")[0].lower()))
     assert told == {re.split(r"[<>=]", name)[0].lower() for name in PROJECT["project"]["dependencies"]}
 
 

@@ -16,7 +16,7 @@ from tunesmith.core.errors import Problem, UsageError
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
 
-__all__ = ["load", "split"]
+__all__ = ["load", "split", "take"]
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w.-]*=")
 _FILES = {".yaml", ".yml", ".json", ".toml"}
@@ -50,6 +50,27 @@ def split(words: Sequence[str]) -> tuple[str | None, list[str]]:
     if problems:
         raise UsageError(problems)
     return source, overrides
+
+
+def take(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Options with a value that a verb has beside the config's keys: the words without them, and what was given.
+
+    A verb that has to start quickly declares only flags: others cost it the import of pydantic (see `app._QuickHelp`).
+    Raises UsageError for one without its value.
+    """
+    given: dict[str, str] = {}
+    left: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name not in names:
+            left.append(word)
+        elif equals or (rest and _is_value(rest[0])):
+            given[name] = value if equals else rest.pop(0)
+        else:
+            raise UsageError(Problem("E-CLI-003", f'"{word}" needs a value', fix=f"write --{name} VALUE"))
+    return left, given
 
 
 def _is_value(word: str) -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     "home_dir",
     "override",
     "set_default",
+    "snapshot",
 ]
 
 _TRUE = {"1", "true", "yes", "y", "on"}
@@ -75,6 +76,11 @@ def set_default(name: str, value: str) -> None:
 def override(name: str, value: str) -> None:
     """Set a variable that a library underneath reads, whatever the user has set; where anything else would hang."""
     os.environ[name] = value
+
+
+def snapshot() -> dict[str, str]:
+    """All variables as they are: what a process that is started later is to see."""
+    return dict(os.environ)
 
 
 def cache_dir() -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.cli.arguments import load, split
+from tunesmith.cli.arguments import load, split, take
 from tunesmith.core.errors import UsageError
 
 
@@ -57,3 +57,17 @@ def test_a_verb_without_anything_asks_for_a_config() -> None:
     with pytest.raises(UsageError) as caught:
         load([], "train")
     assert caught.value.code == "E-CLI-004"
+
+
+def test_options_of_a_verb_are_taken_out() -> None:
+    words = ["run.yaml", "--name", "a", "seed=1", "--after=3,4", "--lora_rank", "8", "--name", "b", "name=c"]
+    assert take(words, ("name", "after")) == (
+        ["run.yaml", "seed=1", "--lora_rank", "8", "name=c"],
+        {"name": "b", "after": "3,4"},
+    )
+
+
+@pytest.mark.parametrize("words", [["--name"], ["--name", "--after", "3"], ["--name", "seed=1"]])
+def test_an_option_without_its_value(words: list[str]) -> None:
+    with pytest.raises(UsageError, match=r'E-CLI-003.*"--name" needs a value'):
+        take(words, ("name", "after"))

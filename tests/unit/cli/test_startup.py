@@ -49,6 +49,15 @@ def test_config_check_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not modules_after("config", "check", str(config)) & (HEAVY | SLOW)
 
 
+def test_the_queue_imports_nothing_heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
+    config = tmp_path / "run.yaml"
+    config.write_text("model_name_or_path: a/b\ndataset: x.jsonl\noutput_dir: out\ndo_train: true\n")
+    assert not modules_after("queue", "add", str(config), "--no-start") & (HEAVY | SLOW)
+    assert not modules_after("queue", "ls") & (HEAVY | SLOW)
+    assert not modules_after("queue", "run", "--once") & (HEAVY | SLOW)
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, tunesmith; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
