@@ -115,7 +115,8 @@ def _say_added(queue: Queue, job: Job, warnings: list[str], *, started: bool, as
     if as_json:
         print_json({"job": job.number, "name": job.name, "runner_started": started, "warnings": warnings})
         return
-    before = sum(1 for one in queue.jobs() if one.state in ("queued", "running") and one.order < job.order)
+    jobs = queue.jobs()
+    before = sum(one.state == "running" or (one.state == "queued" and one.order < job.order) for one in jobs)
     print(f"job {job.number} ({job.name}) is queued, {before or 'none'} before it")
     if queue.paused:
         print("the queue is paused: tunesmith queue resume")

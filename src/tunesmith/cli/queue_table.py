@@ -14,6 +14,7 @@ from typing import Any
 from tunesmith.cli.output import is_terminal
 from tunesmith.core.errors import UsageError
 from tunesmith.runs.queue.job import Attempt, Job
+from tunesmith.runs.queue.rules import something_to_do
 from tunesmith.runs.queue.store import Queue
 from tunesmith.runs.queue.view import logs, note, progress, record
 
@@ -59,7 +60,7 @@ def lines(queue: Queue, everything: bool) -> Iterator[str]:
         yield "the queue is paused: tunesmith queue resume"
     if queue.has_runner():
         yield f"a runner is at work: {queue.runner() or 'it has just begun'}"
-    elif any(job.state in ("queued", "running") for job in jobs):
+    elif something_to_do(jobs, queue.paused):
         yield "no runner is at work: tunesmith queue run"
 
 

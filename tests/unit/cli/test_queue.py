@@ -246,7 +246,7 @@ def test_logs_are_followed_to_the_end_over_all_attempts(queue: Queue) -> None:
 def test_run_in_the_foreground(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
     fake_jobs.add(queue, "a")
     lines = output(capsys, "run", "--once").splitlines()
-    assert [line.partition(" job ")[2] for line in lines] == ["1 (a) starts, attempt 1", "1 (a) is done"]
+    assert [line.partition(" job ")[2] for line in lines] == ["1 (a) starts, attempt 1", "1 (a): done"]
 
 
 def test_a_second_runner_exits_with_a_message(queue: Queue) -> None:

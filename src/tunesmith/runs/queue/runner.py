@@ -164,7 +164,7 @@ class Runner:
             self._say(f"job {job.number} ({job.name}) has left and is removed")
             return
         self.queue.write(job)
-        self._say(f"job {job.number} ({job.name}) is {job.state}{': ' + words if words else ''}")
+        self._say(f"job {job.number} ({job.name}): {job.state}{', ' + words if words else ''}")
 
     def _ask(self, job: Job) -> None:
         """Have a run save and leave, once, if the user wants something that needs it."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def of(queue: Queue, number: int, what: str, attempt: int = 1) -> Any:
 
 
 def kill(values: dict[str, Any]) -> None:
-    os.kill(ProcessId.from_dict(values).pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(ProcessId.from_dict(values).pid, signal.SIGKILL)
 
 
 def test_jobs_run_one_after_the_other_in_their_order(queue: Queue, runner: Runner) -> None:
@@ -244,6 +246,51 @@ def test_runners_that_are_killed_at_any_time_lose_no_job_and_run_none_twice(queu
     assert ledger(queue) == [f"{word} {name}" for name in names for word in ("start", "end")]
     assert set(states(queue).values()) == {"done"}
     assert [len(job.attempts) for job in queue.jobs()] == [1] * 5
+
+
+@pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))])
+def test_whatever_is_killed_no_job_is_lost_and_none_runs_beside_itself(queue: Queue, seed: int) -> None:
+    """Runner, keepers and runs are killed at random, one at a time, until all jobs are done."""
+    chance = random.Random(seed)
+    for number in range(4):
+        add(queue, f"j{number}", chance.uniform(0.05, 0.3), retries=1000)
+    runner = runner_process(queue)
+    for _ in range(15):
+        time.sleep(chance.uniform(0.0, 0.4))
+        victims = []
+        with suppress(ProcessLookupError):
+            victims.append(ProcessId.of(runner.pid).to_dict())
+        for job in queue.jobs():
+            for path in (queue.folder / str(job.number)).glob("*.process.json") if job.state == "running" else ():
+                victims += [one for one in (read_json(path) or {}).values() if one]
+        living = [one for one in victims if ProcessId.from_dict(one).is_alive]
+        if living:
+            kill(chance.choice(living))
+        if runner.poll() is not None:
+            runner = runner_process(queue)
+    assert runner.wait(60) == 0 or runner_process(queue).wait(60) == 0
+    lines = ledger(queue)
+    assert not [line for line in lines if line.startswith("overlap")]
+    assert set(states(queue).values()) == {"done"}
+    assert {f"end {name}" for name in states(queue)} <= set(lines)
+
+
+@pytest.mark.slow
+def test_who_adds_while_background_runners_come_and_go_is_served(
+    queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
+    chance = random.Random(1)
+    started = []
+    for number in range(12):
+        add(queue, f"j{number}")
+        started.append(module.start_in_background(queue))
+        time.sleep(chance.uniform(0.0, 3.0))
+    assert True in started[1:], "none has left in between"
+    while queue.has_runner():
+        time.sleep(0.05)
+    assert set(states(queue).values()) == {"done"}
+    assert ledger(queue) == [f"{word} j{number}" for number in range(12) for word in ("start", "end")]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
