@@ -16,7 +16,7 @@ from tunesmith.core.errors import UsageError
 from tunesmith.runs.queue.job import Attempt, Job
 from tunesmith.runs.queue.rules import something_to_do
 from tunesmith.runs.queue.store import Queue
-from tunesmith.runs.queue.view import logs, note, progress, record
+from tunesmith.runs.queue.view import logs, note, progress, records
 
 __all__ = ["as_document", "follow_logs", "lines", "print_logs"]
 
@@ -33,7 +33,7 @@ def as_document(queue: Queue) -> dict[str, Any]:
         "paused": queue.paused,
         "runner": runner.to_dict() if runner else None,
         "folder": str(queue.folder),
-        "jobs": [record(queue, job, jobs, now) for job in jobs],
+        "jobs": records(queue, jobs, now),
         "unreadable": [str(path) for path in queue.unreadable()],
     }
 
@@ -72,6 +72,7 @@ def _row(queue: Queue, job: Job, jobs: list[Job], now: datetime) -> tuple[str, .
 
 
 def _cut(line: str, most: int | None) -> str:
+    line = "".join(char if char.isprintable() else "\ufffd" for char in line)  # a log may hold what a terminal obeys
     return line if most is None or len(line) <= most else line[: most - 3] + "..."
 
 

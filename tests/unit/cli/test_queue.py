@@ -246,6 +246,7 @@ def test_logs_are_followed_to_the_end_over_all_attempts(queue: Queue) -> None:
 def test_run_in_the_foreground(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
     fake_jobs.add(queue, "a")
     lines = output(capsys, "run", "--once").splitlines()
+    assert lines.pop(0).endswith(f" jobs of {queue.folder}")
     assert [line.partition(" job ")[2] for line in lines] == ["1 (a) starts, attempt 1", "1 (a): done"]
 
 

@@ -106,12 +106,11 @@ class _Run:
             return MachineError.exit_code
         with suppress(ProcessLookupError):  # over already
             record(ProcessId.of(self._child.pid).to_dict())
-        # While the run is not reaped, its number is nobody else's.
-        ended = os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
-        if ended is not None and ended.si_code != os.CLD_EXITED:  # it could not end its helpers itself
+        code = self._child.wait()
+        if code < 0:  # it could not end its helpers itself; while there are any, their group's number stays theirs
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child.pid, signal.SIGKILL)
-        return self._child.wait()
+        return code
 
 
 def _write_in_the_end(path: Path, value: Mapping[str, Any]) -> None:

@@ -65,6 +65,7 @@ class Runner:
                 raise UsageError(Problem("E-QUEUE-008", f"a runner is at work already: {who}", fix=fix))
             write_json(self.queue.folder / "runner.json", ProcessId.of().to_dict())
             self.queue.sweep()
+            self._say(f"jobs of {self.queue.folder}")
             for job in self.queue.jobs():
                 if job.state == "running":
                     self._say(f"job {job.number} ({job.name}) was started by an earlier runner")

@@ -18,7 +18,7 @@ from tunesmith.runs.queue.job import Attempt, Job
 from tunesmith.runs.queue.rules import in_vain, is_due
 from tunesmith.runs.queue.store import Queue
 
-__all__ = ["Progress", "asked_by_user", "how_it_ended", "logs", "note", "progress", "record"]
+__all__ = ["Progress", "asked_by_user", "how_it_ended", "logs", "note", "progress", "records"]
 
 _TAIL = 64 * 1024  # bytes of a file's end that are looked at
 _ERROR = re.compile(r"^error\[E-[A-Z]+-\d{3}\]: .*", re.MULTILINE)
@@ -115,17 +115,23 @@ def note(queue: Queue, job: Job, jobs: Sequence[Job], now: datetime) -> str:
     return "; ".join(parts)
 
 
-def record(queue: Queue, job: Job, jobs: Sequence[Job], now: datetime) -> dict[str, Any]:
-    """A job for scripts: what its file holds but for the command line, and what follows from it."""
+def records(queue: Queue, jobs: Sequence[Job], now: datetime) -> list[dict[str, Any]]:
+    """Jobs for scripts: what their files hold but for the command line, and what follows from it."""
+    waiting = [job.number for job in jobs if job.state == "queued"]
+    positions, vain = {number: place for place, number in enumerate(waiting, 1)}, in_vain(jobs)
+    return [
+        {**_record(queue, job, jobs, now), "position": positions.get(job.number), "waits_in_vain": job.number in vain}
+        for job in jobs
+    ]
+
+
+def _record(queue: Queue, job: Job, jobs: Sequence[Job], now: datetime) -> dict[str, Any]:
     where = progress(job)
-    waiting = [one.number for one in jobs if one.state == "queued"]
     attempt = job.last
     return {
         "job": job.number,
         "state": job.state,
         "name": job.name,
-        "position": waiting.index(job.number) + 1 if job.number in waiting else None,
-        "waits_in_vain": job.number in in_vain(jobs),
         "steps": {"done": where.step, "total": where.total} if where else None,
         "remaining_time": where.left if where and job.state == "running" else None,
         "exit_code": attempt.exit_code if attempt else None,
