@@ -155,7 +155,8 @@ def remove(
         raise UsageError(Problem("E-QUEUE-010", "no job is named", fix="name jobs, or --done"))
     leaving = queue.remove(chosen, stop=stop)
     _say_leaving(queue, leaving, "is removed when it has saved")
-    print(f"removed {len(set(chosen)) - len(leaving)}")
+    if (gone := len(set(chosen)) - len(leaving)) or not leaving:
+        print(f"removed {gone}")
 
 
 @app.command(cls=Verb)
