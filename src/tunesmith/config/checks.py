@@ -202,13 +202,6 @@ def _packing_is_one_thing(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-@_rule(_TRAIN, "packing", "neat_packing", "stage", "flash_attn")
-def _packed_rows_need_a_mask(config: RunConfig) -> Iterator[Problem]:
-    if config.data.packs(config.objective.stage) and config.model.flash_attn == "fa2":
-        what = '"flash_attn: fa2" is not proven to keep packed sequences apart'
-        yield _contradiction(config, "flash_attn", what, "flash_attn: auto, or packing: false")
-
-
 @_rule(_TRAIN, "streaming", "max_steps")
 def _a_stream_has_a_length(config: RunConfig) -> Iterator[Problem]:
     if config.data.streaming and config.train.do_train and (config.train.value("max_steps") or -1) < 1:

@@ -29,6 +29,9 @@ def _selective_can_tell_what_it_keeps(config: RunConfig) -> Iterator[Problem]:
     if model.flash_attn == "disabled":
         what = f'"{key}: selective" keeps the output of an attention kernel, and "flash_attn: disabled" has none'
         yield contradiction(config, key, what, "flash_attn: auto, or gradient_checkpointing_mode: full")
+    if model.flash_attn == "flex":
+        what = f'"{key}: selective" keeps what single operations give, and "flash_attn: flex" is compiled into one'
+        yield contradiction(config, key, what, "flash_attn: auto, or gradient_checkpointing_mode: full")
 
 
 @_rule(_TRAIN, "gradient_checkpointing_mode", "torch_compile", "use_unsloth_gc")

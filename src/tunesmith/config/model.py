@@ -43,8 +43,9 @@ class ModelConfig:
     """Stream weights instead of holding them twice in main memory."""
     rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = later(None, "longer contexts by RoPE scaling")
     """Recipe that stretches the rotary positions for longer contexts."""
-    flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3"] = works("auto", later=("fa3",))
-    """Attention kernel: auto picks one that is exact here, disabled is the plain implementation."""
+    flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3", "flex"] = works("auto")
+    """Attention. disabled: eager. In flat batches sdpa runs in each sequence (varlen), auto is an installed
+    flash-attention or varlen, flex is FlexAttention."""
     fast_path: Literal["auto", "off", "require"] = works("auto")
     """Train without padding and without the logits of all tokens: where that is exact, never (as transformers trains),
     or else stop."""

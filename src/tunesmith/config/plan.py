@@ -8,6 +8,13 @@ from typing import Any
 __all__ = ["RunPlan"]
 
 
+_ATTENTION = {
+    "varlen": " (SDPA within each sequence)",
+    "varlen_flex": " (FlexAttention over the sequences of a batch)",
+}
+"""What the names of our own implementations mean, for people."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """A run's derived values. `dtype` is that of frozen weights, `autocast` that of the arithmetic where it differs
@@ -45,5 +52,6 @@ class RunPlan:
     def lines(self) -> list[str]:
         """`name  value` lines, aligned, for people."""
         shown = {name: "-" if value is None else str(value) for name, value in asdict(self).items()}
+        shown["attention"] += _ATTENTION.get(self.attention, "")
         width = max(map(len, shown))
         return [f"{name:<{width}}  {value}" for name, value in shown.items()]

@@ -1,43 +1,51 @@
-"""Attention over sequences that stand one behind the other in one row: `varlen`, behind transformers' interfaces.
+"""Attention over sequences that stand one behind the other in one row, behind transformers' interfaces.
 
 A flat batch has no mask; what tells its sequences apart are `bounds`, which travel to every attention layer as a
-keyword. Each sequence is attended to by itself, so nothing of T x T is built. With a mask (padded batches, generation)
-it is ordinary attention, so that one model serves training, evaluation and chat.
+keyword. Nothing of T x T is built. `varlen` attends to each sequence by itself with SDPA, `varlen_flex` to all of them
+with FlexAttention (`models.flex`). With a mask (padded batches, generation) both are ordinary attention, so that one
+model serves training, evaluation and chat.
 
 B rows, T positions, H heads, G heads of keys and values, D size of a head, L positions of one sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout as drop_out
 from torch.nn.functional import scaled_dot_product_attention
 
+from tunesmith.core.errors import Problem, UsageError
 from tunesmith.models.groups import attend_in_groups
 
 __all__ = [
+    "FLEX",
+    "OURS",
     "VARLEN",
     "AttentionCall",
     "Bounds",
     "attention_of",
     "calls",
+    "flex_attention",
     "recorded_calls",
     "register",
     "varlen_attention",
 ]
 
-VARLEN = "varlen"
-"""The name as an `attn_implementation` of transformers."""
+VARLEN, FLEX = "varlen", "varlen_flex"
+"""The names as an `attn_implementation` of transformers."""
+OURS = (VARLEN, FLEX)
 _calls = 0
 _recorded: list[AttentionCall] | None = None
 WINDOW_BLOCK = 512
 """Queries that are attended to at a time where a window is shorter than the sequence."""
+FlatWay: TypeAlias = "Callable[[_Attention, Tensor, Tensor, Tensor, tuple[int, ...]], Tensor]"
+"""How a flat batch is attended to: queries, keys and values as above and bounds -> [1, T, H, D]."""
 _HALF = (torch.bfloat16, torch.float16)
 SHORT = 192
 """Up to this length scores in half precision are written out on a CPU: the backward of its fused kernel takes two to
@@ -58,11 +66,12 @@ class Bounds(Sequence[int]):
 
 
 def register() -> None:
-    """Make the name known to transformers."""
+    """Make the names known to transformers."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(VARLEN, varlen_attention)
-    AttentionMaskInterface.register(VARLEN, _varlen_mask)
+    for name, function in ((VARLEN, varlen_attention), (FLEX, flex_attention)):
+        AttentionInterface.register(name, function)
+        AttentionMaskInterface.register(name, _varlen_mask)
 
 
 def attention_of(model: Any) -> str:
@@ -111,7 +120,19 @@ def _varlen_mask(*arguments: Any, attention_mask: Tensor | None = None, **keywor
 
 
 @torch.compiler.disable  # each number of sequences would be a graph of its own
-def varlen_attention(
+def varlen_attention(*arguments: Any, **keywords: Any) -> tuple[Tensor, None]:
+    """`_attention`, each sequence of a flat batch by itself."""
+    return _attention(_in_groups, *arguments, **keywords)
+
+
+@torch.compiler.disable  # what it compiles is the kernel, for any length
+def flex_attention(*arguments: Any, **keywords: Any) -> tuple[Tensor, None]:
+    """`_attention`, a flat batch at once. Raises UsageError in training with dropout, which FlexAttention has not."""
+    return _attention(_by_flex, *arguments, **keywords)
+
+
+def _attention(
+    flat: FlatWay,
     module: Any,
     query: Tensor,
     key: Tensor,
@@ -140,17 +161,13 @@ def varlen_attention(
     chunk = getattr(module, "varlen_chunk", None)
     causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
     one = _Attention(module, scaling, dropout, window if attention_mask is None else None, softcap, s_aux)
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return one(query, key, value, None, causal=True)
-
     if bounds is not None and attention_mask is None:
         _calls += 1
         assert bounds[-1] == query.shape[2], "the bounds are those of another batch"
-        return attend_in_groups(attend, query, key, value, tuple(_chunks(bounds, chunk) if chunk else bounds)), None
+        return flat(one, query, key, value, tuple(_chunks(bounds, chunk) if chunk else bounds)), None
     if causal and chunk:
         pieces = pairwise(_chunks((0, query.shape[2]), chunk))
-        parts = [attend(query[:, :, at:end], key[:, :, at:end], value[:, :, at:end]) for at, end in pieces]
+        parts = [one.causal(query[:, :, at:end], key[:, :, at:end], value[:, :, at:end]) for at, end in pieces]
         return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
     return one(query, key, value, attention_mask, causal=causal).transpose(1, 2).contiguous(), None
 
@@ -158,6 +175,21 @@ def varlen_attention(
 def _chunks(bounds: Sequence[int], size: int) -> list[int]:
     """The bounds with each sequence cut after every `size` positions."""
     return [*(at for start, end in pairwise(bounds) for at in range(start, end, size)), bounds[-1]]
+
+
+def _in_groups(one: _Attention, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...]) -> Tensor:
+    return attend_in_groups(one.causal, query, key, value, bounds)
+
+
+def _by_flex(one: _Attention, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...]) -> Tensor:
+    from tunesmith.models.flex import flex_attend
+
+    if one.training and one.dropout:
+        what = "FlexAttention drops no shares of attention, and this model's config asks for that"
+        fix = "flash_attn: auto, or the model's key for dropout of attention at 0"
+        raise UsageError(Problem("E-TRAIN-053", what, "flash_attn: flex", f"dropout {one.dropout}", fix))
+    how = {"window": one.window, "scaling": one.scaling, "softcap": one.softcap, "sinks": one.sinks}
+    return flex_attend(query, key, value, bounds, **how)
 
 
 class _Attention:
@@ -190,6 +222,9 @@ class _Attention:
             seen = (distance >= 0) & (distance < self.window)
             parts.append(attend(query[:, :, start:end], key[:, :, first:end], value[:, :, first:end], seen, False))
         return torch.cat(parts, dim=2)
+
+    def causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self(query, key, value, None, causal=True)
 
     def _plain(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         grouped = query.shape[1] != key.shape[1]

@@ -19,7 +19,7 @@ from tunesmith.models.quirks.checkpoint_function import wrap_checkpoint_function
 
 __all__ = ["ATTENTION_OPS", "enable_checkpointing"]
 
-# What `scaled_dot_product_attention` runs as, by device and size, and the kernels of the package flash-attn.
+# What `scaled_dot_product_attention` runs as, by device and size, and the kernels of flash-attention 2 and 3.
 ATTENTION_OPS = frozenset(
     (
         "aten::_scaled_dot_product_flash_attention",
@@ -29,6 +29,8 @@ ATTENTION_OPS = frozenset(
         "aten::_scaled_dot_product_fused_attention_overrideable",
         "flash_attn::_flash_attn_forward",
         "flash_attn::_flash_attn_varlen_forward",
+        "flash_attn_3::fwd",
+        "flash_attn_3::_flash_attn_forward",
     )
 )
 

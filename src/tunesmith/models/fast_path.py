@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tunesmith.core.errors import MachineError, Problem
-from tunesmith.models.attention import VARLEN, attention_of, calls, register
+from tunesmith.core.log import get_logger
+from tunesmith.models.attention import OURS, VARLEN, attention_of, calls, register
 from tunesmith.models.families import PADDED
 from tunesmith.models.family import Family, family_of
+from tunesmith.models.kernels import FLAT_ATTENTION, check_dropout, dropped
 from tunesmith.models.load import ATTENTION, language_type
 from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install, trunk_of
 from tunesmith.models.segments import fit
@@ -30,47 +32,69 @@ _LENGTHS = (5, 9, 3)
 
 @dataclass(frozen=True, slots=True)
 class FastPath:
-    """`flat`: sequences stand one behind the other, nothing is padded. `attention`: an `attn_implementation`. `why`: a
-    sentence for each quick way that is not taken."""
+    """`flat`: sequences stand one behind the other, nothing is padded. `attention`: an `attn_implementation`; `picked`:
+    by us, as the machine has it, not by the config. `why`: a sentence for each quick way that is not taken."""
 
     flat: bool
     loss: LossWay
     attention: str
     why: tuple[str, ...] = ()
+    picked: bool = False
+
+    @property
+    def at_load(self) -> str:
+        """The attention to load a model with. A kernel that was picked has to agree with `varlen` first."""
+        return VARLEN if self.picked else self.attention
 
     def without_flat(self, reason: str) -> FastPath:
-        attention = ATTENTION["auto"] if self.attention == VARLEN else self.attention
-        return replace(self, flat=False, attention=attention, why=(*self.why, f"padded batches: {reason}"))
+        attention = ATTENTION["auto"] if self.picked or self.attention in OURS else self.attention
+        why = (*self.why, f"padded batches: {reason}")
+        return replace(self, flat=False, attention=attention, picked=False, why=why)
 
     def without_chunks(self, reason: str) -> FastPath:
         return replace(self, loss="kept", why=(*self.why, f"logits of all trained tokens at once: {reason}"))
 
 
-def plan_fast_path(config: ModelConfig, *, no_flat: str | None = None, no_chunks: str | None = None) -> FastPath:
+def plan_fast_path(
+    config: ModelConfig, *, no_flat: str | None = None, no_chunks: str | None = None, kernel: str | None = None
+) -> FastPath:
     """What the config and config.json allow; `no_flat` and `no_chunks` say why the rest of a run rules a quick way out.
-    Raises what `language_type` raises, and MachineError where the config requires the quick ways and one is not to be
-    had."""
+    `kernel`: a flash-attention that the machine has, for `flash_attn: auto`. Raises what `language_type` raises,
+    UsageError where the attention has no dropout and config.json asks for some, and MachineError where the config
+    requires the quick ways and one is not to be had."""
     attention = ATTENTION[config.flash_attn]
+    check_dropout(config)
     if config.fast_path == "off":
         return FastPath(False, "full", attention, ("fast_path: off",))
     kind = language_type(config)
     family = family_of(kind)
-    free = config.flash_attn == "auto" or attention == (family.attention or "sdpa")
-    found = FastPath(True, "chunked", family.attention or VARLEN if free else attention)
+    found = FastPath(True, "chunked", _flat_attention(config, family) or attention)
     if config.flash_attn == "disabled":
         found = found.without_flat("flash_attn: disabled attends over whole rows")
     elif not family.flat:
         found = found.without_flat(f"a model of the type {kind} {PADDED.get(kind, 'is not known to read flat ones')}")
-    elif not free and (family.attention or family.mask_only):
+    elif _flat_attention(config, family) is None:
         found = found.without_flat(f"a model of the type {kind} reads flat ones with flash_attn: auto only")
     elif no_flat:
         found = found.without_flat(no_flat)
+    elif kernel and config.flash_attn == "auto" and found.attention == VARLEN and family.mask_only is None:
+        found = replace(found, attention=kernel, picked=True)
     if no_chunks:
         found = found.without_chunks(no_chunks)
     _raise_if_required(config, found)
-    if found.attention == VARLEN:
-        register()
+    register()
     return found
+
+
+def _flat_attention(config: ModelConfig, family: Family) -> str | None:
+    """What reads flat batches, of models that do; None where the model cannot use what the config names."""
+    wanted = FLAT_ATTENTION.get(config.flash_attn)
+    if family.attention is None:
+        return None if family.mask_only and wanted not in OURS else wanted
+    named = config.flash_attn != "auto" and (
+        config.flash_attn == "flex" or ATTENTION[config.flash_attn] != family.attention
+    )
+    return None if named else family.attention
 
 
 def prove(model: Any, family: Family, planned: FastPath, config: ModelConfig) -> FastPath:
@@ -83,15 +107,35 @@ def prove(model: Any, family: Family, planned: FastPath, config: ModelConfig) ->
     if found.flat and (reason := _reads_across(model, family)):
         found = found.without_flat(reason)
         _change_attention(model, found.attention, reason, config)
+    if found.picked:
+        found = _with_kernel(model, found)
     _raise_if_required(config, found)
     return found
+
+
+def _with_kernel(model: Any, planned: FastPath) -> FastPath:
+    """The model with the kernel that was picked, if its logits of a flat batch are those of `varlen`."""
+    pieces = _pieces(model)
+    reason = dropped(planned.attention, model.config)
+    if reason is None:
+        expected = _flat_logits(model, pieces)
+        try:
+            model.set_attn_implementation(planned.attention)
+            reason = _differs(_flat_logits(model, pieces), expected, _tolerance(model))
+        except (ImportError, TypeError, ValueError, RuntimeError) as error:  # whatever a kernel does not take
+            reason = _first_line(error)
+    if reason is None:
+        return planned
+    get_logger().info("attention: %s, as %s is not for this model (%s)", VARLEN, planned.attention, reason)
+    model.set_attn_implementation(VARLEN)
+    return replace(planned, attention=VARLEN, picked=False)
 
 
 def _change_attention(model: Any, attention: str, reason: str, config: ModelConfig) -> None:
     """Raises MachineError where the model is bound to what it was loaded with."""
     with suppress(ValueError):
         model.set_attn_implementation(attention)
-    if attention_of(model) == VARLEN:
+    if attention_of(model) in OURS:
         what = "the model does not read flat batches, and cannot change its attention any more"
         raise MachineError(Problem("E-MODEL-024", what, _where(config), reason, "fast_path: off"))
 
@@ -110,25 +154,54 @@ def _reads_across(model: Any, family: Family) -> str | None:
     """What is wrong with the model's reading of a flat batch of three short sequences; None if it reads each as it
     would alone. The model reads them as its family does from now on."""
     segments = fit(model, family, trunk_of(model))
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    pieces = [torch.randint(vocabulary, (length,), generator=generator).to(model.device) for length in _LENGTHS]
+    pieces = _pieces(model)
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
             alone = torch.cat([model(input_ids=piece[None], use_cache=False).logits[0] for piece in pieces]).float()
-            before = calls() + segments.runs
-            flat = model(**flat_inputs(pieces), use_cache=False).logits[0].float()
+        before = calls() + segments.runs
+        flat = _flat_logits(model, pieces)
     except (TypeError, ValueError, RuntimeError) as error:  # whatever the model's code does with a batch it cannot read
-        return f"the model refuses a flat one ({str(error).splitlines()[0][:100]})"
+        return f"the model refuses a flat one ({_first_line(error)})"
     finally:
         model.train(training)
-    if attention_of(model) in (VARLEN, family.attention) and calls() + segments.runs == before:
+    if attention_of(model) in (*OURS, family.attention) and calls() + segments.runs == before:
         return "the model does not use the attention that reads flat ones"
-    tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
-    off = float((flat - alone).norm() / alone.norm())
-    return None if off <= tolerance else f"sequences of a flat one see each other (logits differ by {off:.1e})"
+    found = _differs(flat, alone, _tolerance(model))
+    return found and f"sequences of a flat one see each other ({found})"
+
+
+def _pieces(model: Any) -> list[torch.Tensor]:
+    """Three short sequences of random ids [L]."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    return [torch.randint(vocabulary, (length,), generator=generator).to(model.device) for length in _LENGTHS]
+
+
+def _flat_logits(model: Any, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+    """[T, V] float32 of these sequences in one flat batch, without dropout."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            found: torch.Tensor = model(**flat_inputs(pieces), use_cache=False).logits[0].float()
+    finally:
+        model.train(training)
+    return found
+
+
+def _tolerance(model: Any) -> float:
+    return 1e-3 if model.dtype == torch.float32 else 5e-2
+
+
+def _differs(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> str | None:
+    off = float((found - expected).norm() / expected.norm())
+    return None if off <= tolerance else f"logits differ by {off:.1e}"  # also where it is no number
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]
 
 
 def flat_inputs(pieces: Sequence[torch.Tensor]) -> dict[str, Any]:

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ATTENTION", "Loaded", "infer_dtype", "language_type", "load", "settings_of", "torch_dtype"]
 
-# `flash_attn` of the config -> `attn_implementation` of transformers. `auto` is SDPA where the model knows it, and
-# what transformers takes instead where it does not.
-ATTENTION = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
+# `flash_attn` of the config -> `attn_implementation` of transformers, for padded batches and for generation (flat ones:
+# `models.kernels`). `auto` is SDPA where the model knows it, and what transformers takes instead where it does not.
+_FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3"}
+ATTENTION = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "flex": "sdpa", **_FLASH}
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""In which models sequences that share a row do not see each other."""
+"""In which models sequences that share a padded row do not see each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.models.family import family_of
-from tunesmith.models.load import language_type
+from tunesmith.models.load import ATTENTION, language_type
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
@@ -15,9 +15,13 @@ __all__ = ["check_packing"]
 
 
 def check_packing(config: ModelConfig) -> None:
-    """UsageError if the model's type is not among those that were tested to keep packed sequences apart. Reads
-    config.json only."""
+    """UsageError where packs in padded batches are not known to keep their sequences apart: with flash-attention, which
+    takes no mask of blocks, and in models whose type is not among the tested ones. Reads config.json only."""
     kind = language_type(config)
+    if ATTENTION[config.flash_attn].startswith("flash"):
+        what = "packed rows in padded batches, and an attention that is not told where their sequences end"
+        fix = "flash_attn: auto, or packing: false (and no neat_packing)"
+        raise UsageError(Problem("E-TRAIN-050", what, "flash_attn", config.flash_attn, fix))
     if not family_of(kind).packs:
         raise UsageError(
             Problem(

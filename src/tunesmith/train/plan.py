@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.config.plan import RunPlan
 from tunesmith.core import env
 from tunesmith.core.errors import MachineError, Problem, UsageError
 from tunesmith.core.log import get_logger
+from tunesmith.models.kernels import check_kernel, installed_kernel
 from tunesmith.models.load import ATTENTION
 from tunesmith.models.machine import pick_device
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from tunesmith.config import RunConfig
     from tunesmith.models.fast_path import FastPath
 
-__all__ = ["resolve_plan", "what_rules_out", "with_fast_path"]
+__all__ = ["as_before", "resolve_plan", "what_rules_out", "with_fast_path"]
 
 _DEFAULT_BATCH = 8  # transformers' own default of per_device_train_batch_size
 
@@ -30,6 +32,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
     device = pick_device(bool(hf.get("use_cpu")))
     half = _half_precision(config, device)
     pure = config.method.pure_bf16
+    check_kernel(config.model.flash_attn, device, half or "float32")
     _check_processes(config, env.get_int("WORLD_SIZE"))
     batch = int(hf.get("per_device_train_batch_size", _DEFAULT_BATCH))
     accumulation = int(hf.get("gradient_accumulation_steps", 1))
@@ -57,14 +60,33 @@ def resolve_plan(config: RunConfig) -> RunPlan:
     )
 
 
-def what_rules_out(plan: RunPlan, config: RunConfig) -> dict[str, str | None]:
-    """What of a run rules a quick way out, as `plan_fast_path` takes it."""
+def what_rules_out(plan: RunPlan, config: RunConfig, before: Mapping[str, Any] | None = None) -> dict[str, str | None]:
+    """What of a run rules a quick way out or in, as `plan_fast_path` takes it. `before`: what a checkpoint recorded of
+    the run that is resumed, as `as_before` takes it."""
     noisy = bool(config.train.hf.get("neftune_noise_alpha"))
     half = "float16" in (plan.dtype, plan.autocast)
+    padded = before is not None and before.get("batches") == "padded"
+    no_flat = "neftune_noise_alpha makes noise by the length of a padded row" if noisy else None
     return {
-        "no_flat": "neftune_noise_alpha makes noise by the length of a padded row" if noisy else None,
+        "no_flat": no_flat or ("so did the run that is resumed" if padded else None),
         "no_chunks": "float16 has no place for the smallest gradients before they are scaled" if half else None,
+        "kernel": installed_kernel(plan.device, plan.autocast or plan.dtype),
     }
+
+
+def as_before(plan: RunPlan, before: Mapping[str, Any], allowed: Collection[str] = ()) -> RunPlan:
+    """The plan of a resumed run with the order of rows that its checkpoint recorded.
+
+    before: `order` and `batches` of a RunPlan, others are not looked at. allowed: keys that may differ from the run
+    that is resumed. Raises MachineError where that run read flat batches and this one cannot, unless `fast_path` is
+    allowed to differ. (Where it read padded ones, `what_rules_out` has this one read such too.)
+    """
+    if before["batches"] == "flat" and plan.batches != "flat" and "fast_path" not in allowed:
+        what = "the checkpoint's run read flat batches, which cannot be had here: it would not go on to the bit"
+        got = f"{plan.batches} batches (the log says why)"
+        fix = "resume_allow: fast_path goes on with padded ones, equal but for rounding; or go on where it ran before"
+        raise MachineError(Problem("E-TRAIN-054", what, f"resume_from_checkpoint: {plan.resume}", got, fix))
+    return replace(plan, order=before["order"])
 
 
 def with_fast_path(plan: RunPlan, config: RunConfig, fast: FastPath) -> RunPlan:

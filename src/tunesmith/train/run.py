@@ -143,7 +143,7 @@ def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: An
     from tunesmith.models.prepare import print_parameters, upcast_norms
     from tunesmith.models.quirks.liger import use_liger_kernels
 
-    loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=plan.attention, device=plan.device)
+    loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=fast.at_load, device=plan.device)
     if config.model.enable_liger_kernel:
         use_liger_kernels(loaded.model, plan.device)
     fast = prove(loaded.model, loaded.family, fast, config.model)

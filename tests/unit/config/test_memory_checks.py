@@ -19,6 +19,7 @@ SELECTIVE = {**TRAIN, "gradient_checkpointing_mode": "selective"}
     [
         {**SELECTIVE, "use_reentrant_gc": True},
         {**SELECTIVE, "flash_attn": "disabled"},
+        {**SELECTIVE, "flash_attn": "flex"},
         {**TRAIN, "gradient_checkpointing_mode": "offload", "torch_compile": True},
         {**TRAIN, "use_unsloth_gc": True, "torch_compile_backend": "aot_eager"},
         {**TRAIN, "optimizer_in_bwd": True},  # clipping is on unless it is switched off

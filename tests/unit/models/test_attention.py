@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -12,10 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tunesmith.core.errors import UsageError
 from tunesmith.models import attention
-from tunesmith.models.attention import calls, varlen_attention
+from tunesmith.models.attention import calls, flex_attention, varlen_attention
 
 LAYER = SimpleNamespace(training=False, is_causal=True)
+FLEX_REFUSES = "torch.nn.attention.flex_attention._validate_device"
+"""What refuses a backward pass on a CPU, though torch can compute it there (all T x T scores)."""
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
 def tensors(length: int, heads: int, groups: int, size: int = 4, value_size: int = 4, seed: int = 0) -> list[Tensor]:
@@ -44,7 +49,8 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, scale: float, **more:
     return torch.stack(rows)
 
 
-@settings(deadline=None, max_examples=60)
+@pytest.mark.parametrize("attend", [varlen_attention, flex_attention])
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
     st.sampled_from([(1, 1), (4, 2), (6, 1)]),
@@ -55,6 +61,7 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, scale: float, **more:
     st.integers(0, 2**31),
 )
 def test_each_sequence_attends_to_itself(
+    attend: Any,
     lengths: list[int],
     heads: tuple[int, int],
     window: int | None,
@@ -67,9 +74,9 @@ def test_each_sequence_attends_to_itself(
     bounds = [0, *torch.tensor(lengths).cumsum(0).tolist()]
     sinks = torch.linspace(-1, 1, heads[0], dtype=torch.float64) if with_sinks else None
     before = calls()
-    found, _ = varlen_attention(
-        LAYER, query, key, value, None, scaling=scaling, sliding_window=window, softcap=cap, s_aux=sinks, bounds=bounds
-    )
+    how = {"scaling": scaling, "sliding_window": window, "softcap": cap, "s_aux": sinks, "bounds": bounds}
+    with mock.patch(FLEX_REFUSES):
+        found, _ = attend(LAYER, query, key, value, None, **how)
     assert calls() == before + 1
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     expected = torch.cat(
@@ -101,17 +108,33 @@ def test_values_may_have_another_size() -> None:
     query, key, value = tensors(9, 2, 2, size=6, value_size=3)
     found, _ = varlen_attention(LAYER, query, key, value, None, bounds=[0, 4, 9])
     assert found.shape == (1, 9, 2, 3)
+    with mock.patch(FLEX_REFUSES):
+        flex, _ = flex_attention(LAYER, query, key, value, None, bounds=[0, 4, 9])
+    torch.testing.assert_close(flex, found)
 
 
+def test_a_layer_may_attend_in_chunks_of_a_sequence() -> None:
+    """Chunks of 3: of 4 and 5 positions that makes sequences of 3, 1, 3 and 2."""
+    query, key, value = tensors(9, 2, 1)
+    layer = SimpleNamespace(training=False, is_causal=True, varlen_chunk=3)
+    expected, _ = varlen_attention(LAYER, query, key, value, None, bounds=[0, 3, 4, 7, 9])
+    found, _ = varlen_attention(layer, query, key, value, None, bounds=[0, 4, 9])
+    torch.testing.assert_close(found, expected)
+    with mock.patch(FLEX_REFUSES):
+        flex, _ = flex_attention(layer, query, key, value, None, bounds=[0, 4, 9])
+    torch.testing.assert_close(flex, expected)
+
+
+@pytest.mark.parametrize("attend", [varlen_attention, flex_attention])
 @pytest.mark.parametrize("cap", [None, 2.0])
-def test_with_a_mask_it_is_ordinary_attention(cap: float | None) -> None:
+def test_with_a_mask_it_is_ordinary_attention(attend: Any, cap: float | None) -> None:
     query, key, value = tensors(6, 2, 1)
     seen = torch.ones(6, 6, dtype=torch.bool).tril()
-    found, _ = varlen_attention(LAYER, query, key, value, seen[None, None], softcap=cap)
+    found, _ = attend(LAYER, query, key, value, seen[None, None], softcap=cap)
     alone, _ = varlen_attention(LAYER, query, key, value, None, softcap=cap, bounds=[0, 6])
     torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-6)
     added = torch.zeros(6, 6, dtype=torch.float64).masked_fill(~seen, -1e30)
-    torch.testing.assert_close(varlen_attention(LAYER, query, key, value, added[None, None], softcap=cap)[0], found)
+    torch.testing.assert_close(attend(LAYER, query, key, value, added[None, None], softcap=cap)[0], found)
 
 
 def test_dropout_is_for_training() -> None:
@@ -121,3 +144,11 @@ def test_dropout_is_for_training() -> None:
     for cap in (None, 1e9):
         moved, _ = varlen_attention(layer, query, key, value, None, dropout=0.5, softcap=cap, bounds=[0, 9])
         assert not torch.allclose(moved, still)
+
+
+def test_flex_says_that_it_has_no_dropout() -> None:
+    query, key, value = tensors(9, 2, 1)
+    layer = SimpleNamespace(training=True, is_causal=True)
+    with pytest.raises(UsageError) as caught:
+        flex_attention(layer, query, key, value, None, dropout=0.5, bounds=[0, 9])
+    assert caught.value.code == "E-TRAIN-053"

@@ -11,8 +11,9 @@ import torch
 import tunesmith
 from tunesmith.config import load_config
 from tunesmith.core.errors import ConfigError, MachineError
+from tunesmith.models.fast_path import FastPath
 from tunesmith.train.arguments import training_arguments
-from tunesmith.train.plan import resolve_plan, what_rules_out
+from tunesmith.train.plan import as_before, resolve_plan, what_rules_out, with_fast_path
 
 KEYS = {"model_name_or_path": "m", "dataset": "d"}
 
@@ -142,3 +143,34 @@ def test_float16_keeps_its_logits(tmp_path: Path) -> None:
     ruled_out = what_rules_out(resolve_plan(config), config)
     assert ruled_out["no_chunks"]
     assert not ruled_out["no_flat"]
+
+
+# --- a run that is resumed ---
+
+FLAT = FastPath(True, "chunked", "varlen")
+
+
+def test_a_resumed_run_draws_rows_as_before(tmp_path: Path) -> None:
+    """The proof failed where it began, so rows were padded and grouped; here it holds."""
+    config = load_config({**KEYS, "output_dir": str(tmp_path), "use_cpu": True})
+    here = with_fast_path(resolve_plan(config), config, FLAT)
+    assert here.order == "random"
+    before = {**here.to_dict(), "order": "group_by_length", "batches": "padded"}
+    assert as_before(here, before).order == "group_by_length"
+    assert what_rules_out(here, config)["no_flat"] is None
+    assert what_rules_out(here, config, before)["no_flat"] == "so did the run that is resumed"
+    assert as_before(here, here.to_dict()) == here
+
+
+def test_flat_batches_that_cannot_be_had_any_more_are_told(tmp_path: Path) -> None:
+    config = load_config({**KEYS, "output_dir": str(tmp_path), "use_cpu": True})
+    before = with_fast_path(resolve_plan(config), config, FLAT).to_dict()
+    here = with_fast_path(resolve_plan(config), config, FLAT.without_flat("they did not prove themselves"))
+    assert (here.batches, here.order) == ("padded", "group_by_length")
+    with pytest.raises(MachineError) as caught:
+        as_before(here, before)
+    (problem,) = caught.value.problems
+    assert problem.code == "E-TRAIN-054"
+    assert "resume_allow: fast_path" in str(problem.fix)
+    allowed = as_before(here, before, {"fast_path"})
+    assert (allowed.batches, allowed.order) == ("padded", "random")
