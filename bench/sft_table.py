@@ -116,7 +116,8 @@ def _speeds(case: str, ways: Ways) -> str:
     tokens = next(iter(ways.values()))["tokens"]
     reference = ways.get("flat", next(iter(ways.values())))
     what = f"{case}, {statistics.mean(tokens):,.0f} tokens a step"
-    rows = [[what, f"seconds a step, {len(reference['runs'])} runs", "tokens/s", "MB grown", "time", "MB"]]
+    runs = len(reference["runs"])
+    rows = [[what, f"seconds a step, {runs} run{'s' * (runs != 1)}", "tokens/s", "MB grown", "time", "MB"]]
     for way, one in ways.items():
         low, high = one["range"]
         times = f"{one['seconds'] / reference['seconds']:.2f}x", f"{one['growth'] / reference['growth']:.2f}x"

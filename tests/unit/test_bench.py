@@ -56,6 +56,12 @@ def test_help_tells_the_cases_and_the_peers() -> None:
         assert word in done.stdout
 
 
+def test_one_run_is_no_runs() -> None:
+    table = load("sft_table")
+    found = {"small-full": table.summarize({"flat": [run([2.0])]}, TOKENS)}
+    assert "| seconds a step, 1 run |" in table.markdown(found)
+
+
 def test_a_peer_that_nobody_knows_is_refused() -> None:
     done = sft("--peer", "axolotl=python")
     assert done.returncode == 2

@@ -29,10 +29,16 @@ from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, TokenStatistics, to
 
 __all__ = ["Head", "chunk_rows", "linear_cross_entropy", "linear_log_probs"]
 
-CHUNK_BYTES = 2**27
-"""Memory for the float32 logits of a chunk. Measured on two CPU cores with V = 151,936 (bench/loss.py): chunks of 128
-to 256 rows take a tenth more time than 512 at once, which need up to four times the memory; 32 rows take 1.7 times as
-long."""
+CHUNK_BYTES = {"cpu": 2**27, "cuda": 2**29}
+"""Memory for the float32 logits of a chunk, by kind of device; other kinds as the CPU.
+
+cpu   measured on two cores with V = 151,936 (bench/loss.py): chunks of 128 to 256 rows take a tenth more time than 512
+      at once, which need up to four times the memory; 32 rows take 1.7 times as long
+cuda  counted, not measured: of C rows a product computes C FLOPs for each byte of a weight in half precision. H100 can
+      compute 295 in the time it reads one (989 TFLOP/s, 3.35 TB/s), so C has to be well above that: 883 rows of
+      V = 151,936, 1,046 of V = 128,256. With H = 4096 the two products of a chunk then take 2 ms, which hides starting
+      its 20 kernels or so
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,8 @@ def linear_log_probs(hidden: Tensor, head: Head, targets: Tensor, *, rows: int |
 
 def chunk_rows(weight: Tensor) -> int:
     """Rows of a chunk for an output layer [V, H]."""
-    return max(16, CHUNK_BYTES // (4 * int(weight.shape[0])))
+    room = CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES["cpu"])
+    return max(16, room // (4 * int(weight.shape[0])))
 
 
 def _in_one_type(hidden: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor | None]:

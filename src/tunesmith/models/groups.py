@@ -87,14 +87,19 @@ class _Take(torch.autograd.Function):  # type: ignore[misc]  # mypy does not loo
 @lru_cache(maxsize=16)
 def _grouped(bounds: tuple[int, ...], device: torch.device) -> tuple[list[_Group], tuple[Tensor, Tensor] | None]:
     """The groups, and (index, its inverse) that brings their tokens back into the order of the batch; None: they are
-    in order. The layers of a model ask for the same batch one after the other."""
+    in order. The layers of a model ask for the same batch one after the other. All of it is counted on the CPU, so
+    nothing waits for a device."""
     spans = list(pairwise(bounds))
-    groups = [_group([spans[number] for number in numbers], device) for numbers in _similar(spans)]
-    taken = torch.cat([_positions(group, device) for group in groups])
+    groups = [_group([spans[number] for number in numbers]) for numbers in _similar(spans)]
+    taken = torch.cat([_positions(group) for group in groups])
+    there = [_Group(one.count, one.span, *(_to(device, index) for index in one[2:])) for one in groups]
     if bool((taken[1:] > taken[:-1]).all()):
-        return groups, None
-    inverse = taken.argsort()
-    return groups, (inverse, taken)
+        return there, None
+    return there, (_to(device, taken.argsort()), _to(device, taken))
+
+
+def _to(device: torch.device, index: Any) -> Any:
+    return None if index is None else index.to(device, non_blocking=True)
 
 
 def _similar(spans: list[tuple[int, int]]) -> Iterator[list[int]]:
@@ -109,7 +114,7 @@ def _similar(spans: list[tuple[int, int]]) -> Iterator[list[int]]:
     yield sorted(group)
 
 
-def _group(spans: list[tuple[int, int]], device: torch.device) -> _Group:
+def _group(spans: list[tuple[int, int]]) -> _Group:
     if len(spans) == 1:
         return _Group(1, spans[0])
     longest = max(end - start for start, end in spans)
@@ -119,11 +124,11 @@ def _group(spans: list[tuple[int, int]], device: torch.device) -> _Group:
     filled = place < lengths[:, None]  # [n, L]
     sources = (starts[:, None] + torch.minimum(place, lengths[:, None] - 1)).flatten()
     places = filled.flatten().nonzero().flatten()
-    return _Group(len(spans), None, sources.to(device), places.to(device), sources[places].to(device))
+    return _Group(len(spans), None, sources, places, sources[places])
 
 
-def _positions(group: _Group, device: torch.device) -> Tensor:
+def _positions(group: _Group) -> Tensor:
     if group.span is not None:
-        return torch.arange(*group.span, device=device)
+        return torch.arange(*group.span)
     assert group.targets is not None
     return group.targets

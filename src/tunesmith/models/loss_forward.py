@@ -190,17 +190,38 @@ def _chunk_of_module(
 
 
 def _kept(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
-    columns, place = asked.positions[:, 1].unique(return_inverse=True)
+    columns, place = _columns(asked.positions)
+    logits = how.plain(**{**inputs, "logits_to_keep": columns, "use_cache": False}).logits  # [B, K, V]
+    return _of_kept(logits, place, asked)
+
+
+# The numbers of targets and of columns would each be a graph of its own, and where dynamo stops within a forward it
+# traces all of the model again: what has such shapes stays out of graphs as a whole.
+
+
+@torch.compiler.disable
+def _columns(positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns [K] with a target in some row, and of each target which of them is its own [N]."""
+    columns, place = positions[:, 1].unique(return_inverse=True)
     if not len(columns):  # nothing to learn here, but several devices want a gradient of each
         columns = columns.new_zeros(1)
-    logits = how.plain(**{**inputs, "logits_to_keep": columns, "use_cache": False}).logits  # [B, K, V]
+    return columns, place
+
+
+@torch.compiler.disable
+def _of_kept(logits: Tensor, place: Tensor, asked: _Asked) -> dict[str, Tensor]:
     return _result(*of_logits(logits[asked.positions[:, 0], place], asked.targets, asked.weights, asked.how))
 
 
 def _full(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
     """As transformers' own loss: float32 logits of all positions, those without a label ignored."""
+    return _of_all(how.plain(**{**inputs, "use_cache": False}).logits, asked)  # [B, T, V]
+
+
+@torch.compiler.disable
+def _of_all(logits: Tensor, asked: _Asked) -> dict[str, Tensor]:
     positions, targets, weights, kind = asked
-    logits = how.plain(**{**inputs, "use_cache": False}).logits.float()  # [B, T, V]
+    logits = logits.float()
     labels = positions.new_full(logits.shape[:2], -100)
     labels[positions[:, 0], positions[:, 1]] = targets
     each = torch.nn.functional.cross_entropy(

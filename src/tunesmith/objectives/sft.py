@@ -32,6 +32,7 @@ def trained(batch: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     The hidden state at position t predicts the token at t + 1.
     """
     labels = batch["labels"][:, 1:]
+    # Of a device this asks a number, and waits. The batch's way to it has just waited for the same work.
     positions = (labels != IGNORE).nonzero()
     row, place = positions.unbind(1)
     weights = batch["weights"][:, 1:][row, place] if "weights" in batch else None

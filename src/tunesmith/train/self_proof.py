@@ -1,7 +1,9 @@
 """Before the first step: the quick ways of this run against transformers' own, on rows of this run and real weights.
 
 Loss and gradient of a few short rows are computed twice: as the run will, and padded, with plain attention and the
-logits of all positions. Nothing is left behind: no gradient, no state of chance. What differs is not used.
+logits of all positions. Nothing is left behind: no gradient, no state of chance. What differs is not used. A gradient
+is looked at parameter by parameter, as the backward pass completes it, so one set of gradients is held at most, in half
+precision none.
 
 In half precision the log-probability of a token is off by a hundredth or so, whoever computes it, and of a few tokens
 that does not cancel out. Where the loss is farther off than its bound, the tokens decide: their root mean square
@@ -58,6 +60,8 @@ class SelfProof:
     """Root mean square difference of the tokens' log-probabilities, where the loss alone does not tell."""
     token_noise: float | None = None
     """The same between plain attention and SDPA, both of transformers."""
+    packed: bool = False
+    """Whether the rows shared a padded row, as the packs of the run do."""
 
     @property
     def holds(self) -> bool:
@@ -84,23 +88,24 @@ def prove_itself(
     rows = _short_rows(samples)
     if not rows:
         return None
-    quick = FlatCollator(pad_id) if plan.batches == "flat" else PaddingCollator(pad_id)
     device = torch.device(plan.device)
     arithmetic: AbstractContextManager[Any] = nullcontext()
     if plan.autocast:
         arithmetic = torch.autocast(device.type, getattr(torch, plan.autocast))
     objective = objective.provable()
     half = plan.autocast is not None or plan.dtype != "float32"
-    batch, padded = _on(device, quick(rows)), _on(device, PaddingCollator(pad_id)(rows))
+    batch, padded = _on(device, _as_trained(rows, plan, pad_id)), _on(device, PaddingCollator(pad_id)(rows))
     training = model.training
     model.eval()  # no dropout, and no activations that are computed again
     try:
         with arithmetic, _tokens_of(model) as tokens:
-            found, size, gradient = _loss_and_gradient(model, objective, batch, keep=not half)
+            gradient = _Gradient(keep=not half)
+            found = _loss_and_gradient(model, objective, batch, gradient)
             with _plainly(model, "eager"):
-                wanted, true_size, other = _loss_and_gradient(model, objective, padded, keep=not half)
+                true = _Gradient(other=None if half else gradient)
+                wanted = _loss_and_gradient(model, objective, padded, true)
             loss_error = abs(found - wanted) / max(abs(wanted), 1e-9)
-            off = abs(size - true_size) if half else _distance(gradient, other)
+            off = abs(gradient.norm - true.norm) if half else true.distance
             by_token: tuple[float, float] | tuple[()] = ()
             if half and loss_error > _BOUNDS[half][0]:
                 with suppress(ValueError), torch.no_grad(), _plainly(model, "sdpa"):  # a model may have but one
@@ -114,11 +119,17 @@ def prove_itself(
     finally:
         model.train(training)
     count = sum(len(row["input_ids"]) for row in rows)
-    return SelfProof(len(rows), count, loss_error, off / max(true_size, 1e-9), *_BOUNDS[half], *by_token)
+    proof = SelfProof(len(rows), count, loss_error, off / max(true.norm, 1e-9), *_BOUNDS[half], *by_token)
+    return replace(proof, packed=plan.packing and plan.batches == "padded")
 
 
 def give_up(model: Any, fast: FastPath, proof: SelfProof, config: ModelConfig) -> FastPath:
-    """Train as transformers does from now on. Raises MachineError where the config requires the quick ways."""
+    """Train as transformers does from now on. Raises MachineError where the config requires the quick ways, or where
+    rows share padded rows: nothing else would be left to train on."""
+    if proof.packed:
+        what = "loss and gradient of packed rows are not those of the rows alone, as transformers computes them"
+        where = f"model_name_or_path: {config.model_name_or_path}"
+        raise MachineError(Problem("E-TRAIN-055", what, where, str(proof), "packing: false (and no neat_packing)"))
     if config.fast_path == "require":
         what = "the quick ways do not give what transformers computes, on rows of this run"
         where = f"model_name_or_path: {config.model_name_or_path}"
@@ -148,6 +159,17 @@ def _part(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """_TOKENS of a longer row, half of them before what is trained first, and half from there on."""
     first = max(0, int(np.flatnonzero(row["trained"])[0]) - _TOKENS // 2)
     return {name: column[first : first + _TOKENS] for name, column in row.items()}
+
+
+def _as_trained(rows: list[dict[str, np.ndarray]], plan: RunPlan, pad_id: int) -> dict[str, Any]:
+    """The rows as a batch of the run: flat, padded, or as one pack in a padded row."""
+    if plan.batches == "flat":
+        return FlatCollator(pad_id)(rows)
+    if not plan.packing:
+        return PaddingCollator(pad_id)(rows)
+    pack = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    pack["lengths"] = np.array([len(row["input_ids"]) for row in rows])
+    return FlatCollator(pad_id, one_row=False)([pack])
 
 
 def _on(device: torch.device, batch: dict[str, Any]) -> dict[str, Any]:
@@ -180,27 +202,56 @@ def _tokens_of(model: Any) -> Iterator[list[Tensor]]:
         how.seen = None
 
 
-def _loss_and_gradient(
-    model: Any, objective: Objective, batch: dict[str, Any], *, keep: bool
-) -> tuple[float, float, list[Tensor | None]]:
-    """Loss, the gradient's norm, and the gradient itself if it is to be kept."""
+class _Gradient:
+    """What is asked of a gradient while it goes by: its norm, and how far it is from an earlier one that was kept,
+    which is given up on the way."""
+
+    def __init__(self, *, keep: bool = False, other: _Gradient | None = None) -> None:
+        self._keep, self._other = keep, other
+        self._kept: dict[Tensor, Tensor] = {}
+        self._squares = self._off = 0.0
+
+    def take(self, parameter: Tensor) -> None:
+        """The gradient of a parameter is complete."""
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None, "a gradient that was just accumulated"
+        self._squares += _square(gradient)
+        if self._keep:
+            self._kept[parameter] = gradient
+        if self._other is not None:
+            before = self._other._kept.pop(parameter, None)
+            self._off += _square(gradient if before is None else before.sub_(gradient))
+
+    @property
+    def norm(self) -> float:
+        return self._squares**0.5
+
+    @property
+    def distance(self) -> float:
+        """From the earlier one, which may have parts where this one has none."""
+        assert self._other is not None, "there is one to compare with"
+        return (self._off + sum(_square(one) for one in self._other._kept.values())) ** 0.5
+
+
+def _loss_and_gradient(model: Any, objective: Objective, batch: dict[str, Any], gradient: _Gradient) -> float:
+    """The loss; its gradient goes by. No activations are computed again, so each parameter's comes at once."""
     parameters = [one for one in model.parameters() if one.requires_grad]
-    output = objective.compute(model, batch)
-    loss = output.loss_sum / output.units.clamp(min=1)
-    gradient = list(torch.autograd.grad(loss, parameters, allow_unused=True))
-    return float(loss.detach()), _norm(gradient), gradient if keep else []
+    hooks = [one.register_post_accumulate_grad_hook(gradient.take) for one in parameters]
+    try:
+        output = objective.compute(model, batch)
+        loss = output.loss_sum / output.units.clamp(min=1)
+        loss.backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for one in parameters:
+            one.grad = None  # where memory ran out in between
+    return float(loss.detach())
 
 
-def _distance(one: list[Tensor | None], other: list[Tensor | None]) -> float:
-    """Norm of the difference; `one` is overwritten."""
-    for left, right in zip(one, other, strict=True):
-        if left is not None:
-            left.sub_(right)
-    return _norm(one)
-
-
-def _norm(gradient: list[Tensor | None]) -> float:
-    return float(sum(float(one.double().square().sum()) for one in gradient if one is not None)) ** 0.5
+def _square(tensor: Tensor) -> float:
+    kind = torch.float64 if tensor.device.type != "mps" else torch.float32
+    return float(torch.linalg.vector_norm(tensor, dtype=kind)) ** 2
 
 
 def _rms(difference: Tensor) -> float:

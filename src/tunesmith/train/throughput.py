@@ -10,7 +10,6 @@ docs/logs.md says what each figure means.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -190,8 +189,13 @@ def _rate(amount: float, seconds: float) -> float:
 
 
 def peak_memory_gib() -> float:
-    """Largest memory so far in GiB: of the device on a GPU, of the process otherwise."""
+    """Largest memory so far in GiB: of the device on a GPU, of the process otherwise; 0 where the system does not tell
+    (Windows)."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**30
+    try:
+        import resource
+    except ImportError:  # there is none on Windows
+        return 0.0
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

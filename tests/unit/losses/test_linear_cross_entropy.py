@@ -184,7 +184,7 @@ def test_no_tensor_of_all_logits_is_ever_made(trains_head: bool, monkeypatch: py
             )
             return found
 
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * 500 * 16)
+    monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 4 * 500 * 16)
     hidden, weight, _, targets, _ = inputs(200, 8, 500)
     with Watch():
         head = Head(weight if trains_head else weight.detach())

@@ -60,3 +60,13 @@ def test_half_precision_is_near_double(kind: torch.dtype, heads: tuple[int, int]
     gradients = zip(torch.autograd.grad(found.sum(), half), torch.autograd.grad(expected.sum(), exact), strict=True)
     for one, other in gradients:
         assert (one.double() - other).norm() <= 1e-2 * max(float(other.norm()), 1.0)
+
+
+def test_groups_are_counted_without_a_look_at_the_device() -> None:
+    """The device `meta` holds no numbers: whatever reads one raises."""
+    groups._grouped.cache_clear()
+    found, order = groups._grouped((0, 5, 30, 36), torch.device("meta"))
+    groups._grouped.cache_clear()
+    assert [group.count for group in found] == [1, 2]
+    assert order is not None
+    assert {one.device.type for one in (*order, *found[1][2:])} == {"meta"}

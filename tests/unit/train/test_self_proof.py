@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tunesmith
 from tunesmith.core.errors import MachineError
@@ -181,3 +183,52 @@ def test_the_three_losses_agree(run: Any, tmp_path: Path) -> None:
     found = [losses(run(output_dir=str(tmp_path / name), **keys, **way)) for name, way in ways.items()]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
     assert found[0] == pytest.approx(found[2], rel=1e-5)
+
+
+@pytest.mark.parametrize(("keys", "sets"), [({}, 1), ({"bf16": True, "max_steps": 1}, 0)])
+def test_one_set_of_gradients_is_held_at_most(
+    run: Any, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any], sets: int
+) -> None:
+    """Beside those of two parameters, which are compared: the one that is complete, and the next."""
+    from tunesmith.train.self_proof import _Gradient
+
+    take, seen, most = _Gradient.take, [], [0]
+
+    def watched(self: _Gradient, parameter: torch.Tensor) -> None:
+        seen.append(weakref.ref(parameter.grad))
+        alive = [found.numel() for one in seen if (found := one()) is not None]
+        most[0] = max(most[0], sum(alive))
+        take(self, parameter)
+
+    monkeypatch.setattr(_Gradient, "take", watched)
+    result = run(finetuning_type="full", **keys)
+    assert json.loads((result.output_dir / "self_proof.json").read_text())["rows"] == 3
+    sizes = [one.numel() for one in load_file(result.output_dir / "model.safetensors").values()]
+    assert len(seen) == 2 * len(sizes)
+    assert sets * sum(sizes) < most[0] <= sets * sum(sizes) + 2 * max(sizes)
+
+
+PACKS = {"packing": True, "cutoff_len": 160, "flash_attn": "disabled"}
+
+
+def test_packs_in_padded_rows_are_proven_as_packs(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunesmith.train import self_proof
+
+    seen: list[Any] = []
+    on = self_proof._on
+    monkeypatch.setattr(self_proof, "_on", lambda device, batch: (seen.append(batch), on(device, batch))[1])
+    result = run(**PACKS)
+    assert (result.plan.batches, result.plan.packing) == ("padded", True)
+    proof = json.loads((result.output_dir / "self_proof.json").read_text())
+    assert (proof["rows"], proof["holds"], proof["packed"]) == (3, True, True)
+    assert [len(batch["input_ids"]) for batch in seen] == [1, 3]  # one row, and each by itself
+    assert seen[0]["row_pieces"].tolist() == [3]
+
+
+def test_packs_that_see_each_other_stop_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release in which positions do not make a mask of blocks."""
+    monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda positions: positions * 0)
+    with pytest.raises(MachineError) as caught:
+        run(**PACKS)
+    assert caught.value.code == "E-TRAIN-055"
+    assert "packing: false" in str(caught.value.problems[0].fix)

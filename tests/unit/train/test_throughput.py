@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -179,3 +180,10 @@ def test_the_model_is_looked_at_once_and_off_the_clock(clock: Clock, monkeypatch
         counts.work_of(model, [FlatCollator(0)(rows([4]))])
     assert looks == [model]
     assert counts.totals().seconds == 1.0
+
+
+def test_a_system_that_tells_no_memory_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no module `resource`."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert throughput.peak_memory_gib() == 0.0
