@@ -142,6 +142,7 @@ class Run(NamedTuple):
             "bf16": self.case.bf16,
             "gradient_checkpointing": not self.options.keep_activations,
             "padding_free": peer.padding_free,
+            "device": "cpu",
             "output_dir": str(self.folder / "peer"),
         }
         file = self.folder / f"{peer.script}-{peer.padding_free}.json"

@@ -68,11 +68,11 @@ def make_inputs(folder: Path, case: Case, steps: int) -> Inputs:
     template = "chatml" if case.short else "qwen"
     written = _texts()
     if case.short:
-        found = _encode(folder, written[:1000], model, template)
+        found = encode(folder, written[:1000], model, template)
         written = [row for row, one in zip(written, found, strict=False) if len(one["input_ids"]) in SHORT]
     written = written[: case.batch if case.short else case.batch * steps]
     rows, tokens = folder / "rows.json", folder / "tokens.jsonl"
-    encoded = _encode(folder, written, model, template)
+    encoded = encode(folder, written, model, template)
     assert len(encoded) == len(written) >= case.batch, "as many rows as are asked for"
     rows.write_text(json.dumps(written))
     every = encoded * steps if case.short else encoded
@@ -135,7 +135,10 @@ def _texts() -> list[dict[str, str]]:
     return [{"instruction": f"Say {n}", "input": "", "output": "word " * (1 + 7 * n % 150)} for n in range(1000)]
 
 
-def _encode(folder: Path, texts: list[dict[str, str]], model: Path, template: str) -> list[dict[str, Any]]:
+def encode(
+    folder: Path, texts: list[dict[str, str]], model: Path, template: str, cutoff: int = 1024
+) -> list[dict[str, Any]]:
+    """`input_ids` and `labels` of each text, as a run of ours has them."""
     from tunesmith.config import load_config
     from tunesmith.data import build_datasets
     from tunesmith.models.tokenizer import load_tokenizer
@@ -144,7 +147,7 @@ def _encode(folder: Path, texts: list[dict[str, str]], model: Path, template: st
     file = folder / "texts.json"
     file.write_text(json.dumps(texts))
     keys = {"model_name_or_path": str(model), "dataset": str(file), "template": template, "output_dir": str(folder)}
-    config = load_config({**keys, "stage": "sft"}, {}, verb="train")
+    config = load_config({**keys, "stage": "sft", "cutoff_len": cutoff}, {}, verb="train")
     renderer = make_renderer(config.template, load_tokenizer(config.model))
     found = build_datasets(config.data, renderer, stage="sft", seed=1).train
     assert found is not None, "there are rows"

@@ -1,10 +1,10 @@
-"""TRL's SFTTrainer on rows that are tokens already, watched; bench/sft.py --peer trl=PYTHON runs it.
+"""TRL's SFTTrainer on rows that are tokens already, watched; bench/sft.py and gpu.py --peer trl=PYTHON run it.
 
     PYTHON bench/peers/trl_sft.py SETTINGS.json
 
 PYTHON is the interpreter of an environment that has `trl` and `peft`; nothing of Tunesmith is imported. What SETTINGS
 do not name is SFTTrainer's default: padding to the longest row of a batch. With `padding_free` a batch is one row, and
-the attention of transformers sees from its positions where a sequence begins. The last line is JSON.
+the attention of transformers sees from its positions where a sequence begins. Rows are not cut. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def train(settings: dict[str, Any], watch: Watch) -> None:
     model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=dtype)
     if settings["adapter"]:
         model = PeftModel.from_pretrained(model, settings["adapter"], is_trainable=True)
-    flat = {"padding_free": True, "max_length": None} if settings["padding_free"] else {}
     arguments = SFTConfig(
-        **flat,
+        padding_free=settings["padding_free"],
+        max_length=None,
         output_dir=settings["output_dir"],
         per_device_train_batch_size=settings["batch"],
         train_sampling_strategy="sequential",
@@ -52,7 +52,7 @@ def train(settings: dict[str, Any], watch: Watch) -> None:
         logging_steps=1,
         save_strategy="no",
         report_to="none",
-        use_cpu=True,
+        use_cpu=settings["device"] == "cpu",
     )
     SFTTrainer(
         model=model,

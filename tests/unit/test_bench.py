@@ -144,3 +144,17 @@ def test_padded_flat_and_packed_runs_of_the_same_rows_agree(tmp_path: Path) -> N
     assert list(found) == ["padded", "flat", "packed"]
     assert all(len(one["losses"]) == 2 and one["growth"] > 0 for one in found.values())
     assert found["flat"]["losses"][0] != found["flat"]["losses"][1]
+
+
+@pytest.mark.slow
+def test_the_bench_of_gpus_can_be_tried_out_on_a_cpu(tmp_path: Path) -> None:
+    options = ["--shapes", "tiny", "--device", "cpu", "--batch", "2", "--cutoff", "256", "--steps", "2"]
+    command = [sys.executable, BENCH / "gpu.py", *options, "--repeats", "1", "--json", tmp_path / "found.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())["tiny"]
+    assert list(found) == ["padded", "flat"]
+    assert found["flat"]["attention"] == "flat batches, varlen"
+    for name in ("loss", "norm"):
+        assert found["flat"][name] == pytest.approx(found["padded"][name], rel=1e-3)
+    assert all(one["tokens_per_second"] > 0 and one["peak_gib"] > 0 for one in found.values())
