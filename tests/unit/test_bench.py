@@ -155,6 +155,6 @@ def test_the_bench_of_gpus_can_be_tried_out_on_a_cpu(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "found.json").read_text())["tiny"]
     assert list(found) == ["padded", "flat"]
     assert found["flat"]["attention"] == "flat batches, varlen"
-    for name in ("loss", "norm"):
-        assert found["flat"][name] == pytest.approx(found["padded"][name], rel=1e-3)
+    for name, apart in (("loss", 2e-3), ("norm", 5e-3)):  # in bfloat16
+        assert found["flat"][name] == pytest.approx(found["padded"][name], rel=apart)
     assert all(one["tokens_per_second"] > 0 and one["peak_gib"] > 0 for one in found.values())
