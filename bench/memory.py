@@ -1,11 +1,11 @@
 """How far memory grows in a step of fine-tuning, by what is kept of the activations and when the optimizer steps.
 
-    python bench/memory.py [--repeats 3] [--steps 3] [--json FILE]
+    python bench/memory.py [--shape small] [--repeats 3] [--steps 3] [--json FILE]
 
 Each way is a process of its own, by turns, on the same rows: all parameters of a model in the shape of Qwen2 with
-random weights (the one of bench/sft.py), in flat batches. Growth is the peak of memory in training minus what a forward
-pass over all weights had left; states of the optimizer are part of it. `offload` is not among the ways: without a GPU
-there is no other memory.
+random weights (`small` of bench/sft.py; `tiny` tries the script out), in flat batches. Growth is the peak of memory in
+training minus what a forward pass over all weights had left; states of the optimizer are part of it. `offload` is not
+among the ways: without a GPU there is no other memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import child
-from sft_inputs import Case, make_inputs
+from sft_inputs import SHAPES, Case, make_inputs
 
 WAYS: dict[str, dict[str, Any]] = {
     "all activations kept": {"disable_gradient_checkpointing": True},
@@ -31,6 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", default="small", choices=list(SHAPES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -41,7 +42,7 @@ def main() -> None:
         return
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        inputs = make_inputs(Path(folder), Case("small", lora=False), options.steps)
+        inputs = make_inputs(Path(folder), Case(options.shape, lora=False), options.steps)
         keys = {"model_name_or_path": str(inputs.model), "dataset": str(inputs.rows), "template": inputs.template}
         keys |= {"cutoff_len": 1024, "max_steps": options.steps, "disable_shuffling": True}
         keys |= {"per_device_train_batch_size": len(inputs.lengths[0]), "output_dir": str(Path(folder) / "out")}

@@ -20,6 +20,7 @@ from tunesmith.models.family import Family, family_of
 from tunesmith.models.kernels import FLAT_ATTENTION, check_dropout, dropped
 from tunesmith.models.load import ATTENTION, language_type
 from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install, trunk_of
+from tunesmith.models.quirks.flash_attention import allows_kernel
 from tunesmith.models.segments import fit
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def _with_kernel(model: Any, planned: FastPath) -> FastPath:
     """The model with the kernel that was picked, if its logits of a flat batch are those of `varlen`."""
     pieces = _pieces(model)
     reason = dropped(planned.attention, model.config)
+    if not allows_kernel(model, planned.attention):
+        reason = "its authors allow other kernels"
     if reason is None:
         expected = _flat_logits(model, pieces)
         try:

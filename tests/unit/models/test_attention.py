@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -13,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.flex_on_cpu import QUIET, flex_on_cpu
 from tunesmith.core.errors import UsageError
 from tunesmith.models import attention
 from tunesmith.models.attention import calls, flex_attention, varlen_attention
 
 LAYER = SimpleNamespace(training=False, is_causal=True)
-FLEX_REFUSES = "torch.nn.attention.flex_attention._validate_device"
-"""What refuses a backward pass on a CPU, though torch can compute it there (all T x T scores)."""
-pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+pytestmark = QUIET
 
 
 def tensors(length: int, heads: int, groups: int, size: int = 4, value_size: int = 4, seed: int = 0) -> list[Tensor]:
@@ -49,9 +47,8 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, scale: float, **more:
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("attend", [varlen_attention, flex_attention])
-@settings(deadline=None, max_examples=40)
-@given(
+Case = tuple[list[int], tuple[int, int], int | None, float | None, bool, float | None, int]
+CASES: st.SearchStrategy[Case] = st.tuples(
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
     st.sampled_from([(1, 1), (4, 2), (6, 1)]),
     st.sampled_from([None, 1, 3, 20]),
@@ -60,23 +57,30 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, scale: float, **more:
     st.sampled_from([None, 0.3]),
     st.integers(0, 2**31),
 )
-def test_each_sequence_attends_to_itself(
-    attend: Any,
-    lengths: list[int],
-    heads: tuple[int, int],
-    window: int | None,
-    cap: float | None,
-    with_sinks: bool,
-    scaling: float | None,
-    seed: int,
-) -> None:
+"""Lengths, heads and those of keys and values, window, soft cap, whether there are sinks, scaling, seed."""
+
+
+@settings(deadline=None, max_examples=60)
+@given(CASES)
+def test_each_sequence_attends_to_itself(case: Case) -> None:
+    attends_to_itself(varlen_attention, case)
+
+
+@settings(deadline=None, max_examples=10)
+@given(CASES)
+def test_each_sequence_attends_to_itself_by_flex(case: Case) -> None:
+    with flex_on_cpu():
+        attends_to_itself(flex_attention, case)
+
+
+def attends_to_itself(attend: Any, case: Case) -> None:
+    lengths, heads, window, cap, with_sinks, scaling, seed = case
     query, key, value = tensors(sum(lengths), *heads, seed=seed)
     bounds = [0, *torch.tensor(lengths).cumsum(0).tolist()]
     sinks = torch.linspace(-1, 1, heads[0], dtype=torch.float64) if with_sinks else None
     before = calls()
     how = {"scaling": scaling, "sliding_window": window, "softcap": cap, "s_aux": sinks, "bounds": bounds}
-    with mock.patch(FLEX_REFUSES):
-        found, _ = attend(LAYER, query, key, value, None, **how)
+    found, _ = attend(LAYER, query, key, value, None, **how)
     assert calls() == before + 1
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     expected = torch.cat(
@@ -108,7 +112,7 @@ def test_values_may_have_another_size() -> None:
     query, key, value = tensors(9, 2, 2, size=6, value_size=3)
     found, _ = varlen_attention(LAYER, query, key, value, None, bounds=[0, 4, 9])
     assert found.shape == (1, 9, 2, 3)
-    with mock.patch(FLEX_REFUSES):
+    with flex_on_cpu():
         flex, _ = flex_attention(LAYER, query, key, value, None, bounds=[0, 4, 9])
     torch.testing.assert_close(flex, found)
 
@@ -120,7 +124,7 @@ def test_a_layer_may_attend_in_chunks_of_a_sequence() -> None:
     expected, _ = varlen_attention(LAYER, query, key, value, None, bounds=[0, 3, 4, 7, 9])
     found, _ = varlen_attention(layer, query, key, value, None, bounds=[0, 4, 9])
     torch.testing.assert_close(found, expected)
-    with mock.patch(FLEX_REFUSES):
+    with flex_on_cpu():
         flex, _ = flex_attention(layer, query, key, value, None, bounds=[0, 4, 9])
     torch.testing.assert_close(flex, expected)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import tunesmith
+from tests.flex_on_cpu import QUIET, flex_on_cpu
 from tests.run_logs import curve
 from tests.stand_in_flash import Flash, install
 from tests.tiny_models import tiny_config, tiny_model
@@ -22,10 +23,6 @@ from tunesmith.models.fast_path import flat_inputs, plan_fast_path
 from tunesmith.models.kernels import check_dropout, check_kernel, installed_kernel
 
 pytestmark = pytest.mark.usefixtures("torch_one_thread")
-UNCOMPILED = pytest.mark.filterwarnings(
-    "ignore:flex_attention called without torch.compile", "ignore:The .grad attribute"
-)
-"""What torch warns of where FlexAttention is not compiled, and dynamo hears itself."""
 FUNCTIONS = "transformers.modeling_flash_attention_utils._lazy_imports"
 
 
@@ -204,7 +201,7 @@ def test_a_kernel_that_was_picked_is_loaded_after_it_agreed(
         assert one == pytest.approx(other, rel=1e-5)
 
 
-@pytest.mark.parametrize("fault", ["wrong", "refuses", "drops"])
+@pytest.mark.parametrize("fault", ["wrong", "refuses", "drops", "forbidden"])
 def test_a_kernel_that_was_picked_and_does_not_agree_is_left(
     run: Any, flash: Flash, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
@@ -213,7 +210,9 @@ def test_a_kernel_that_was_picked_and_does_not_agree_is_left(
             raise RuntimeError("FlashAttention only supports head dimension at most 256")
         return q * 2
 
-    if fault == "drops":
+    if fault == "forbidden":
+        monkeypatch.setattr("transformers.PreTrainedModel._compatible_flash_implementations", ["flash_attention_4"])
+    elif fault == "drops":
         monkeypatch.setattr("tunesmith.models.fast_path.dropped", lambda *_: "attention_dropout 0.1")
     else:
         monkeypatch.setattr(FUNCTIONS, lambda *_a, **_k: _functions(wrong))
@@ -261,36 +260,36 @@ def test_dropout_that_a_kernel_has_not_is_refused_before_weights_are_read(tmp_pa
     plan_fast_path(config_of(tmp_path, "llama", "fa2", attention_dropout=0.1))
 
 
-@UNCOMPILED
+@QUIET
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss", "qwen2", "phimoe"])
-def test_models_read_flat_batches_with_flex_as_with_varlen(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_read_flat_batches_with_flex_as_with_varlen(kind: str) -> None:
     """Soft caps, sinks, windows of 5, and a window that is told to the attention; loss and gradient."""
     from tunesmith.models.family import family_of
     from tunesmith.models.loss_forward import trunk_of
     from tunesmith.models.segments import fit
 
     register()
-    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
     pieces = [torch.randint(97, (length,), generator=torch.Generator().manual_seed(3)) for length in (9, 1, 14, 6)]
     model = tiny_model(kind, "varlen")
     fit(model, family_of(kind), trunk_of(model))
     results = []
     for name in ("varlen", "varlen_flex"):
         model.set_attn_implementation(name)
-        loss = model(**flat_inputs(pieces), use_cache=False).logits[0].logsumexp(-1).sum()
-        results.append((loss, *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)))
+        with flex_on_cpu():
+            loss = model(**flat_inputs(pieces), use_cache=False).logits[0].logsumexp(-1).sum()
+            results.append((loss, *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@UNCOMPILED
+@QUIET
 @pytest.mark.parametrize("keys", [{}, {"packing": True, "cutoff_len": 160, "use_reentrant_gc": False}])
 def test_a_run_on_flex_learns_the_same(
     run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keys: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
     monkeypatch.setattr(kernels, "_lack", lambda *_: None)
-    found = run(flash_attn="flex", fast_path="require", **keys)
+    with flex_on_cpu():
+        found = run(flash_attn="flex", fast_path="require", **keys)
     assert found.plan.attention == "varlen_flex"
     wanted = run(output_dir=str(tmp_path / "varlen"), **keys)
     assert wanted.plan.attention == "varlen", "auto never takes it"
