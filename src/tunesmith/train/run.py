@@ -19,6 +19,7 @@ from tunesmith.train.determinism import explained, seed_all
 from tunesmith.train.drift import check_config, check_fact, facts_of
 from tunesmith.train.lock import hold
 from tunesmith.train.plan import resolve_plan, what_rules_out, with_fast_path
+from tunesmith.train.ranks import naming_lost_ranks
 from tunesmith.train.results import Result, record_data, record_metrics, record_plan, record_proof, record_start
 from tunesmith.train.template_check import check_template
 
@@ -94,7 +95,8 @@ def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments) 
         carry_template(renderer, config.template, tokenizer, model)
     facts |= _model_facts(config, plan, model) | {"order": plan.order, "batches": plan.batches}
     trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets, position, facts)
-    return _finish(config, plan, trainer, renderer, datasets)
+    with naming_lost_ranks(plan.world_size):
+        return _finish(config, plan, trainer, renderer, datasets)
 
 
 def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: Mapping[str, Any] | None) -> Datasets:

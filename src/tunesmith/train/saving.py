@@ -209,7 +209,7 @@ class _Draft:
             self._staging.seal()
 
 
-# What a disk says that does not take data, in an error of the system or in the words of safetensors.
+# What a disk says that does not take data, in an error of the system or in words.
 _REFUSALS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of the disk is used up",
@@ -225,7 +225,7 @@ def as_storage_error(error: BaseException, path: Path | None) -> StorageError | 
     if isinstance(error, StorageError):
         return error
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and type(error).__name__ == "SafetensorError" and (found := _IN_WORDS.search(str(error))):
+    if number is None and (found := _IN_WORDS.search(str(error))):  # safetensors and tokenizers say it so
         number = int(found.group(1))
     if number not in _REFUSALS:
         return None

@@ -1,0 +1,54 @@
+"""Which process of a run has ended, where the others notice it by a connection that broke."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tunesmith.core.errors import PreemptedError, Problem
+from tunesmith.core.log import get_logger
+from tunesmith.core.process import ProcessId
+
+__all__ = ["naming_lost_ranks"]
+
+_WORDS = ("Connection closed", "Connection reset", "Broken pipe", "Socket", "NCCL", "Gloo", "gloo", "timed out")
+_PATIENCE = 5.0
+"""Seconds in which a process whose connection broke is seen to be gone."""
+_HEAD_START = 2.0
+"""Seconds in which the launcher notices the process that ended first, so that it names that one too."""
+
+
+@contextmanager
+def naming_lost_ranks(ranks: int) -> Iterator[None]:
+    """Turn a broken connection into an error that names the rank which has ended, where that is on this host.
+
+    Raises PreemptedError: the run is whole up to its last checkpoint, and can go on.
+    """
+    if ranks == 1:
+        yield
+        return
+    from accelerate.utils import gather_object
+
+    processes = [ProcessId.from_dict(one) for one in gather_object([ProcessId.of().to_dict()])]
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in _WORDS):
+            raise
+        lost = _lost(processes)
+        where = ", ".join(f"rank {rank} ({process})" for rank, process in lost) or "a rank on another host"
+        what = "another process of the run has ended"
+        get_logger().error("%s: %s", what, where)  # the launcher may end this process before it says more
+        time.sleep(_HEAD_START)
+        fix = "see what that process wrote, or what the system says (out of memory?); the same command goes on"
+        raise PreemptedError(Problem("E-TRAIN-084", what, where, " ".join(str(error).split()), fix)) from error
+
+
+def _lost(processes: list[ProcessId]) -> list[tuple[int, ProcessId]]:
+    end = time.monotonic() + _PATIENCE
+    while True:
+        lost = [(rank, one) for rank, one in enumerate(processes) if one.is_here and not one.is_alive]
+        if lost or time.monotonic() > end:
+            return lost
+        time.sleep(0.1)
