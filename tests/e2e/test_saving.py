@@ -132,10 +132,11 @@ def test_a_full_disk_stops_the_run_or_does_not(run, policy, monkeypatch, tmp_pat
 
     original = saving.save_tree
 
-    def save_tree(folder: Path, name: str, tree: Any) -> None:
-        original(folder, name, tree)
+    def save_tree(folder: Path, name: str, tree: Any) -> Any:
+        found = original(folder, name, tree)
         if folder.name == "checkpoint-4" and name == "optimizer":
             full()
+        return found
 
     monkeypatch.setattr(saving, "save_tree", save_tree)
     keys = {"num_train_epochs": 2, "on_disk_full": policy, **SAVING}

@@ -7,7 +7,6 @@ JSON keeps doubles to the bit. What it does not know is marked: `{"tensor": name
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tunesmith.checkpoints.tensors import write_tensors
 from tunesmith.core.files import write_atomically
 
 __all__ = ["copied", "has_tree", "load_tree", "save_tree"]
@@ -22,19 +22,21 @@ __all__ = ["copied", "has_tree", "load_tree", "save_tree"]
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def save_tree(folder: Path, name: str, tree: Any) -> None:
-    """Write `name.json` and, where the tree holds tensors, `name.safetensors`.
+def save_tree(folder: Path, name: str, tree: Any) -> dict[str, str]:
+    """Write `name.json` and, where the tree holds tensors, `name.safetensors`. Returns the SHA-256 of the latter by its
+    name: it is found while the file is written.
 
-    Raises TypeError where it holds what neither can keep.
+    Raises TypeError where the tree holds what neither can keep.
     """
-    from safetensors.torch import save_file
-
     tensors: dict[str, Tensor] = {}
     names: dict[int, str] = {}
     plain = _encode(tree, (), tensors, names)
+    found = {}
     if tensors:
-        save_file(_apart(tensors), folder / f"{name}.safetensors")
+        file = folder / f"{name}.safetensors"
+        found[file.name] = write_tensors(file, tensors)
     write_atomically(folder / f"{name}.json", json.dumps(plain) + "\n")
+    return found
 
 
 def has_tree(folder: Path, name: str) -> bool:
@@ -111,16 +113,3 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tuple(_decode(one, tensors) for one in content)
     items = content.items() if kind == "map" else content
     return {key: _decode(one, tensors) for key, one in items}
-
-
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors of which no two lie in the same memory, as safetensors asks for."""
-    seen: set[int] = set()
-    apart = {}
-    for name, tensor in tensors.items():
-        whole = math.prod(tensor.shape) * tensor.element_size() == tensor.untyped_storage().nbytes()
-        own = tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
-        place = own.untyped_storage().data_ptr()
-        apart[name] = own.clone() if place in seen and place else own
-        seen.add(place)
-    return apart

@@ -79,13 +79,15 @@ class Staging:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
 
-    def seal(self) -> None:
-        """Hash and sync, in the background, the files that are there and were not sealed yet."""
+    def seal(self, known: Mapping[str, str] | None = None) -> None:
+        """Hash and sync, in the background, the files that are there and were not sealed yet. `known`: hashes that
+        were found while files were written, by name."""
+        known = known or {}
         for file in _files(self.folder):
             name = file.relative_to(self.folder).as_posix()
             if name not in self._hashes:
-                self._hashes[name] = self._pool.submit(_entry, file)
                 self._synced.append(self._pool.submit(fsync, file))
+                self._hashes[name] = self._pool.submit(_entry, file, known.get(name))
 
     def commit(self, facts: Mapping[str, Any]) -> Path:
         """The checkpoint under its name, with `facts` in its manifest. One that is there already is replaced."""
@@ -241,7 +243,7 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _entry(file: Path) -> dict[str, Any]:
+def _entry(file: Path, known: str | None = None) -> dict[str, Any]:
     with file.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        digest = known or hashlib.file_digest(handle, "sha256").hexdigest()
         return {"size": os.fstat(handle.fileno()).st_size, "sha256": digest}

@@ -201,12 +201,11 @@ class _Draft:
 
     def _write_trees(self, trees: Mapping[str, Any]) -> None:
         for name, tree in trees.items():
-            save_tree(self._path, name, tree)
-            self._seal()
+            self._seal(save_tree(self._path, name, tree))
 
-    def _seal(self) -> None:
+    def _seal(self, known: Mapping[str, str] | None = None) -> None:
         if self._staging is not None:
-            self._staging.seal()
+            self._staging.seal(known)
 
 
 # What a disk says that does not take data, in an error of the system or in words.
