@@ -13,12 +13,15 @@ from tunesmith.checkpoints.store import manifest_of
 from tunesmith.config.resume import policy_of, resume_values
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.log import get_logger
+from tunesmith.train.plan import as_before
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
 
-__all__ = ["Change", "check_config", "check_fact", "facts_of"]
+__all__ = ["Change", "as_recorded", "check_config", "check_fact", "facts_of", "recorded"]
 
+_BATCHES = {"fast_path", "flash_attn", "neftune_noise_alpha", "fp16"}
+_ORDER = {"disable_shuffling", "train_sampling_strategy"}
 _AFRESH = "overwrite_output_dir: true to start afresh"
 # What a run derives, and the key that `resume_allow` names for it.
 _DERIVED = {"global_batch_size": "global_batch_size", "data": "dataset", "model": "model_name_or_path"}
@@ -57,8 +60,8 @@ def check_config(config: RunConfig, plan: RunPlan) -> list[Change]:
 
     Raises UsageError with all keys that may not change. A checkpoint that records nothing (of another tool) fits.
     """
-    manifest = None if plan.resume is None else manifest_of(Path(plan.resume))
-    if manifest is None or "config" not in manifest:
+    manifest = recorded(plan)
+    if manifest is None:
         return []
     before, now = manifest["config"], facts_of(config, plan)
     changes = [
@@ -77,13 +80,33 @@ def check_config(config: RunConfig, plan: RunPlan) -> list[Change]:
     return changes
 
 
+def as_recorded(plan: RunPlan, config: RunConfig, changes: Sequence[Change]) -> RunPlan:
+    """The plan with the order of rows that the checkpoint recorded, unless a key that says it has changed.
+
+    Raises MachineError where the batches cannot be what they were, unless the user has changed how they are made.
+    """
+    before = recorded(plan)
+    if before is None:
+        return plan
+    changed = {one.key for one in changes}
+    allowed = {*config.train.resume_allow, *({"fast_path"} if changed & _BATCHES else ())}
+    found = as_before(plan, before, allowed)
+    return plan if changed & _ORDER else found
+
+
+def recorded(plan: RunPlan) -> dict[str, Any] | None:
+    """What the checkpoint of the plan recorded of its run; None without one, and where it records nothing."""
+    manifest = None if plan.resume is None else manifest_of(Path(plan.resume))
+    return manifest if manifest is not None and "config" in manifest else None
+
+
 def check_fact(name: str, value: Any, plan: RunPlan, allowed: Sequence[str], shown: Mapping[str, Any]) -> None:
     """Compare something that was found out (a digest) with what the checkpoint recorded. `shown`: for people, what is
     known of both by the same names in the manifest.
 
     Raises UsageError where it differs and `allowed` does not have its key.
     """
-    manifest = None if plan.resume is None else manifest_of(Path(plan.resume))
+    manifest = recorded(plan)
     if manifest is None or manifest.get(name) in (None, value) or _DERIVED[name] in allowed:
         return
     before = manifest.get("counts", {})

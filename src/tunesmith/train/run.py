@@ -5,7 +5,7 @@ Everything that can be found out without the weights is found out before they ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from tunesmith.train.arguments import training_arguments
 from tunesmith.train.checkpoint import check_writable, find_resume, in_main_process, read_position
 from tunesmith.train.counting import Counting
 from tunesmith.train.determinism import explained, seed_all
-from tunesmith.train.drift import check_config, check_fact, facts_of
+from tunesmith.train.drift import Change, as_recorded, check_config, check_fact, facts_of, recorded
 from tunesmith.train.lock import hold
 from tunesmith.train.plan import resolve_plan, what_rules_out, with_fast_path
 from tunesmith.train.ranks import naming_lost_ranks
@@ -48,11 +48,11 @@ def train(config: RunConfig) -> Result:
     arguments = training_arguments(config, plan)
     with hold(Path(plan.output_dir)):
         plan = replace(plan, resume=in_main_process(lambda: find_resume(config)))
-        check_config(config, plan)
-        return _run(config, plan, arguments)
+        changes = check_config(config, plan)
+        return _run(config, plan, arguments, changes)
 
 
-def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments) -> Result:
+def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments, changes: Sequence[Change]) -> Result:
     from tunesmith.models.catalog import fallback_template
     from tunesmith.models.chat_template import carry_template
     from tunesmith.models.fast_path import plan_fast_path
@@ -63,8 +63,9 @@ def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments) 
     from tunesmith.render import make_renderer
 
     log = get_logger()
-    fast = plan_fast_path(config.model, **what_rules_out(plan, config))
-    plan = with_fast_path(plan, config, fast)
+    before = None if any(one.key == "fast_path" for one in changes) else recorded(plan)
+    fast = plan_fast_path(config.model, **what_rules_out(plan, config, before))
+    plan = as_recorded(with_fast_path(plan, config, fast), config, changes)
     for line in plan.lines():
         log.info(line)
     smoothing = config.train.value("label_smoothing_factor")
@@ -83,13 +84,14 @@ def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments) 
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
     model, proven, plan = _build_model(config, plan, fast, tokenizer)
     if proven != fast:
-        plan = with_fast_path(plan, config, proven)
+        plan = as_recorded(with_fast_path(plan, config, proven), config, changes)
         if plan.packing and not proven.flat:
             check_packing(config.model)
         for reason in proven.why[len(fast.why) :]:
             log.warning(reason)
     if config.train.do_train and config.model.fast_path != "off":
-        plan = _prove(config, plan, proven, objective, model, tokenizer, datasets)
+        proved = _prove(config, plan, proven, objective, model, tokenizer, datasets)
+        plan = proved if proved == plan else as_recorded(proved, config, changes)
     warn_if_longer(model, datasets.longest)
     if not objective.needs.is_text:
         carry_template(renderer, config.template, tokenizer, model)
