@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from tunesmith.config.keys import SECTIONS, Key, all_keys
+from tunesmith.config.resume import policy_of
 from tunesmith.config.schema import described
 from tunesmith.config.shown import shown_by
 
@@ -31,6 +32,16 @@ _PASSED_ON = """\
 These reach `transformers.Seq2SeqTrainingArguments` as they are; its documentation explains them. Where the column of
 states says nothing else, their type is checked here and their effect is that of transformers.
 """
+_RESUMED = """\
+## When a run is resumed
+
+Values are compared with those that the checkpoint recorded ([checkpoints.md](checkpoints.md)).
+
+- **frozen**: another value is an error, unless `resume_allow` names the key: {frozen}. So is the number of rows in a step
+  (`global_batch_size`), however they are split.
+- **live**: another value holds from there on: {live}.
+- **ignored**: names, places and ways of work, that are not compared: {ignored}.
+"""
 _HEAD = "| key | default | state | meaning |\n|---|---|---|---|\n"
 _STATES = {"works": "works", "ignored": "no effect", "later": "comes later", "never": "never"}
 
@@ -44,6 +55,11 @@ def keys_page() -> str:
         own = [key for key in keys if key.section == section and not key.passed_on]
         parts.append(f"## {section}\n\n{(cls.__doc__ or '').strip()}\n\n{_HEAD}{''.join(map(_row, own))}")
     parts.append(f"{_PASSED_ON}\n{_HEAD}{''.join(_row(key) for key in keys if key.passed_on)}")
+    by_policy: dict[str, list[str]] = {"frozen": [], "live": [], "ignored": []}
+    for key in keys:
+        if (policy := policy_of(key.name)) is not None:
+            by_policy[policy].append(f"`{key.name}`")
+    parts.append(_RESUMED.format(**{policy: ", ".join(names) for policy, names in by_policy.items()}))
     return "\n".join(parts)
 
 
