@@ -7,9 +7,11 @@ what it found as the last line, in JSON.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 RUN = {"stage": "sft", "logging_steps": 1, "save_strategy": "no", "overwrite_output_dir": True}
@@ -44,4 +46,6 @@ def train(keys: Mapping[str, Any], *callbacks: Any) -> None:
         return original(self, *arguments, **keywords)
 
     Trainer.train = watched  # type: ignore[method-assign]
-    tunesmith.train({**RUN, **keys})
+    with TemporaryDirectory() as home:
+        os.environ["TUNESMITH_HOME"] = home  # not among the user's runs
+        tunesmith.train({**RUN, **keys})

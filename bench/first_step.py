@@ -92,7 +92,8 @@ def _seconds(command: list[str]) -> float:
 def _run_to_first_step(folder: Path) -> float:
     begin = time.time()
     command = [sys.executable, "-c", RUN, str(folder / "run.json"), str(folder / "told.json")]
-    subprocess.run(command, check=True, capture_output=True)
+    environment = {**os.environ, "TUNESMITH_HOME": str(folder / "home")}  # not among the user's runs
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     told = json.loads((folder / "told.json").read_text())
     names = [name for name in told["modules"] if name != "__main__"]
     (folder / "modules.json").write_text(json.dumps(names))

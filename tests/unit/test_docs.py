@@ -16,7 +16,10 @@ from tunesmith.render.slot_files import parse_slots
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "tunesmith"
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md", "docs/architecture.md")]
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "examples/README.md", "docs/architecture.md", "docs/runs.md")
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -31,6 +31,8 @@ __all__ = [
     "STAGING",
     "Staging",
     "committed",
+    "entry_of",
+    "files_of",
     "manifest_of",
     "publish",
     "remove",
@@ -83,11 +85,11 @@ class Staging:
         """Hash and sync, in the background, the files that are there and were not sealed yet. `known`: hashes that
         were found while files were written, by name."""
         known = known or {}
-        for file in _files(self.folder):
+        for file in files_of(self.folder):
             name = file.relative_to(self.folder).as_posix()
             if name not in self._hashes:
                 self._synced.append(self._pool.submit(fsync, file))
-                self._hashes[name] = self._pool.submit(_entry, file, known.get(name))
+                self._hashes[name] = self._pool.submit(entry_of, file, known.get(name))
 
     def commit(self, facts: Mapping[str, Any]) -> Path:
         """The checkpoint under its name, with `facts` in its manifest. One that is there already is replaced."""
@@ -163,7 +165,7 @@ def verify(folder: Path) -> str | None:
     files = manifest.get("files")
     if not isinstance(files, dict) or not files or manifest.get("step") != step_of(folder):
         return f"{MANIFEST} is not that of this folder"
-    there = {file.relative_to(folder).as_posix(): file for file in _files(folder)} if folder.is_dir() else {}
+    there = {file.relative_to(folder).as_posix(): file for file in files_of(folder)} if folder.is_dir() else {}
     for name, entry in files.items():
         if name not in there:
             return f"{name} is missing"
@@ -172,7 +174,7 @@ def verify(folder: Path) -> str | None:
     if extra := sorted(there.keys() - files.keys() - {MANIFEST}):
         return f"{extra[0]} does not belong to it"
     with ThreadPoolExecutor(_THREADS) as pool:
-        for name, found in zip(files, pool.map(lambda name: _entry(there[name]), files), strict=True):
+        for name, found in zip(files, pool.map(lambda name: entry_of(there[name]), files), strict=True):
             if found != files[name]:
                 return f"{name} has changed since it was saved"
     return None
@@ -234,7 +236,7 @@ def sweep(output_dir: Path) -> list[Path]:
     return rescued
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
     """All files below a folder but hidden ones, which systems and people leave anywhere."""
     return sorted(
         file
@@ -243,7 +245,8 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _entry(file: Path, known: str | None = None) -> dict[str, Any]:
+def entry_of(file: Path, known: str | None = None) -> dict[str, Any]:
+    """What a manifest says of a file: `size` in bytes and `sha256` in hex, which may be known. Raises OSError."""
     with file.open("rb") as handle:
         digest = known or hashlib.file_digest(handle, "sha256").hexdigest()
         return {"size": os.fstat(handle.fileno()).st_size, "sha256": digest}

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith._version import __version__
-from tunesmith.cli.output import redact_words
 from tunesmith.core import env
+from tunesmith.core.errors import BUG
+from tunesmith.core.secrets import redact_words
 
-__all__ = ["BUG", "BUG_CODE", "report_bug"]
+__all__ = ["BUG_CODE", "report_bug"]
 
-BUG = 70
 BUG_CODE = "E-CLI-070"
 
 

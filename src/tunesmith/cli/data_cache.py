@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tunesmith.cli.app import make_app
-from tunesmith.cli.output import print_json
+from tunesmith.cli.output import file_size, print_json
 from tunesmith.core.errors import Problem, UsageError
 
 EPILOG = """\b
@@ -55,8 +55,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] 
     print(f"{'key':<{_KEY}}{'size':>9}  {'used':<13} dataset")
     for one in found:
         state = "" if one.finished else " (interrupted)"
-        print(f"{one.key[:_KEY]}{_size(one.bytes):>9}  {_days(age(one)):<13} {one.name}{state}")
-    print(f"{_size(sum(one.bytes for one in found))} in {len(found)}")
+        print(f"{one.key[:_KEY]}{file_size(one.bytes):>9}  {_days(age(one)):<13} {one.name}{state}")
+    print(f"{file_size(sum(one.bytes for one in found))} in {len(found)}")
 
 
 @app.command("rm", epilog=EPILOG)
@@ -84,15 +84,7 @@ def remove_(
     removed = {one.folder: one for one in chosen}
     for one in removed.values():
         remove(one)
-    print(f"removed {len(removed)}: {_size(sum(one.bytes for one in removed.values()))}")
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
+    print(f"removed {len(removed)}: {file_size(sum(one.bytes for one in removed.values()))}")
 
 
 def _days(days: float) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 
 from tunesmith._version import __version__
 from tunesmith.cli.app import Verb, make_app
-from tunesmith.cli.output import print_json, redact, table_lines
+from tunesmith.cli.output import print_json, table_lines
 from tunesmith.core import env as environment
+from tunesmith.core.machine import cpus, memory_gib, package_version, processor
+from tunesmith.core.secrets import redact
 
 PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "huggingface-hub"),
@@ -42,12 +43,12 @@ def collect() -> dict[str, dict[str, Any]]:
     """Everything `tunesmith env` shows. Values of secret variables are hidden; absent packages are None."""
     return {
         "tunesmith": {"version": __version__, "python": platform.python_version(), "executable": sys.executable},
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "machine": {
             "platform": platform.platform(),
-            "processor": _processor(),
-            "cpus": _cpus(),
-            "memory_gib": _memory_gib(),
+            "processor": processor(),
+            "cpus": cpus(),
+            "memory_gib": memory_gib(),
             **_devices(),
         },
         "folders": {"cache": str(environment.cache_dir()), "working": os.getcwd()},
@@ -65,33 +66,6 @@ def _text(value: Any) -> str:
     if value is None:
         return "-"
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpus() -> int:
-    """Processors that this process may use, which in a container are fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1)
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
-    except OSError:
-        return platform.processor()
 
 
 def _devices() -> dict[str, Any]:

@@ -5,21 +5,18 @@ Exit codes: 0, those of `tunesmith.core.errors`, 70 for a bug of ours, 130 after
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 
 from tunesmith.core import env
 from tunesmith.core.collector import no_collection
-from tunesmith.core.errors import Problem, StorageError, TunesmithError
+from tunesmith.core.errors import INTERRUPTED, Problem, StorageError, TunesmithError, is_disk_full
 
-__all__ = ["INTERRUPTED", "run"]
+__all__ = ["run"]
 
-INTERRUPTED = 130
 # Verbs that are over in a moment and make little garbage.
 _QUICK = {"config", "explain", "init", "version"}
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -41,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
     except TunesmithError as error:
         return _report(error, debug)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        if isinstance(error, OSError) and is_disk_full(error):
             return _report(_disk_full(error), debug)
         from tunesmith.cli.crash import report_bug
 

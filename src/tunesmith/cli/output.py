@@ -1,11 +1,10 @@
-"""Printing: JSON for scripts, secrets blacked out, and whether a stream is a terminal with colours."""
+"""Printing: JSON for scripts, and whether a stream is a terminal with colours."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,18 +12,13 @@ from tunesmith.core import env
 from tunesmith.core.errors import OutputError, Problem
 
 __all__ = [
+    "file_size",
     "has_colour",
-    "is_secret",
     "is_terminal",
     "print_json",
-    "redact",
-    "redact_words",
     "table_lines",
     "write_page",
 ]
-
-HIDDEN = "***"
-_SECRET = re.compile(r"(^|_)(token|api_key|key|secret|password|sk|webhook_url)$", re.IGNORECASE)
 
 
 def print_json(value: Any) -> None:
@@ -44,31 +38,6 @@ def write_page(file: str, page: str) -> None:
     print(f"written: {path}", file=sys.stderr)
 
 
-def is_secret(key: str) -> bool:
-    """Whether a key or variable of this name holds something that must not be printed."""
-    return _SECRET.search(key) is not None
-
-
-def redact(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same mapping with the values of secret keys hidden, at any depth."""
-    return {
-        key: HIDDEN if value and is_secret(key) else redact(value) if isinstance(value, Mapping) else value
-        for key, value in values.items()
-    }
-
-
-def redact_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line with the values of secret keys hidden: `key=value` and `--key value`."""
-    safe: list[str] = []
-    hide_next = False
-    for word in words:
-        key, equals, _ = word.partition("=")
-        secret = is_secret(key.lstrip("-").replace("-", "_"))
-        safe.append(HIDDEN if hide_next else f"{key}={HIDDEN}" if equals and secret else word)
-        hide_next = secret and not equals and word.startswith("--")
-    return safe
-
-
 def is_terminal(stream: TextIO) -> bool:
     return bool(getattr(stream, "isatty", lambda: False)())
 
@@ -82,3 +51,12 @@ def table_lines(rows: Mapping[str, Any], indent: str = "") -> list[str]:
     """`name   value` lines with the values in one column."""
     width = max((len(name) for name in rows), default=0)
     return [f"{indent}{name:<{width}}  {value}".rstrip() for name, value in rows.items()]
+
+
+def file_size(number: float) -> str:
+    """Bytes for people: `1.5 kB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"

@@ -13,9 +13,10 @@ import typer
 
 from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load, split, take
-from tunesmith.cli.output import print_json, redact_words
+from tunesmith.cli.output import print_json
 from tunesmith.core import env
 from tunesmith.core.errors import MachineError, Problem, UsageError
+from tunesmith.core.secrets import redact_words
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig

@@ -18,6 +18,7 @@ from tunesmith.data.formats.base import KINDS
 from tunesmith.data.length import LengthOutcome, raise_for_lost_rows
 from tunesmith.data.lint.quick import quick_lint
 from tunesmith.data.mix import distinct, hold_out, mix
+from tunesmith.data.opened import DataFile
 from tunesmith.data.pack import PackedDataset, arrange
 from tunesmith.data.prepare import Progress
 from tunesmith.data.prepared import PROMPT_TOO_LONG, Pool, Prepared, prepare_datasets
@@ -41,11 +42,12 @@ Samples: TypeAlias = TokenDataset | PackedDataset
 
 @dataclass(slots=True)
 class Datasets:
-    """What a run trains on, what it is evaluated on (by name), and what became of the rows."""
+    """What a run trains on, what it is evaluated on (by name), what became of the rows, and their files."""
 
     train: Samples | SampleStream | None
     eval: dict[str, Samples] = field(default_factory=dict)
     report: DataReport = field(default_factory=DataReport)
+    files: list[DataFile] = field(default_factory=list)
 
     @property
     def longest(self) -> int:
@@ -101,7 +103,7 @@ def build_datasets(
     report = _report(prepared, rows, outcomes)
     evaluated = {name: samples for name, samples in rows.items() if name != "train"}
     report.notices += quick_lint(rows.get("train"), evaluated)
-    return Datasets(rows.pop("train", None), rows, report)
+    return Datasets(rows.pop("train", None), rows, report, [file for one in prepared for file in one.files])
 
 
 def raise_for_meaningless(data: DataConfig, stage: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,33 @@ from tunesmith.data.formats.base import KINDS
 from tunesmith.data.mapping import absent_columns, make_format
 from tunesmith.data.mix import sample
 from tunesmith.data.rows import Broken, Row, parse
+from tunesmith.data.sources.digests import mark_of
 from tunesmith.data.sources.opening import open_source
 
 if TYPE_CHECKING:
     from tunesmith.data.sources.base import SourceFile
     from tunesmith.data.spec import DatasetSpec
 
-__all__ = ["OpenDataset", "open_dataset"]
+__all__ = ["DataFile", "OpenDataset", "open_dataset"]
 
 Ints = npt.NDArray[np.int64]
 HEAD = 20  # rows that detection looks at
 _BYTES_OF_A_ROW = 1000  # roughly, where only the number of rows is known
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file that rows of a run came from. `digest` is of its bytes and of how they are read; of a stream, which does
+    not read files before it needs them, `whole` is False, and it tells versions apart by size, beginning and end."""
+
+    dataset: str
+    use: str
+    name: str
+    digest: str
+    whole: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(slots=True)
@@ -72,6 +88,10 @@ class OpenDataset:
         names = list(columns)
         if names and (absent := absent_columns(self.spec, self.format, names, self.head, self.stage)):
             raise DataError(absent)
+
+    def marked_files(self, use: str) -> list[DataFile]:
+        """The files of a stream; `use` is train or eval."""
+        return [DataFile(self.spec.name, use, file.name, mark_of(file.blob), whole=False) for file in self.files]
 
     def key(self) -> dict[str, Any]:
         """What the examples depend on, as plain values: two datasets with one key have the same examples."""

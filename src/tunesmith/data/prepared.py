@@ -20,7 +20,7 @@ from tunesmith.data.dataset import TokenDataset, is_range
 from tunesmith.data.dataset_info import resolve
 from tunesmith.data.length import LengthOutcome, fit_lengths, length_bars
 from tunesmith.data.mix import distinct
-from tunesmith.data.opened import open_dataset
+from tunesmith.data.opened import DataFile, open_dataset
 from tunesmith.data.prepare import ORDER, STATE, Progress, prepare
 from tunesmith.data.reading import one_kind_of_label, raise_for_bad_rows
 from tunesmith.data.report import PLACES, DatasetReport
@@ -55,6 +55,7 @@ class Prepared:
     """With num_samples: which examples are read, in which order, repeats included; else all in order."""
     registered: bool = False
     """`name` is one of dataset_info.json, not a path."""
+    files: list[DataFile] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -188,6 +189,7 @@ def _prepared(
         folder = kept_in(place, parts, spec.name, make, rebuild=data.overwrite_cache)
     found = open_prepared(folder, spec.name, use)
     found.registered = spec.registered
+    found.files = [DataFile(spec.name, use, file, digest) for file, digest in parts["files"]]
     return found
 
 

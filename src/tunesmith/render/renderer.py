@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,14 @@ class Renderer:
         read: Callable[[], Reads | None],
         identity: Sequence[str],
         rules: Sequence[Rule] = (),
+        dated: bool = False,
     ) -> None:
         """`read`: says what the template looks for in texts; asked when many chats come. `identity`: all that the
-        template's text depends on."""
+        template's text depends on, but for the date, which a `dated` one writes."""
         self.template = template
         self._weigher = Weigher(rules, self.samples)
-        self._identity = identity
+        self._identity = [template.name, *identity]
+        self._dated = dated
         self._backend = tokenizer.backend_tokenizer
         self._read = read
         self.control = control
@@ -142,10 +144,15 @@ class Renderer:
     def fingerprint(self) -> dict[str, Any]:
         """What ids and masks depend on, as plain values: the template's text, the run's settings, the tokenizer."""
         return {
-            "template": [self.name, *self._identity],
+            "template": [*self._identity, *([date.today().isoformat()] if self._dated else [])],
             "tokenizer": self._tokenizer_digest,
             "ends": [self._text_prefix, self._text_suffix],
         }
+
+    @property
+    def template_digest(self) -> str:
+        """SHA-256 in hex of the template's text and of the settings that decide what it writes; not of the date."""
+        return sha256("\0".join(self._identity).encode()).hexdigest()
 
     @cached_property
     def _tokenizer_digest(self) -> str:
@@ -210,8 +217,8 @@ def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | N
     dated = any(
         isinstance(node, Place) and node.name == "today" for slot in template.slots.slots for node in walk(slot)
     )
-    identity = [_digest(repr(template.slots)), str(tokenizer.bos_token), str(tokenizer.eos_token), *_today(dated)]
-    return Renderer(template, control, tokenizer, notices, template.dialect is not None, read, identity, rules)
+    identity = [_digest(repr(template.slots)), str(tokenizer.bos_token), str(tokenizer.eos_token)]
+    return Renderer(template, control, tokenizer, notices, template.dialect is not None, read, identity, rules, dated)
 
 
 def _auto(
@@ -229,19 +236,15 @@ def _auto(
     writes_calls = "tool_calls" in (tools or main).source
     sources = [_digest(one.source) for one in (main, tools) if one is not None]
     special = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
-    identity = [*sources, repr(special), *_settings(config), *_today("strftime_now" in main.variables)]
-    return Renderer(template, control, tokenizer, notices, writes_calls, read, identity, rules)
+    identity = [*sources, repr(special), *_settings(config)]
+    dated = "strftime_now" in main.variables
+    return Renderer(template, control, tokenizer, notices, writes_calls, read, identity, rules, dated)
 
 
 def _settings(config: TemplateSettings) -> list[str]:
     names = sorted(name for name in dir(TemplateSettings) if not name.startswith("_") and name != "template")
     values = [f"{name}={getattr(config, name)!r}" for name in names]
     return [*values, Path(config.loss_weights).expanduser().read_text("utf-8")] if config.loss_weights else values
-
-
-def _today(dated: bool) -> list[str]:
-    """The date, for a template that writes it."""
-    return [date.today().isoformat()] if dated else []
 
 
 def _digest(*texts: str) -> str:

@@ -60,6 +60,7 @@ class Parts:
     name      `train` or `eval`: for the metrics and for `memory.json`
     forget    takes away what a failed attempt left (gradients)
     hopeless  the error for (the part that failed, where, whether it is because a part cannot be split)
+    on_event  hears of a halving: ("out_of_memory", facts)
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Parts:
         forget: Callable[[], None],
         hopeless: Callable[[Batch, str, bool], TunesmithError],
         most: int | None = None,
+        on_event: Callable[..., None] | None = None,
     ) -> None:
         self.name, self.most = name, most
+        self._on_event = on_event
         self.halvings = 0
         self._device, self._forget, self._hopeless = device, forget, hopeless
         self.begin("")
@@ -134,6 +137,8 @@ class Parts:
         self.halvings += 1
         text = "%s: out of memory with %s tokens at once; from now on at most %s (loss and gradient stay the same)"
         get_logger().warning(text, self._where, f"{largest:,}", f"{self.most:,}")
+        if self._on_event is not None:
+            self._on_event("out_of_memory", where=self._where, tokens=largest, tokens_at_once=self.most)
 
     def numbers(self) -> dict[str, float]:
         """For the metrics of a run: nothing where memory was enough."""

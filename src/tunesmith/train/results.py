@@ -35,8 +35,9 @@ class Result:
         return lines
 
 
-def record_start(config: RunConfig, plan: RunPlan, report: DataReport) -> None:
-    """Make the output folder and write run.yaml (runs again as it is), plan.json and data_report.json."""
+def record_start(config: RunConfig, plan: RunPlan, report: DataReport, prefix: str = "") -> None:
+    """Make the output folder and write run.yaml (runs again as it is), plan.json and data_report.json; with a prefix
+    before their names where those of a training run are there already."""
     from tunesmith.config import dump_yaml
 
     folder = Path(plan.output_dir)
@@ -45,22 +46,21 @@ def record_start(config: RunConfig, plan: RunPlan, report: DataReport) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not is_main_process():
         return
-    write_atomically(folder / "run.yaml", dump_yaml(config))
-    write_json(folder / "plan.json", plan.to_dict())
-    record_data(folder, report)
+    write_atomically(folder / f"{prefix}run.yaml", dump_yaml(config))
+    write_json(folder / f"{prefix}plan.json", plan.to_dict())
+    write_json(folder / f"{prefix}data_report.json", report.to_dict())
 
 
 def record_proof(plan: RunPlan, proof: SelfProof) -> None:
-    """Write self_proof.json, and plan.json as it is after the proof."""
+    """Write self_proof.json, from the main process."""
     if is_main_process():
         write_json(Path(plan.output_dir) / "self_proof.json", proof.to_dict())
-    record_plan(plan)
 
 
-def record_plan(plan: RunPlan) -> None:
+def record_plan(plan: RunPlan, prefix: str = "") -> None:
     """Write plan.json, from the main process."""
     if is_main_process():
-        write_json(Path(plan.output_dir) / "plan.json", plan.to_dict())
+        write_json(Path(plan.output_dir) / f"{prefix}plan.json", plan.to_dict())
 
 
 def record_data(folder: Path, report: DataReport) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import MachineError, Problem
 from tunesmith.core.log import get_logger
+from tunesmith.runs.facts import model_facts
+from tunesmith.runs.record import Record, recorded
 from tunesmith.train.arguments import training_arguments
 from tunesmith.train.checkpoint import check_writable, find_resume, in_main_process, read_position
 from tunesmith.train.counting import Counting
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
-@explained()
 def train(config: RunConfig) -> Result:
     """Do what the config asks for (`do_train`, `do_eval`, `do_predict`) and return where it is and how it went."""
     for warning in config.warnings:
@@ -49,10 +50,13 @@ def train(config: RunConfig) -> Result:
     with hold(Path(plan.output_dir)):
         plan = replace(plan, resume=in_main_process(lambda: find_resume(config)))
         changes = check_config(config, plan)
-        return _run(config, plan, arguments, changes)
+        with recorded(config, plan) as record, explained():
+            return _run(config, plan, arguments, changes, record)
 
 
-def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments, changes: Sequence[Change]) -> Result:
+def _run(
+    config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments, changes: Sequence[Change], record: Record
+) -> Result:
     from tunesmith.models.catalog import fallback_template
     from tunesmith.models.chat_template import carry_template
     from tunesmith.models.fast_path import plan_fast_path
@@ -80,7 +84,8 @@ def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments, 
     datasets = _build_data(config, plan, renderer, position)
     facts = facts_of(config, plan) | _data_facts(config, plan, datasets)
     check_template(config, tokenizer, renderer)
-    record_start(config, plan, datasets.report)
+    record_start(config, plan, datasets.report, record.prefix)
+    record.prepared(data=[file.to_dict() for file in datasets.files], template_digest=renderer.template_digest)
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
     model, proven, plan = _build_model(config, plan, fast, tokenizer)
     if proven != fast:
@@ -90,15 +95,21 @@ def _run(config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments, 
         for reason in proven.why[len(fast.why) :]:
             log.warning(reason)
     if config.train.do_train and config.model.fast_path != "off":
-        proved = _prove(config, plan, proven, objective, model, tokenizer, datasets)
+        proved = _prove(config, plan, proven, objective, model, tokenizer, datasets, record)
         plan = proved if proved == plan else as_recorded(proved, config, changes)
     warn_if_longer(model, datasets.longest)
     if not objective.needs.is_text:
         carry_template(renderer, config.template, tokenizer, model)
     facts |= _model_facts(config, plan, model) | {"order": plan.order, "batches": plan.batches}
-    trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets, position, facts)
+    record_plan(plan, record.prefix)
+    record.keep(status="running", plan=plan.to_dict(), model=model_facts(config))
+    trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets, position, facts, record)
     with naming_lost_ranks(plan.world_size):
-        return _finish(config, plan, trainer, renderer, datasets)
+        result = _finish(config, plan, trainer, renderer, datasets)
+    if config.train.do_train:
+        record.saved()
+    record.keep(metrics=result.metrics)
+    return result
 
 
 def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: Mapping[str, Any] | None) -> Datasets:
@@ -155,7 +166,6 @@ def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: An
         reentrant = config.model.use_reentrant_gc
         mode = enable_checkpointing(loaded.model, plan.gradient_checkpointing, reentrant=reentrant)
         plan = replace(plan, gradient_checkpointing=mode)
-        record_plan(plan)
     adapters = Adapters.of(config.model)
     method = METHODS.get(plan.finetuning_type)(config.method)
     model = method.apply(loaded.model, loaded.family, keep_dtype=config.method.pure_bf16, adapters=adapters)
@@ -173,6 +183,7 @@ def _prove(
     model: Any,
     tokenizer: Any,
     datasets: Datasets,
+    record: Record,
 ) -> RunPlan:
     """Compare the quick ways with transformers' own on rows of this run. Where they differ they are given up: the plan
     without them; with `fast_path: require` that is a MachineError."""
@@ -202,6 +213,7 @@ def _prove(
         if plan.packing:
             check_packing(config.model)
     record_proof(plan, proof)
+    record.keep(checks={"self_proof": proof.to_dict()})
     return plan
 
 
@@ -215,6 +227,7 @@ def _build_trainer(
     datasets: Datasets,
     position: Mapping[str, Any] | None,
     facts: Mapping[str, Any],
+    record: Record,
 ) -> Trainer:
     from tunesmith.data.collate import FlatCollator, PaddingCollator
     from tunesmith.models.tokenizer import pad_id_of
@@ -236,13 +249,14 @@ def _build_trainer(
         train_dataset=datasets.train,
         eval_dataset=next(iter(evaluation.values())) if len(evaluation) == 1 else evaluation or None,
         tokenizer=tokenizer,
-        callbacks=make_callbacks(config, plan),
+        callbacks=make_callbacks(config, plan, record.on_steps),
         order=plan.order,
         position=position,
         memory=MemorySettings(read_limits(plan.resume), config.train.memory_probe, longest),
         optimizer_in_bwd=config.optimizer.optimizer_in_bwd,
         peak_flops=_peak_flops(config, plan),
         saving=_saving(config, plan, facts),
+        on_event=record.event,
     )
 
 

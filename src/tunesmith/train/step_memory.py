@@ -67,7 +67,8 @@ class StepMemory:
         most = settings.limits.get(name)
         if name == "train" and self._only_once:
             most = None
-        return Parts(name, self._trainer.args.device, forget=forget, hopeless=hopeless, most=most)
+        device, tell = self._trainer.args.device, self._trainer.on_event
+        return Parts(name, device, forget=forget, hopeless=hopeless, most=most, on_event=tell)
 
     # ---- steps ----
 

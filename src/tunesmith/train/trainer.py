@@ -84,7 +84,7 @@ class Trainer(transformers.Trainer):
     """`objective` decides the loss; the datasets are TokenDatasets (`.lengths`, rows of arrays), the one for training
     also a SampleStream. `position`: where the stream goes on. `memory`: what it does for steps to fit.
     `peak_flops`: of one device, None where unknown. `optimizer_in_bwd`: the optimizer steps in the backward pass
-    (optimizer_in_backward.py)."""
+    (optimizer_in_backward.py). `on_event(kind, **facts)`: hears what belongs into the record of the run."""
 
     def __init__(
         self,
@@ -103,6 +103,7 @@ class Trainer(transformers.Trainer):
         optimizer_in_bwd: bool = False,
         peak_flops: float | None = None,
         saving: SavingSettings | None = None,
+        on_event: Callable[..., None] | None = None,
     ) -> None:
         self.throughput = Throughput(peak=peak_flops, processes=args.world_size)
         use_cache = model.config.use_cache
@@ -126,6 +127,7 @@ class Trainer(transformers.Trainer):
         self.model_accepts_loss_kwargs = True  # what older releases ask instead
         self.optimizer_in_bwd = optimizer_in_bwd
         self._in_backward: StepInBackward | None = None
+        self.on_event = on_event
         self.memory = StepMemory(self, memory or MemorySettings())
         self._sampler: RankBatchSampler | None = None  # of the training rows, unless they are a stream
         self._evaluated: tuple[int, dict[str, float] | None] = (-1, None)

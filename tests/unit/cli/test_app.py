@@ -11,6 +11,7 @@ from tunesmith._version import __version__
 from tunesmith.cli.app import VERBS
 
 COMMANDS = [[], *([verb] for verb in VERBS), ["config", "show"], ["config", "check"], ["data", "preview"]]
+COMMANDS += [["runs", verb] for verb in ("ls", "show", "tail", "stop", "compare", "rm", "tag", "verify")]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

@@ -8,7 +8,7 @@ import pytest
 
 from tunesmith.__main__ import main
 from tunesmith.cli.explain import areas, normal, read_all
-from tunesmith.cli.output import redact, redact_words
+from tunesmith.core.secrets import redact, redact_words
 
 
 @pytest.mark.parametrize("code", ["E-CLI-001", "e-cli-001", "cli-1", "CLI001"])

@@ -19,7 +19,6 @@ from tunesmith.data.pack import arrange
 from tunesmith.data.prepare import Progress
 from tunesmith.data.reading import raise_together
 from tunesmith.data.report import SplitReport
-from tunesmith.data.sources.digests import mark_of
 from tunesmith.data.streaming.encode import WindowEncoder
 from tunesmith.data.streaming.rows import RowStream, RowWindow
 from tunesmith.data.streaming.samples import SampleStream, fitted, in_order
@@ -63,10 +62,8 @@ def build_stream(
         drawn, held = _hold_out(data, _rows(opened, data, seed, max(data.buffer_size, int(data.val_size))), seed)
         samples = _encode_held(drawn, opened, encoder, data, stage)
         splits[HELD_OUT] = arrange(samples, stage, data.cutoff_len, seed, packs=stage == "pt" and data.packs(stage))
-    key, files = (
-        _key(opened, data, renderer, stage, seed),
-        [[mark_of(file.blob) for file in one.files] for one in opened],
-    )
+    marked = [one.marked_files("train") for one in opened]
+    key, files = _key(opened, data, renderer, stage, seed), [[file.digest for file in one] for one in marked]
     if position is not None:
         _check(position, key, files, opened)
     rows = _rows(opened, data, seed, data.buffer_size, held)
@@ -81,13 +78,14 @@ def build_stream(
         splits |= rest.eval
         report.datasets += rest.report.datasets
         report.notices += rest.report.notices
+        marked.append(rest.files)
     for name, samples in splits.items():
         longest = int(samples.lengths.max())
         report.splits.append(SplitReport(name, len(samples), samples.num_tokens, samples.num_trained, longest))
     report.notices += quick_lint(first.samples, splits)
     read = sum(one.rows for one in stream.tally.reports)
     report.notices.append(f"streaming: rows are read while training; counted so far are the first {read:,}")
-    return Datasets(stream, splits, report)
+    return Datasets(stream, splits, report, [file for one in marked for file in one])
 
 
 def _open(data: DataConfig, stage: str, seed: int) -> list[OpenDataset]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.core.errors import MachineError, MissingInputError, Problem
+from tunesmith.train.callbacks.log_lines import read_lines, series
 from tunesmith.train.callbacks.names import LOG_NAME, PLOT_NAME
 
 __all__ = ["Curves", "plot_loss", "read_curves", "smooth"]
@@ -48,16 +48,15 @@ def read_curves(log: Path) -> Curves:
     """The losses of a log file. After a resume a step may be logged twice: the later line counts."""
     if not log.is_file():
         raise MissingInputError(Problem("E-TRAIN-091", "there is no log of a run to plot", where=str(log)))
-    found: dict[str, dict[int, float]] = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
-        event: dict[str, Any] = json.loads(line)
-        for key, value in event.items():
-            if key == "loss" or (key.startswith("eval_") and key.endswith("loss")):
-                found.setdefault(key, {})[event["current_steps"]] = value
+    every = series(read_lines(log))
+    found = {key: points for key, points in every.items() if key == "loss" or _is_held_out(key)}
     if not found:
         raise MissingInputError(Problem("E-TRAIN-091", "the log holds no loss yet", where=str(log)))
-    points = {key: sorted(values.items()) for key, values in found.items()}
-    return Curves(points.pop("loss", []), points)
+    return Curves(found.pop("loss", []), found)
+
+
+def _is_held_out(key: str) -> bool:
+    return key.startswith("eval_") and key.endswith("loss")
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
