@@ -37,8 +37,8 @@ _RESUMED = """\
 
 Values are compared with those that the checkpoint recorded ([checkpoints.md](checkpoints.md)).
 
-- **frozen**: another value is an error, unless `resume_allow` names the key: {frozen}. So is the number of rows in a step
-  (`global_batch_size`), however they are split.
+- **frozen**: another value is an error, unless `resume_allow` names the key: {frozen}.
+  So is the number of rows in a step (`global_batch_size`), however they are split.
 - **live**: another value holds from there on: {live}.
 - **ignored**: names, places and ways of work, that are not compared: {ignored}.
 """
