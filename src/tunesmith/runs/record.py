@@ -1,4 +1,4 @@
-"""Keeps `run.json` while a run goes on: `with recorded(config, plan) as record: ...`
+"""Keeps `run.json` while a run goes on: `with recording(config, plan) as record: ...`
 
 What the record cannot write after its beginning is a warning: a run is worth more than its record.
 """
@@ -26,7 +26,7 @@ from tunesmith.runs.saved import final_files
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
 
-__all__ = ["Record", "recorded"]
+__all__ = ["Record", "recording"]
 
 _SECONDS = 10.0  # between two notes of how far it is
 _REPLACES = "replaces"  # the record of the run whose files are still in the folder while a fresh start prepares
@@ -140,7 +140,7 @@ class Record:
 
 
 @contextmanager
-def recorded(config: RunConfig, plan: RunPlan) -> Generator[Record]:
+def recording(config: RunConfig, plan: RunPlan) -> Generator[Record]:
     """Record a run from its plan to its end, however that comes. Raises OSError where the record cannot be begun."""
     record = _begin(config, plan)
     try:

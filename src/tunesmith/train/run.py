@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.errors import MachineError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.runs.facts import model_facts
-from tunesmith.runs.record import Record, recorded
+from tunesmith.runs.record import Record, recording
 from tunesmith.train.arguments import training_arguments
 from tunesmith.train.checkpoint import check_writable, find_resume, in_main_process, read_position
 from tunesmith.train.counting import Counting
@@ -50,7 +50,7 @@ def train(config: RunConfig) -> Result:
     with hold(Path(plan.output_dir)):
         plan = replace(plan, resume=in_main_process(lambda: find_resume(config)))
         changes = check_config(config, plan)
-        with recorded(config, plan) as record, explained():
+        with recording(config, plan) as record, explained():
             return _run(config, plan, arguments, changes, record)
 
 
