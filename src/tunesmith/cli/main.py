@@ -65,7 +65,8 @@ def _report(error: TunesmithError, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    print(error, file=sys.stderr)
+    with suppress(OSError):  # the terminal was closed
+        print(error, file=sys.stderr)
     return error.exit_code
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tunesmith.cli.app import WORDS, Verb, make_app
 from tunesmith.cli.arguments import load
+from tunesmith.core.signals import StopAsked, StopSignals
 
 EPILOG = """\b
 Examples:
@@ -30,17 +31,20 @@ def train(context: typer.Context) -> None:
     do_train, do_eval and do_predict choose what is done: train, evaluate on the
     held-out rows, write predictions for them.
     """
-    config = load(context.args, "train", show_warnings=False)  # the run itself reports them
+    with StopSignals():  # before anything that takes time is imported
+        config = load(context.args, "train", show_warnings=False)  # the run itself reports them
 
-    from tunesmith.core import log
-    from tunesmith.train.run import train as run
+        from tunesmith.core import log
+        from tunesmith.train.run import train as run
 
-    log.setup()
-    try:
-        result = run(config)
-    except KeyboardInterrupt:
-        _say_what_is_kept(str(config.train.output_dir))
-        raise
+        log.setup()
+        try:
+            result = run(config)
+        except StopAsked:
+            raise
+        except KeyboardInterrupt:
+            _say_what_is_kept(str(config.train.output_dir))
+            raise
     if log.is_main_process():
         for line in result.summary_lines():
             print(line)

@@ -15,6 +15,7 @@ _rule = rules_into(MEMORY_CHECKS)
 _TRAIN = ("train",)
 # Optimizers that keep what they know in the states of single weights, and were compared with their ordinary step.
 _STEP_ALONE = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "rmsprop", "adagrad")
+_WITHIN = ("lomo", "layerwise")  # parts of names of optimizers that change weights in the backward pass
 
 
 @_rule(_TRAIN, "gradient_checkpointing_mode", "use_reentrant_gc", "flash_attn")
@@ -63,3 +64,14 @@ def _a_step_in_backward_sees_one_gradient(config: RunConfig) -> Iterator[Problem
     for key, (reason, is_broken, fix) in broken.items():
         if is_broken:
             yield contradiction(config, key, f'"optimizer_in_bwd" {reason}', f"{key}: {fix}")
+
+
+@_rule(_TRAIN, "on_nonfinite", "optimizer_in_bwd", "optim")
+def _what_is_done_in_backward_cannot_be_skipped(config: RunConfig) -> Iterator[Problem]:
+    if config.train.on_nonfinite != "skip":
+        return
+    optim = str(config.train.value("optim") or "")
+    within = {"optimizer_in_bwd": config.optimizer.optimizer_in_bwd, "optim": any(one in optim for one in _WITHIN)}
+    for key in (key for key, is_so in within.items() if is_so):
+        what = f'"on_nonfinite: skip" comes too late with "{key}", which changes weights in the backward pass'
+        yield contradiction(config, "on_nonfinite", what, "on_nonfinite: rollback")

@@ -48,6 +48,8 @@ _SHOWN: dict[str, str] = {
     "tests/e2e/test_saving.py::test_a_checkpoint_in_the_background_is_the_same": "async_save",
     "tests/e2e/test_saving.py::test_a_full_disk_stops_the_run_or_does_not": "on_disk_full",
     "tests/unit/train/test_step_memory.py::test_the_probe_finds_it_before_the_first_step": "memory_probe",
+    "tests/unit/core/test_signals.py::test_a_run_that_does_not_stop_in_time_is_ended": "stop_grace",
+    "tests/unit/train/test_nonfinite.py::test_skip_and_rollback_equal_a_run_without_that_step": "on_nonfinite",
     _STREAM + "test_an_epoch_holds_the_samples_of_the_whole_dataset_in_order": "streaming buffer_size",
     _DATA + "test_what_is_too_long_is_cut_and_counted": "cutoff_len on_too_long",
     _DATA + "test_several_datasets_are_mixed": "mix_strategy",

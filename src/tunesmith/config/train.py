@@ -34,6 +34,10 @@ class TrainConfig:
     """Write checkpoints in the background, from copies in main memory. Without effect with several processes."""
     on_disk_full: Literal["stop", "continue"] = works("stop")
     """A checkpoint that the disk does not take: stop, or train on while an earlier one is whole."""
+    on_nonfinite: Literal["stop", "skip", "rollback"] = works("stop")
+    """A step whose loss or gradient is not finite: end the run, leave the step out, or go back and leave it out."""
+    stop_grace: float = works(25.0, above=0)
+    """Seconds that a run which is asked to stop has for it. Then the process ends."""
     memory_probe: bool = works(True)
     """Try the largest micro-batch before the first step, so that a run that is out of memory says so at once."""
     logging_dir: str | None = works(None)

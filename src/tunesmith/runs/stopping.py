@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from tunesmith.core import control
 from tunesmith.core.errors import Problem, UnavailableError, UsageError
 from tunesmith.core.process import ProcessId
 from tunesmith.runs import manifest
@@ -31,8 +32,9 @@ def stop(row: Row, timeout: float) -> Row:
     Raises UsageError where it does not go on, UnavailableError where it has not left after `timeout` seconds.
     """
     process = _process(row)
+    _note(row)
     if not (process.is_here and _send(process, signal.SIGTERM)):
-        _ask(row.folder, "stop-and-save")
+        control.ask(row.folder, "stop-and-save")
     return _wait(row, lambda now: not now.goes_on, timeout, "stops after its current step")
 
 
@@ -45,6 +47,7 @@ def stop_now(row: Row) -> Row:
     if not process.is_here:
         what = f"the run is on another machine ({process.host}): it can be stopped at once only there"
         raise UsageError(Problem("E-RUN-005", what, fix="tunesmith runs stop without --now asks it to save and leave"))
+    _note(row)
     if _send(process, signal.SIGINT):
         time.sleep(_BETWEEN)
         _send(process, signal.SIGINT)
@@ -69,18 +72,16 @@ def save_now(row: Row, timeout: float) -> Row:
     Raises UsageError where it does not go on, UnavailableError where it has not saved after `timeout` seconds.
     """
     _process(row)
-    request = _ask(row.folder, "save")
+    control.ask(row.folder, "save")
     return _wait(
-        row, lambda now: not request.exists() or not now.goes_on, timeout, "saves at the end of its current step"
+        row, lambda now: control.asked(now.folder) is None or not now.goes_on, timeout, "saves at the end of its current step"
     )
 
 
-def _ask(folder: Path, request: str) -> Path:
-    """Leave a request where the run looks for it after each step; the run takes it away."""
-    file = folder / ".control" / request
-    file.parent.mkdir(exist_ok=True)
-    file.touch()
-    return file
+def _note(row: Row) -> None:
+    """A signal does not tell who sent it, and what the system stops the queue begins again."""
+    with manifest.changing(row.folder) as found:
+        manifest.add_event(found, "stop_asked")
 
 
 def _process(row: Row) -> ProcessId:

@@ -20,7 +20,16 @@ from tunesmith.config.keys import all_keys
 from tunesmith.core.errors import MachineError, Problem
 from tunesmith.train.micro import Batch, size_of
 
-__all__ = ["Facts", "Saving", "facts_of", "no_room", "no_room_for_states", "optimizer_bytes", "savings"]
+__all__ = [
+    "Facts",
+    "Saving",
+    "facts_of",
+    "no_room",
+    "no_room_for_states",
+    "no_room_to_save",
+    "optimizer_bytes",
+    "savings",
+]
 
 _GIB = 2**30
 
@@ -140,6 +149,14 @@ def no_room_for_states(facts: Facts) -> MachineError:
     helps = [one for one in savings(facts, 0) if one.bytes]
     what = "out of memory: the states of the optimizer do not fit beside the weights"
     return MachineError(Problem("E-TRAIN-030", what, "optim", _gib(facts.optimizer), _listed(helps)))
+
+
+def no_room_to_save(facts: Facts) -> MachineError:
+    """The error where memory runs out while a checkpoint is written, which copies weights and states at most."""
+    helps = [one for one in savings(facts, 0) if one.bytes]
+    what = "out of memory while a checkpoint was written; the one before it is whole"
+    held = facts.trained_bytes + facts.frozen_bytes + facts.optimizer
+    return MachineError(Problem("E-TRAIN-030", what, "saving", f"{_gib(held)} of weights and states", _listed(helps)))
 
 
 def _listed(helps: list[Saving]) -> str:

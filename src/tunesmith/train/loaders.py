@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tunesmith.core.signals import ignore_in_worker
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler
 from tunesmith.train.stream_batches import StreamBatches, StreamLoader
@@ -47,6 +48,7 @@ def stream_loader(
         world_size=args.world_size,
         position=position,
         passed=passed,
+        keep=args.gradient_accumulation_steps,
         **_sampling(args, order),
     )
     return StreamLoader(batches, pin_memory=_pins(args)), batches
@@ -63,6 +65,7 @@ def _loader(
         batch_sampler=sampler,  # type: ignore[arg-type]
         collate_fn=collate,
         num_workers=args.dataloader_num_workers,
+        worker_init_fn=ignore_in_worker if args.dataloader_num_workers else None,
         pin_memory=_pins(args),
         prefetch_factor=args.dataloader_prefetch_factor,
         persistent_workers=args.dataloader_persistent_workers,

@@ -112,6 +112,11 @@ class Parts:
         self._given = self._given + found
         return found
 
+    def take_back(self) -> None:
+        """Gradients and states of chance as they were when the step began."""
+        self._forget()
+        self._chance.restore()
+
     def _largest(self, failed: Batch | None) -> int:
         """The largest part that memory had no room for, on any rank; 0 where all went well."""
         number = 0 if failed is None else _NEVER if is_whole(failed) else cost(failed)

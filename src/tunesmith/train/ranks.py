@@ -1,22 +1,35 @@
-"""Which process of a run has ended, where the others notice it by a connection that broke."""
+"""Processes of one run: their numbers together, and which of them has ended."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
 
 from tunesmith.core.errors import PreemptedError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.core.process import ProcessId
 
-__all__ = ["naming_lost_ranks"]
+__all__ = ["naming_lost_ranks", "over_ranks"]
 
 _WORDS = ("Connection closed", "Connection reset", "Broken pipe", "Socket", "NCCL", "Gloo", "gloo", "timed out")
 _PATIENCE = 5.0
 """Seconds in which a process whose connection broke is seen to be gone."""
 _HEAD_START = 2.0
 """Seconds in which the launcher notices the process that ended first, so that it names that one too."""
+
+
+def over_ranks(accelerator: Any, numbers: list[float]) -> np.ndarray:
+    """[N] numbers of this process -> [ranks, N]. One process asks no device."""
+    if accelerator.num_processes == 1:
+        return np.asarray([numbers])
+    device = accelerator.device
+    kind = torch.float64 if device.type != "mps" else torch.float32
+    return np.asarray(accelerator.gather(torch.tensor([numbers], dtype=kind, device=device)).tolist())
 
 
 @contextmanager

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from tunesmith.core.errors import MachineError, Problem, TunesmithError, UsageError
+from tunesmith.core.errors import DivergedError, MachineError, Problem, TunesmithError, UsageError
 
-__all__ = ["optimizer_refused", "unknown_metric"]
+__all__ = ["module_overflowed", "optimizer_refused", "unknown_metric", "weights_fit"]
+
+
+@contextmanager
+def weights_fit(checkpoint: str) -> Iterator[None]:
+    """Raises UsageError where the weights of a checkpoint have other shapes than those of the model."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        what = "the weights of the checkpoint have other shapes than those of the run"
+        got = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), None)
+        fix = "write lora_rank and what else shapes weights as it was, or overwrite_output_dir: true to start afresh"
+        raise UsageError(Problem("E-TRAIN-083", what, f"checkpoint: {checkpoint}", got, fix)) from error
 
 
 def optimizer_refused(error: Exception, optim: Any) -> TunesmithError:
@@ -33,3 +48,10 @@ def unknown_metric(watched: str | None, metrics: Mapping[str, float]) -> UsageEr
     what = "the metric to watch is none of the evaluation's"
     fix = f"metric_for_best_model: {' or '.join(names)}"
     return UsageError(Problem("E-TRAIN-013", what, "metric_for_best_model", watched, fix))
+
+
+def module_overflowed(step: int) -> DivergedError:
+    """For `debug: underflow_overflow`, which has printed what it saw."""
+    what, where = "a module computed inf or nan", f"step {step}; the lines above show the modules up to that one"
+    fix = "look at the module's inputs and weights; lower learning_rate, or use bf16 instead of fp16"
+    return DivergedError(Problem("E-TRAIN-012", what, where, fix=fix))

@@ -35,13 +35,13 @@ class Result:
         return lines
 
 
-def record_start(config: RunConfig, plan: RunPlan, report: DataReport, prefix: str = "") -> None:
+def record_start(config: RunConfig, plan: RunPlan, report: DataReport, prefix: str = "", *, fresh: bool) -> None:
     """Make the output folder and write run.yaml (runs again as it is), plan.json and data_report.json; with a prefix
-    before their names where those of a training run are there already."""
+    before their names where those of a training run are there already. `fresh`: what an earlier run left there goes."""
     from tunesmith.config import dump_yaml
 
     folder = Path(plan.output_dir)
-    if plan.resume is None and config.train.do_train:
+    if fresh and config.train.do_train:
         make_room(folder, keep=str(config.train.value("resume_from_checkpoint")).lower() == "false")
     folder.mkdir(parents=True, exist_ok=True)
     if not is_main_process():

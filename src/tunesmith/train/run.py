@@ -6,12 +6,15 @@ Everything that can be found out without the weights is found out before they ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core import control
 from tunesmith.core.errors import MachineError, Problem
-from tunesmith.core.log import get_logger
+from tunesmith.core.log import get_logger, is_main_process
+from tunesmith.core.signals import StopSignals, current_signals
 from tunesmith.runs.facts import model_facts
 from tunesmith.runs.record import Record, recording
 from tunesmith.train.arguments import training_arguments
@@ -41,22 +44,53 @@ __all__ = ["train"]
 
 
 def train(config: RunConfig) -> Result:
-    """Do what the config asks for (`do_train`, `do_eval`, `do_predict`) and return where it is and how it went."""
-    for warning in config.warnings:
-        get_logger().warning(warning)
-    plan = resolve_plan(config)
-    check_writable(Path(plan.output_dir))
-    arguments = training_arguments(config, plan)
-    with hold(Path(plan.output_dir)):
-        plan = replace(plan, resume=in_main_process(lambda: find_resume(config)))
-        changes = check_config(config, plan)
-        with recording(config, plan) as record, explained():
-            return _run(config, plan, arguments, changes, record)
+    """Do what the config asks for (`do_train`, `do_eval`, `do_predict`) and return where it is and how it went.
+
+    Raises PreemptedError where a signal or a request stops it (docs/stopping.md).
+    """
+    with StopSignals(config.train.stop_grace):
+        for warning in config.warnings:
+            get_logger().warning(warning)
+        plan = resolve_plan(config)
+        check_writable(Path(plan.output_dir))
+        arguments = training_arguments(config, plan)
+        with hold(Path(plan.output_dir)):
+            plan = replace(plan, resume=in_main_process(lambda: find_resume(config)))
+            changes = check_config(config, plan)
+            if is_main_process():
+                control.clear(plan.output_dir)  # what an earlier run was asked
+            with recording(config, plan) as record, explained():
+                return _through_rollbacks(config, plan, arguments, changes, record)
+
+
+def _through_rollbacks(
+    config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments, changes: Sequence[Change], record: Record
+) -> Result:
+    """The run; where it comes to a step that is not finite, and is to go back, again from there, with all made anew."""
+    from tunesmith.train.memory import free_memory
+    from tunesmith.train.nonfinite import GoBack
+
+    left_out: frozenset[int] = frozenset()
+    while True:
+        try:
+            return _run(config, plan, arguments, changes, record, left_out)
+        except GoBack as back:
+            plan, left_out, device = replace(plan, resume=back.checkpoint), back.left_out, back.device
+        free_memory(device)  # the frames of the exception held the model
+        current_signals().at_once = True
+        record.event("rollback", to=plan.resume, without=max(left_out))
+        get_logger().warning("going back to %s, without step %d", plan.resume or "the beginning", max(left_out))
 
 
 def _run(
-    config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments, changes: Sequence[Change], record: Record
+    config: RunConfig,
+    plan: RunPlan,
+    arguments: Seq2SeqTrainingArguments,
+    changes: Sequence[Change],
+    record: Record,
+    left_out: frozenset[int] = frozenset(),
 ) -> Result:
+    """`left_out`: steps that are not made."""
     from tunesmith.models.catalog import fallback_template
     from tunesmith.models.chat_template import carry_template
     from tunesmith.models.fast_path import plan_fast_path
@@ -84,7 +118,7 @@ def _run(
     datasets = _build_data(config, plan, renderer, position)
     facts = facts_of(config, plan) | _data_facts(config, plan, datasets)
     check_template(config, tokenizer, renderer)
-    record_start(config, plan, datasets.report, record.prefix)
+    record_start(config, plan, datasets.report, record.prefix, fresh=plan.resume is None and not left_out)
     record.prepared(data=[file.to_dict() for file in datasets.files], template_digest=renderer.template_digest)
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
     model, proven, plan = _build_model(config, plan, fast, tokenizer)
@@ -103,9 +137,14 @@ def _run(
     facts |= _model_facts(config, plan, model) | {"order": plan.order, "batches": plan.batches}
     record_plan(plan, record.prefix)
     record.keep(status="running", plan=plan.to_dict(), model=model_facts(config))
-    trainer = _build_trainer(config, plan, arguments, objective, model, tokenizer, datasets, position, facts, record)
-    with naming_lost_ranks(plan.world_size):
-        result = _finish(config, plan, trainer, renderer, datasets)
+    trainer = _build_trainer(
+        config, plan, arguments, objective, model, tokenizer, datasets, position, facts, record, left_out
+    )
+    try:
+        with naming_lost_ranks(plan.world_size):
+            result = _finish(config, plan, trainer, renderer, datasets)
+    finally:
+        trainer.trackers.finish()
     if config.train.do_train:
         record.saved()
     record.keep(metrics=result.metrics)
@@ -228,11 +267,14 @@ def _build_trainer(
     position: Mapping[str, Any] | None,
     facts: Mapping[str, Any],
     record: Record,
+    left_out: frozenset[int],
 ) -> Trainer:
     from tunesmith.data.collate import FlatCollator, PaddingCollator
     from tunesmith.models.tokenizer import pad_id_of
     from tunesmith.train.callbacks import make_callbacks
+    from tunesmith.train.control import ControlSettings
     from tunesmith.train.memory import read_limits
+    from tunesmith.train.nonfinite import NonFiniteSettings, read_left_out
     from tunesmith.train.step_memory import MemorySettings
     from tunesmith.train.trainer import Trainer
 
@@ -253,6 +295,8 @@ def _build_trainer(
         order=plan.order,
         position=position,
         memory=MemorySettings(read_limits(plan.resume), config.train.memory_probe, longest),
+        control=ControlSettings(plan.resume, resumes=_resumes(config)),
+        nonfinite=NonFiniteSettings(config.train.on_nonfinite, left_out | read_left_out(plan.resume)),
         optimizer_in_bwd=config.optimizer.optimizer_in_bwd,
         peak_flops=_peak_flops(config, plan),
         saving=_saving(config, plan, facts),
@@ -275,6 +319,12 @@ def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any]) -> Savin
     )
 
 
+def _resumes(config: RunConfig) -> bool:
+    """Whether the same command goes on from the newest checkpoint."""
+    wanted = str(config.train.value("resume_from_checkpoint")).lower()
+    return wanted in ("true", "auto") or (wanted == "none" and not config.train.overwrite_output_dir)
+
+
 def _peak_flops(config: RunConfig, plan: RunPlan) -> float | None:
     """FLOP/s of a device at most: as the config says, or else its maker."""
     from tunesmith.models.peaks import peak_flops
@@ -293,11 +343,13 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
         stream.close()
     if config.train.do_train:
         from tunesmith.methods.lora import adapter_inputs
+        from tunesmith.train.saving import publish_model
 
         assert datasets.train is not None, "checked by the config"
+        current_signals().at_once = False  # from here on work would be lost
         with adapter_inputs(trainer.model, config.method, plan.autocast), trainer.memory.told(), trainer.saver:
             outcome = trainer.train(resume_from_checkpoint=plan.resume)
-        trainer.publish_model()
+        publish_model(trainer)
         trainer.save_state()
         if stream is not None:
             _tell_stream(datasets, stream, Path(plan.output_dir))
@@ -310,6 +362,19 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
             )
         else:
             metrics |= record_metrics(trainer, "train", outcome.metrics, config)
+    more = config.train.do_predict or (config.train.do_eval and datasets.eval)
+    with trainer.stopping.afterwards() if config.train.do_train and more else nullcontext():
+        metrics |= _judge(config, plan, trainer, renderer, datasets)
+    if config.track.plot_loss and trainer.is_world_process_zero():
+        _plot(Path(plan.output_dir))
+    return Result(Path(plan.output_dir), metrics, plan)
+
+
+def _judge(
+    config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Renderer, datasets: Datasets
+) -> dict[str, float]:
+    """Evaluate and predict, as the config says."""
+    metrics: dict[str, float] = {}
     if config.train.do_eval and datasets.eval:
         metrics |= record_metrics(trainer, "eval", trainer.last_evaluation() or trainer.evaluate(), config)
     if config.train.do_predict:
@@ -320,9 +385,7 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
         tokenizer, accelerator = trainer.processing_class, trainer.accelerator
         found = predict(model, tokenizer, renderer, datasets.eval, config.generate, folder, plan.seed, accelerator)
         metrics |= record_metrics(trainer, "predict", found, config)
-    if config.track.plot_loss and trainer.is_world_process_zero():
-        _plot(Path(plan.output_dir))
-    return Result(Path(plan.output_dir), metrics, plan)
+    return metrics
 
 
 def _tell_stream(datasets: Datasets, stream: SampleStream, folder: Path) -> None:

@@ -89,12 +89,16 @@ class RankBatchSampler:
 
     def rows(self, epoch: int) -> np.ndarray:
         """[N, b] numbers of the rows in this rank's N micro-batches of an epoch; BLANK where there is none."""
+        return self.all_rows(epoch)[:, self._rank]
+
+    def all_rows(self, epoch: int) -> np.ndarray:
+        """[N, R, b]: those of all R ranks."""
         rng = np.random.default_rng((self._seed, epoch))
         order = self._order(self._lengths, rng, self._step_rows)
         places = np.full((len(self), self._world_size, self._batch_size), BLANK)
         taken = order[: places.size]
         places.reshape(-1)[: len(taken)] = taken
-        return places[:, self._rank]
+        return places
 
     def __iter__(self) -> Iterator[list[int]]:
         for row in self.rows(self._epoch):

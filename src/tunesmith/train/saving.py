@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from tunesmith.checkpoints.states import copied, save_tree
-from tunesmith.checkpoints.store import STAGING, Staging, committed, rotate, verify
+from tunesmith.checkpoints.store import STAGING, Staging, committed, publish, rotate, verify
 from tunesmith.core.errors import Problem, StorageError
 from tunesmith.core.log import get_logger
 
-__all__ = ["Saved", "Saver", "SavingSettings", "as_storage_error"]
+__all__ = ["Saved", "Saver", "SavingSettings", "as_storage_error", "best_folder", "publish_model"]
 
 _MARGIN = 16 * 2**20  # bytes for small files and for the file system itself
 
@@ -61,15 +63,17 @@ class Saved(Protocol):
 class Saver:
     """Saves the checkpoints of one run.
 
-    agree   the largest of a number of all processes, each of which calls it
-    main    whether this process commits
+    over_ranks  numbers of this process to [processes, numbers]; each calls it
+    main        whether this process commits
     """
 
-    def __init__(self, settings: SavingSettings, agree: Callable[[float], float], *, main: bool) -> None:
+    def __init__(
+        self, settings: SavingSettings, over_ranks: Callable[[list[float]], np.ndarray], *, main: bool
+    ) -> None:
         self.settings = settings
         self.seconds: float | None = None
         """How long the last save took, to the commit; None before the first."""
-        self._agree, self._main = agree, main
+        self._over_ranks, self._main = over_ranks, main
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="save") if settings.background else None
         self._pending: Future[None] | None = None
 
@@ -112,12 +116,14 @@ class Saver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for the last save, also where training ended by an error; there is none after it."""
+        """Wait for the last save, also where training ended by an error. What is saved after it is saved at once."""
         try:
             self.wait()
         finally:
             if self._thread is not None:
                 self._thread.shutdown()
+                self._thread = None
+                self._thread = None
 
     def _finish(self, draft: _Draft, begun: float) -> None:
         try:
@@ -145,6 +151,10 @@ class Saver:
             what = "a checkpoint could not be written by another process, which says why"
             raise StorageError(Problem("E-TRAIN-081", what, fix="see what that process wrote"))
 
+    def _agree(self, number: float) -> float:
+        """The largest of all processes."""
+        return float(self._over_ranks([number]).max())
+
     def _may_go_on(self, error: StorageError, folder: Path) -> bool:
         whole = self._main and self.settings.goes_on and any(verify(one) is None for one in committed(folder.parent))
         if not self._agree(1.0 if whole else 0.0):
@@ -156,6 +166,25 @@ class Saver:
         self.seconds = time.monotonic() - begun
         if self._main:
             get_logger().info("saved %s (%.1f s)", folder, self.seconds)
+
+
+def best_folder(state: Any, output_dir: Path) -> Path | None:
+    """The checkpoint of the best evaluation, if it is there or about to be."""
+    if not state.best_global_step:
+        return None
+    folder = output_dir / f"checkpoint-{state.best_global_step}"
+    return folder if state.best_global_step == state.global_step or folder.is_dir() else None
+
+
+def publish_model(trainer: Any) -> None:
+    """The weights as they are, and what belongs to them, whole into the folder of the run."""
+    folder = Path(trainer.args.output_dir)
+
+    def write() -> None:
+        if trainer.args.should_save:
+            publish(folder, lambda draft: trainer.write_weights(draft))
+
+    trainer.saver.together(write, folder)
 
 
 class _Draft:

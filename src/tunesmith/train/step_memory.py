@@ -21,7 +21,7 @@ from torch import Tensor
 from tunesmith.checkpoints.chance import Chance
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.log import get_logger
-from tunesmith.train.advice import Facts, facts_of, no_room, no_room_for_states, optimizer_bytes
+from tunesmith.train.advice import Facts, facts_of, no_room, no_room_for_states, no_room_to_save, optimizer_bytes
 from tunesmith.train.memory import Parts, is_out_of_memory, save_limits
 from tunesmith.train.micro import Batch, Size, cost, size_of
 from tunesmith.train.probe import FEW, Reached, beside_states, full_rows, largest_rows
@@ -165,6 +165,16 @@ class StepMemory:
             if not is_out_of_memory(error):
                 raise
             raise no_room_for_states(self._facts()) from error
+
+    @contextmanager
+    def told_of_save(self) -> Iterator[None]:
+        """The same while a checkpoint is written."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise no_room_to_save(self._facts()) from error
 
     def save(self, folder: Path) -> None:
         save_limits(folder, self.train, self.evaluation)

@@ -10,7 +10,9 @@ A place in the stream is kept in a checkpoint (`stream.json`): the window, and h
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,12 +56,16 @@ class StreamBatches(IterableDataset[Any]):
         world_size: int = 1,
         position: Mapping[str, Any] | None = None,
         passed: int = 0,
+        keep: int = 1,
     ) -> None:
         self._stream, self._collate = stream, collate
         self._batch_size, self._total, self._passed = batch_size, total, passed
         self._order, self._seed, self._step_rows = order, seed, step_rows
         self._rank, self._world_size = rank, world_size
         self._position = position
+        self.ranks = world_size
+        self.given: deque[list[_Sample]] = deque(maxlen=keep)
+        """The samples of the last `keep` micro-batches, of all ranks."""
         self.at: tuple[Mapping[str, Any], int] | None = None
         """The place behind the last micro-batch that was given: the state of its window, and how many of the window's
         samples are used. None before the first."""
@@ -84,7 +90,8 @@ class StreamBatches(IterableDataset[Any]):
         block = self._batch_size * self._world_size
         for _ in range(self._total - self._passed):
             found = list(islice(samples, block))
-            mine = found[self._rank * self._batch_size : (self._rank + 1) * self._batch_size]
+            mine = self.part(found, self._rank)
+            self.given.append(found)
             self.at = found[-1].window.state, found[-1].used
             yield self._collate([sample.window.samples[sample.number] for sample in mine])
 
@@ -96,6 +103,17 @@ class StreamBatches(IterableDataset[Any]):
             for place in range(used, len(order)):
                 yield _Sample(window, order[place], place + 1)
             used = 0
+
+    def part(self, block: list[_Sample], rank: int) -> list[_Sample]:
+        """What a rank takes of a block."""
+        return block[rank * self._batch_size : (rank + 1) * self._batch_size]
+
+    @contextmanager
+    def placed(self, at: tuple[Mapping[str, Any], int] | None) -> Iterator[None]:
+        """What is saved within belongs to this place: batches that were fetched since were not trained on."""
+        now, self.at = self.at, at or self.at
+        yield
+        self.at = now
 
     def save(self, folder: Path, step: int) -> None:
         """Write the place that `at` tells, after `step` steps."""

@@ -3,13 +3,15 @@
 What is overridden, and why:
     get_train_dataloader   rows of a step do not depend on ranks or micro-batches (sampler.py, stream_batches.py)
     get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks; what stops a stream
-                           loses no step; before the first step, does the largest micro-batch fit?
+                           loses no step; does the largest micro-batch fit, before the first; is the run to stop, before
+                           each (control.py)?
     training_step          in parts that memory has room for (step_memory.py); timed, as is _prepare_inputs
                            (throughput.py)
     floating_point_ops     transformers counts 6 for each weight and position; get_batch_samples counts what is needed
     compute_loss           sum over units, divided once by those units
-    _get_grad_norm         a norm that is not finite stops the run before the optimizer steps; with steps in backward
-                           the norm is that of the gradients used there
+    _get_grad_norm         what is not finite ends the run or the step before the optimizer (nonfinite.py); with steps
+                           in backward the norm is that of the gradients used there
+    _clip_grad_norm        not of a step that is left out
     create_optimizer       a missing package or a contradiction is an error with a fix; steps in the backward pass
     evaluation_loop        sums over true rows; transformers averages batch means and repeats rows on several ranks
     evaluate               a metric to watch that no evaluation has is an error, not a late KeyError or a silence
@@ -26,6 +28,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +41,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.checkpoints.states import has_tree, load_tree, save_tree
-from tunesmith.checkpoints.store import publish
-from tunesmith.core.errors import DivergedError, Problem, TunesmithError
+from tunesmith.core.errors import TunesmithError
 from tunesmith.core.files import write_json
 from tunesmith.core.log import get_logger
 from tunesmith.data.streaming.samples import SampleStream
@@ -47,12 +49,16 @@ from tunesmith.models.attention import Bounds
 from tunesmith.models.chat_template import make_savable, save_beside_adapter
 from tunesmith.train.callbacks.log_file import sync_log
 from tunesmith.train.checkpoint import STATE
+from tunesmith.train.control import ControlSettings, Stopping
+from tunesmith.train.evaluation import evaluate_sums
 from tunesmith.train.loaders import evaluation_loader, stream_loader, training_loader
+from tunesmith.train.nonfinite import NonFinite, NonFiniteSettings, assert_finite
 from tunesmith.train.optimizer_in_backward import StepInBackward
-from tunesmith.train.refusals import optimizer_refused, unknown_metric
+from tunesmith.train.ranks import over_ranks
+from tunesmith.train.refusals import module_overflowed, optimizer_refused, unknown_metric, weights_fit
 from tunesmith.train.resumed import Resumed
 from tunesmith.train.sampler import RankBatchSampler, is_blank
-from tunesmith.train.saving import Saver, SavingSettings
+from tunesmith.train.saving import Saver, SavingSettings, best_folder
 from tunesmith.train.states import (
     callback_states,
     copied_where_trained,
@@ -68,6 +74,7 @@ from tunesmith.train.states import (
 from tunesmith.train.step_memory import MemorySettings, StepMemory
 from tunesmith.train.stream_batches import StreamBatches
 from tunesmith.train.throughput import Throughput
+from tunesmith.train.trackers import Trackers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,9 +89,10 @@ __all__ = ["Trainer"]
 
 class Trainer(transformers.Trainer):
     """`objective` decides the loss; the datasets are TokenDatasets (`.lengths`, rows of arrays), the one for training
-    also a SampleStream. `position`: where the stream goes on. `memory`: what it does for steps to fit.
-    `peak_flops`: of one device, None where unknown. `optimizer_in_bwd`: the optimizer steps in the backward pass
-    (optimizer_in_backward.py). `on_event(kind, **facts)`: hears what belongs into the record of the run."""
+    also a SampleStream. `position`: where the stream goes on. `memory`: what it does for steps to fit. `control`: how
+    it is stopped. `nonfinite`: what becomes of steps that are not finite. `peak_flops`: of one device, None where
+    unknown. `optimizer_in_bwd`: the optimizer steps in the backward pass (optimizer_in_backward.py).
+    `on_event(kind, **facts)`: hears what belongs into the record of the run."""
 
     def __init__(
         self,
@@ -100,6 +108,8 @@ class Trainer(transformers.Trainer):
         order: str = "random",
         position: Mapping[str, Any] | None = None,
         memory: MemorySettings | None = None,
+        control: ControlSettings | None = None,
+        nonfinite: NonFiniteSettings | None = None,
         optimizer_in_bwd: bool = False,
         peak_flops: float | None = None,
         saving: SavingSettings | None = None,
@@ -119,23 +129,28 @@ class Trainer(transformers.Trainer):
         assert self.args.n_gpu <= 1, "one process per device"
         model.config.use_cache = use_cache  # training passes its own; the config is saved as it was
         self.remove_callback(PrinterCallback)
+        self.trackers = Trackers(self.callback_handler)
         self.objective = objective
         self.order = order
         self._position = position
-        self._stream_batches: StreamBatches | None = None
+        self.stream_batches: StreamBatches | None = None
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
         self.model_accepts_loss_kwargs = True  # what older releases ask instead
         self.optimizer_in_bwd = optimizer_in_bwd
         self._in_backward: StepInBackward | None = None
         self.on_event = on_event
         self.memory = StepMemory(self, memory or MemorySettings())
-        self._sampler: RankBatchSampler | None = None  # of the training rows, unless they are a stream
+        self.sampler: RankBatchSampler | None = None  # of the training rows, unless they are a stream
         self._evaluated: tuple[int, dict[str, float] | None] = (-1, None)
-        self.saver = Saver(saving or SavingSettings(), self._largest, main=args.should_save)
+        self.saver = Saver(saving or SavingSettings(), self._over_ranks, main=args.should_save)
         self._first_groups: list[dict[str, Any]] = []
         self._seconds_before = 0.0
         self._checkpoint: Path | None = None
         self._whole_loss = False  # the sum of losses is that of all steps, not only of this session
+        self.stopping = Stopping(self, control or ControlSettings(), self._over_ranks)
+        self.add_callback(self.stopping)
+        self.nonfinite = NonFinite(self, nonfinite or NonFiniteSettings(), self._over_ranks)
+        self._lost: Callable[[], None] = lambda: None
 
     @property
     def tokens_in_this_session(self) -> int:
@@ -146,11 +161,11 @@ class Trainer(transformers.Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         if isinstance(self.train_dataset, SampleStream):
-            stream = stream_loader(self.train_dataset, self.args, self.data_collator, self.order, self._position)
-            loader, self._stream_batches = stream
-            return loader
+            made = stream_loader(self.train_dataset, self.args, self.data_collator, self.order, self._position)
+            self.stream_batches = made[1]
+            return made[0]
         rows = training_loader(self.train_dataset, self.args, self.data_collator, self.order)
-        self._sampler = rows.batch_sampler  # type: ignore[assignment]
+        self.sampler = rows.batch_sampler  # type: ignore[assignment]
         return rows
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
@@ -170,50 +185,78 @@ class Trainer(transformers.Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """The micro-batches of one optimizer step, and the units in them over all ranks."""
+        """The micro-batches of one optimizer step, and the units in them over all ranks; none where training ends."""
+        kind = torch.float64 if device.type != "mps" else torch.float32
+        if self.control.should_training_stop:  # the evaluation that was made again ended it
+            return [], torch.ones((), dtype=kind, device=device)
+        before = None if (stream := self.stream_batches) is None else stream.at
         with self.throughput.waiting():
-            batches = self._next_batches(epoch_iterator, num_batches)
+            batches = self.stopping.fetch(lambda: self._next_batches(epoch_iterator, num_batches))
         self.saver.look()
         with self.throughput.paused():
-            self.memory.probe_once(self._sampler, super().training_step)
+            self.memory.probe_once(self.sampler, super().training_step)
         units = sum(self.objective.count_units(batch) for batch in batches)
         work = self.throughput.work_of(self.model, [batch for batch in batches if not is_blank(batch)])
-        self.current_flos += work.flops
-        units, new, *counts = self._over_ranks([units, self.memory.is_new(batches), *work]).sum(0).tolist()
-        self.throughput.add(counts)
-        self.state.num_input_tokens_seen += int(counts[0])  # saved with the state, so a resumed run counts on
+        numbers = [units, self.memory.is_new(batches), *self.stopping.wanted(), *work]
+        units, new, save, stop, *counts = self._over_ranks(numbers).sum(0).tolist()
+        with nullcontext() if stream is None else stream.placed(before):
+            self.stopping.before_step(save, stop)
+        self._count(work.flops, counts, 0 if self.nonfinite.begin(batches) else 1)
         self.memory.begin(new=bool(new))
-        kind = torch.float64 if device.type != "mps" else torch.float32
         return batches, torch.tensor(units if units > 0 else 1.0, dtype=kind, device=device)
 
-    def _over_ranks(self, numbers: list[float]) -> np.ndarray:
-        """[N] numbers of this process -> [ranks, N]. One process asks no device."""
-        if self.args.world_size == 1:
-            return np.asarray([numbers])
-        device = self.args.device
-        kind = torch.float64 if device.type != "mps" else torch.float32
-        return np.asarray(self.accelerator.gather(torch.tensor([numbers], dtype=kind, device=device)).tolist())
+    def _count(self, flops: float, counts: list[float], sign: int) -> None:
+        """The work of a step; `sign` -1: what was counted is taken back, with what is logged of its loss."""
+        self.current_flos += sign * flops
+        self.throughput.add([sign * count for count in counts])
+        self.state.num_input_tokens_seen += sign * int(counts[0])  # saved, so that a resumed run counts on
+        before = self._tr_loss.clone()
 
-    def _largest(self, number: float) -> float:
-        return float(self._over_ranks([number]).max())
+        def take_back() -> None:
+            if sign:
+                self._count(flops, counts, -sign)
+            self._tr_loss.copy_(before)
+
+        self._lost = take_back
+
+    def _leave_out(self) -> None:
+        """The step that was begun trains nothing. It is no step for the mean of losses that is logged."""
+        self._lost()
+        self.model.zero_grad()
+        self.accelerator.gradient_state._set_sync_gradients(False)  # accelerate's optimizer does nothing then
+        self._globalstep_last_logged += 1
+        self._initial_global_step += 1
+
+    def output_of(self, model: Any, batch: Any) -> LossOutput:
+        """What the objective finds in a batch, in the arithmetic of training."""
+        with self.compute_loss_context_manager():
+            return self._computed(model, self._prepare_inputs(batch))
+
+    def _over_ranks(self, numbers: list[float]) -> np.ndarray:
+        """[N] numbers of this process -> [ranks, N]."""
+        return over_ranks(self.accelerator, numbers)
 
     def _next_batches(self, iterator: Iterator[Any], number: int) -> list[Any]:
         """Where a stream comes to rows that stop the run, what was trained so far is saved first."""
-        stream = self._stream_batches
+        stream = self.stream_batches
         before = None if stream is None else stream.at
         try:
             return [batch for _, batch in zip(range(number), iterator, strict=False)]
         except TunesmithError:
             if stream is not None and before is not None:
-                stream.at = before  # batches of the step that is not made were not trained on
-                self._save_checkpoint(self.model_wrapped, trial=None)
+                with stream.placed(before):
+                    self.save_here()
                 where = f"checkpoint-{self.state.global_step}"
                 get_logger().warning("saved %s: once the rows are mended, the same command goes on there", where)
             raise
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        if self.nonfinite.leaves_out:
+            return torch.zeros((), device=self.args.device)
         with self.throughput.computing():
-            return self.memory.step(model, inputs, num_items_in_batch, super().training_step)
+            loss = self.memory.step(model, inputs, num_items_in_batch, super().training_step)
+        self.nonfinite.note(loss)
+        return loss
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         with self.throughput.waiting():
@@ -235,45 +278,24 @@ class Trainer(transformers.Trainer):
         except ValueError as error:
             if "DebugUnderflowOverflow" not in str(error):  # of `debug: underflow_overflow`
                 raise
-            raise DivergedError(
-                Problem(
-                    "E-TRAIN-012",
-                    "a module computed inf or nan",
-                    where=f"step {self.state.global_step + 1}; the lines above show the modules up to that one",
-                    fix="look at the module's inputs and weights; lower learning_rate, or use bf16 instead of fp16",
-                )
-            ) from error
+            raise module_overflowed(self.state.global_step + 1) from error
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        return None if self.nonfinite.leaves_out else super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if self.nonfinite.leaves_out:
+            return self._leave_out()
         if self._in_backward is not None:
             norm = self._in_backward.take_norm()
         else:
             norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if self._scaler_can_give_way():
             return norm
-        if not torch.isfinite(torch.as_tensor(norm)).all():
-            raise DivergedError(self._diverged(float(norm)))
+        if not self.nonfinite.judge(norm, in_backward=self._in_backward is not None):
+            self.memory.train.take_back()
+            return self._leave_out()
         return norm
-
-    def _diverged(self, norm: float) -> Problem:
-        """Weights that were never finite are another matter than a learning rate that is too high."""
-        step = self.state.global_step + 1
-        if self._in_backward is not None:
-            what, got = "the gradient is not finite: training has diverged", f"gradient norm {norm}"
-            where = f"step {step}; optimizer_in_bwd has changed weights by it: the last checkpoint is what is whole"
-            return Problem("E-TRAIN-003", what, where, got, "lower learning_rate, add warmup_steps")
-        parameters = self.model.named_parameters()
-        broken = next((name for name, weight in parameters if not torch.isfinite(weight).all()), None)
-        if step == 1 and broken is not None:
-            what = "the model came with weights that are not finite"
-            return Problem("E-TRAIN-015", what, f"weight {broken}", fix="get the model again, or use an earlier one")
-        return Problem(
-            "E-TRAIN-003",
-            "the gradient is not finite: training has diverged",
-            where=f"step {step}; the weights are still those of the step before",
-            got=f"gradient norm {norm}",
-            fix="lower learning_rate, add warmup_steps, or use bf16 instead of fp16",
-        )
 
     def _scaler_can_give_way(self) -> bool:
         """fp16 scales the loss up to keep small gradients. Where that overflows, the scaler leaves the step out and
@@ -315,25 +337,7 @@ class Trainer(transformers.Trainer):
             model = model.to(dtype)
         model.eval()
         self.callback_handler.eval_dataloader = dataloader
-        names: list[str] = []
-
-        def run(batch: Any) -> Tensor:
-            with self.compute_loss_context_manager():
-                output = self._computed(model, self._prepare_inputs(batch))
-            found = {"loss": output.loss_sum, "units": output.units, "count": output.count, **output.metrics}
-            names[:] = sorted(found)
-            return torch.stack([found[name].double().cpu() for name in names])
-
-        sums: Any = 0
-        for batch in dataloader:
-            sums = sums + self.memory.evaluate(batch, run)
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        totals = self.accelerator.reduce(sums.to(self.args.device))
-        total = dict(zip(names, totals.tolist(), strict=True))
-        loss, units, count = (total.pop(name) for name in ("loss", "units", "count"))
-        means = {"loss": loss / (units or 1), **{name: value / (count or 1) for name, value in total.items()}}
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
-        metrics[f"{metric_key_prefix}_{self.objective.unit}"] = count
+        metrics = evaluate_sums(self, model, dataloader, metric_key_prefix)
         rows = len(dataloader.dataset)  # type: ignore[arg-type]
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)
 
@@ -372,32 +376,33 @@ class Trainer(transformers.Trainer):
         elif "train_runtime" in logs:
             logs |= self.throughput.closing(self._over_ranks)
             if self._whole_loss:
-                logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
+                logs["train_loss"] = self._total_loss_scalar / max(
+                    self.state.global_step - self.nonfinite.steps_left_out, 1
+                )
         if not math.isfinite(logs.get("grad_norm", 0.0)):  # a step that the scaler of fp16 left out
             del logs["grad_norm"]
         super().log(logs, start_time)
 
     def _save_checkpoint(self, *_arguments: Any, **_keywords: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        with self.throughput.paused():
+        with self.throughput.paused(), self.memory.told_of_save():
             self.store_flos()
             before = self.state.best_model_checkpoint
-            best = self._best_folder()
+            best = best_folder(self.state, Path(self.args.output_dir))
             self.state.best_model_checkpoint = before if best is None else str(best)
             if not self.saver.save(self, folder, self.state.global_step, best):
                 self.state.best_model_checkpoint = before
 
-    def _best_folder(self) -> Path | None:
-        """The checkpoint of the best evaluation, if it is there or about to be."""
-        if not self.state.best_global_step:
-            return None
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-        return folder if self.state.best_global_step == self.state.global_step or folder.is_dir() else None
+    def save_here(self) -> None:
+        """A checkpoint of the last step, committed."""
+        self._save_checkpoint()
+        self.saver.wait()
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
     def write_small_states(self, folder: Path) -> None:
+        rank = self.args.process_index
         if not self.saver.settings.only_model:
-            lost = float(self._tr_loss)
-            save_tree(folder, process_name(self.args.process_index), process_state(self.args.device, lost))
+            save_tree(folder, process_name(rank), process_state(self.args.device, float(self._tr_loss)))
         if not self.is_world_process_zero():
             return
         sync_log(Path(self.args.output_dir))
@@ -405,18 +410,19 @@ class Trainer(transformers.Trainer):
         self.state.save_to_json(str(folder / STATE))
         if self.saver.settings.only_model:
             return
-        seconds = self._seconds_before + self.throughput.totals().seconds
         step, evaluated = self._evaluated
         progress = {
-            "seconds": seconds,
+            "seconds": self._seconds_before + self.throughput.totals().seconds,
             "logged": self._globalstep_last_logged,
             "loss": self._total_loss_scalar,
             "evaluated": evaluated if step == self.state.global_step else None,
         }
         save_tree(folder, "progress", progress)
+        for name, content in (self.stopping.states() | self.nonfinite.states()).items():
+            write_json(folder / name, content)
         self.memory.save(folder)
-        if self._stream_batches is not None:
-            self._stream_batches.save(folder, self.state.global_step)
+        if self.stream_batches is not None:
+            self.stream_batches.save(folder, self.state.global_step)
 
     def large_states(self) -> dict[str, Any]:
         return optimizer_trees(self.optimizer, self.lr_scheduler, self.accelerator.scaler, self._first_groups)
@@ -425,23 +431,10 @@ class Trainer(transformers.Trainer):
         return copied_where_trained(self.accelerator.unwrap_model(self.model))
 
     def write_weights(self, folder: Path, weights: Mapping[str, Any] | None = None) -> None:
-        if weights is None:
-            self.save_model(str(folder), _internal_call=True)
-        else:
-            self._save(str(folder), dict(weights))
+        self.save_model(str(folder), _internal_call=True) if weights is None else self._save(str(folder), dict(weights))
 
     def bytes_to_save(self) -> int:
         return size_to_save(self.accelerator.unwrap_model(self.model), self.optimizer)
-
-    def publish_model(self) -> None:
-        """The weights as they are, and what belongs to them, whole into the folder of the run."""
-        folder = Path(self.args.output_dir)
-
-        def write() -> None:
-            if self.args.should_save:
-                publish(folder, lambda draft: self._save(str(draft)))
-
-        self.saver.together(write, folder)
 
     def save_state(self) -> None:
         if self.is_world_process_zero():
@@ -449,14 +442,15 @@ class Trainer(transformers.Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._checkpoint = Path(resume_from_checkpoint)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with weights_fit(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not has_tree(Path(checkpoint), "optimizer"):
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
-            scaler = self.accelerator.scaler
-            load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler, scaler, self.args.device)
+            parts = self.optimizer, self.lr_scheduler, self.accelerator.scaler
+            load_optimizer(Path(checkpoint), *parts, self.args.device)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """With the optimizer, unless the checkpoint is of transformers' own layout."""
@@ -466,8 +460,8 @@ class Trainer(transformers.Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None or not has_tree(Path(checkpoint), "progress"):
             super()._load_rng_state(checkpoint)
-            return
-        restore_process(Path(checkpoint), self.args.process_index, self.args.device)
+        else:
+            restore_process(Path(checkpoint), self.args.process_index, self.args.device)
 
     def _init_training_state(self, *arguments: Any, **keywords: Any) -> tuple[int, int]:
         epochs, batches = super()._init_training_state(*arguments, **keywords)
@@ -486,11 +480,19 @@ class Trainer(transformers.Trainer):
             self._evaluated = (self.state.global_step, progress["evaluated"])
         self._tr_loss += loss_to_tell(self._checkpoint, self.args.process_index, self.args.world_size)
 
+    def evaluate_again(self, checkpoint: str, *, save: bool) -> Any:
+        """The evaluation after the last step of the checkpoint, and what follows it. `save`: a checkpoint does."""
+        self._load_rng_state(checkpoint)  # later otherwise; the checkpoint that is saved here has to hold it
+        self.control.should_evaluate, self.control.should_save = True, save
+        self._maybe_log_save_evaluate(self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, 0.0)
+        return self.control
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:
             return
         folder = output_dir or self.args.output_dir
         model = self.accelerator.unwrap_model(self.model)
+        assert_finite(model)
         make_savable(model)
         model.save_pretrained(folder, state_dict=state_dict)
         save_beside_adapter(model, folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["LOG_NAME", "PLOT_NAME"]
+__all__ = ["ANOMALIES_NAME", "LOG_NAME", "PLOT_NAME"]
 
+ANOMALIES_NAME = "anomalies.jsonl"
 LOG_NAME = "trainer_log.jsonl"
 PLOT_NAME = "training_loss.png"
