@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from tunesmith.core import control
 from tunesmith.core.errors import Problem, UnavailableError, UsageError
@@ -74,7 +73,10 @@ def save_now(row: Row, timeout: float) -> Row:
     _process(row)
     control.ask(row.folder, "save")
     return _wait(
-        row, lambda now: control.asked(now.folder) is None or not now.goes_on, timeout, "saves at the end of its current step"
+        row,
+        lambda now: control.asked(now.folder) is None or not now.goes_on,
+        timeout,
+        "saves at the end of its current step",
     )
 
 
