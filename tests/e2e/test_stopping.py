@@ -283,6 +283,26 @@ def test_a_signal_while_a_window_is_made(
     assert curve(again) == curve(whole)
 
 
+def test_rows_that_are_left_out_of_a_stream_change_nothing(run: Run, at: Any, tiny_data: Path, tmp_path: Path) -> None:
+    """A bad row in the third window of five, which `on_bad_row: skip` leaves out: the next row takes its place. The run
+    is stopped before that window, in it, and behind it."""
+    rows = [line for line in (tiny_data / "new_openai.jsonl").read_text().splitlines() if line.strip()]
+    rows[11] = '{"messages": 5}'
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(rows) + "\n")
+    keys = {**LORA, "dataset": str(file), "streaming": True, "buffer_size": 5, "max_steps": 8}
+    keys |= {"on_bad_row": "skip", "max_bad_rows": 1}
+    whole = run(output_dir=str(tmp_path / "whole"), **keys)
+    report = json.loads((whole.output_dir / "data_report.json").read_text())
+    assert report["datasets"][0]["rows"] - report["datasets"][0]["kept"] == 1
+    for step in (2, 3, 5):
+        at("training_step", step, signal.SIGTERM)
+        stopped(run, **{**keys, "output_dir": str(tmp_path / f"at{step}")})
+        again = run(**{**keys, "output_dir": str(tmp_path / f"at{step}")})
+        assert same_weights(whole, again)
+        assert curve(again) == curve(whole)
+
+
 # ---- after training ----
 
 

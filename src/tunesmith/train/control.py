@@ -157,7 +157,6 @@ class Stopping(TrainerCallback):
     def newest(self) -> str | None:
         """The newest whole checkpoint of this session, or that from which it went on; None: the run's beginning."""
         self._trainer.saver.wait()
-        self._trainer.saver.wait()
         folder = Path(self._trainer.args.output_dir)
         saved = [folder / f"checkpoint-{step}" for step in sorted(set(self._saved), reverse=True)]
         whole = (str(one) for one in saved if one.is_dir() and what_is_wrong(one) is None)

@@ -123,7 +123,6 @@ class Saver:
             if self._thread is not None:
                 self._thread.shutdown()
                 self._thread = None
-                self._thread = None
 
     def _finish(self, draft: _Draft, begun: float) -> None:
         try:
