@@ -2,6 +2,7 @@
 #   make demo    install, fetch the demo model, fine-tune it, show it before and after
 #   make test    the quick suite: lint, types, import directions, unit tests
 #   make ci      the quick and the slow suite, each timed
+#   make test-faults  runs that are killed, starved and damaged, in half an hour
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,10 +36,14 @@ lint: $(STAMP) ## ruff, mypy, import-linter
 	@$(BIN)/lint-imports --no-logo
 
 test: lint ## the quick suite
-	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
+	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not faults" -n $(WORKERS) --dist loadgroup
 
 test-slow: $(STAMP) ## the slow suite: demo, learning tests, the wheel
-	@$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
+	@$(TEST_ENV) $(BIN)/python -m pytest -m "slow and not faults" -n $(WORKERS) --dist loadfile
+
+test-faults: $(STAMP) ## the whole fault matrix: every kill, full disk and damaged file
+	@$(TEST_ENV) $(BIN)/python -m pytest -p tests.faults.record -m row -n $(WORKERS) --dist loadgroup \
+		--fault-results bench/results/faults.json
 
 ci: ## both suites, each timed; fails if one does
 	@$(PYTHON) scripts/ci.py

@@ -1,0 +1,79 @@
+"""A plugin of pytest: which row of the fault matrix each test belongs to, and what every row found.
+
+    pytest -p tests.faults.record -m row --fault-results FILE
+
+Tests anywhere say `@pytest.mark.row("R1")`. How many faults one tries, if not one, it notes as the property `cases`;
+the kind of run is its parameter `kind`. `scripts/generate_reliability_doc.py` reads the file.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-results", help="write what the rows of the fault matrix found into this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Reports of all workers come to the one process that has no number of a worker."""
+    if config.getoption("--fault-results") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Record(config), "fault-record")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: Any = yield
+    row = item.get_closest_marker("row")
+    if row is not None and report.when == "teardown":
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        report.user_properties += [("row", row.args[0]), ("kind", parameters.get("kind", ""))]
+    return report
+
+
+class Record:
+    """Counts the cases of each row, and tells how far the suite is."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.begun = time.monotonic()
+        self.done = 0
+        self.failed: set[str] = set()
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.passed:
+            self.failed.add(report.nodeid)
+        if report.when != "teardown":
+            return
+        self.done += 1
+        told = dict(report.user_properties)
+        if "row" in told:
+            row = self.rows.setdefault(told["row"], {"cases": 0, "failed": [], "kinds": []})
+            row["cases"] += told.get("cases", 1)
+            row["failed"] += [report.nodeid.partition("@")[0]] if report.nodeid in self.failed else []
+            row["kinds"] = sorted({*row["kinds"], *filter(None, [told["kind"]])})
+        self._tell()
+
+    def _tell(self) -> None:
+        """Every tenth test: how many are done, and how long the rest takes at this pace."""
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        total = reporter._session.testscollected
+        if self.done % 10 == 0 and total:
+            passed = time.monotonic() - self.begun
+            left = passed / self.done * (total - self.done)
+            state = f"{self.done}/{total}, {len(self.failed)} failed"
+            reporter.write_line(f" {state}, {passed:.0f} s, about {left:.0f} s to go")
+
+    def pytest_sessionfinish(self) -> None:
+        seconds = round(time.monotonic() - self.begun)
+        rows = dict(sorted(self.rows.items(), key=lambda item: int(item[0].removeprefix("R"))))
+        found = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "seconds": seconds, "rows": rows}
+        target = Path(self.config.getoption("--fault-results"))
+        target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
