@@ -177,6 +177,10 @@ def test_what_may_change_is_applied_and_told(bench: Bench, kind: str, key: str) 
     told = re.search(rf"{key} (\S+) -> (\S+)", child.text)
     assert told, child.text
     assert float(told[2]) == value if isinstance(value, int | float) else told[2] == value
+    events = json.loads((trial.output / "run.json").read_text())["events"]
+    (resumed,) = (event for event in events if event["kind"] == "resumed")
+    assert resumed["changed"].keys() - {"output_dir"} == {key}  # the folder is a copy
+    assert resumed["changed"][key][1] == value
     if check is None:
         assert any(
             ".safetensors" in name for name in oracle.differences(trial.output, bench.uninterrupted(kind).output)
