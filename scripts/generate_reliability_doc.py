@@ -61,7 +61,8 @@ def table(found: dict[str, Any]) -> str:
     cases = sum(row["cases"] for row in found["rows"].values())
     return "\n".join(
         [
-            f"{found['date']}, {cases:,} faults in {found['seconds'] / 60:.0f} minutes.",
+            f"{found['date']}: {found['tests']} of the {found['of']} tests, {cases:,} faults, in "
+            f"{found['seconds'] / 60:.0f} minutes.",
             "",
             "| | what happens | what must hold | kinds of runs | faults | failed |",
             "|---|---|---|---|---|---|",

@@ -43,7 +43,7 @@ class Record:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.begun = time.monotonic()
-        self.done = 0
+        self.done = self.left_out = 0
         self.failed: set[str] = set()
         self.rows: dict[str, dict[str, Any]] = {}
 
@@ -61,19 +61,32 @@ class Record:
             row["kinds"] = sorted({*row["kinds"], *filter(None, [told["kind"]])})
         self._tell()
 
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.left_out += sum(item.get_closest_marker("row") is not None for item in items)
+
+    @property
+    def total(self) -> int:
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        return int(reporter._session.testscollected)
+
     def _tell(self) -> None:
         """Every tenth test: how many are done, and how long the rest takes at this pace."""
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
-        total = reporter._session.testscollected
-        if self.done % 10 == 0 and total:
+        if self.done % 10 == 0:
             passed = time.monotonic() - self.begun
-            left = passed / self.done * (total - self.done)
-            state = f"{self.done}/{total}, {len(self.failed)} failed"
+            left = passed / self.done * (self.total - self.done)
+            state = f"{self.done}/{self.total}, {len(self.failed)} failed"
             reporter.write_line(f" {state}, {passed:.0f} s, about {left:.0f} s to go")
 
     def pytest_sessionfinish(self) -> None:
         seconds = round(time.monotonic() - self.begun)
         rows = dict(sorted(self.rows.items(), key=lambda item: int(item[0].removeprefix("R"))))
-        found = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "seconds": seconds, "rows": rows}
+        found = {
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "seconds": seconds,
+            "tests": self.done,
+            "of": self.total + self.left_out,
+            "rows": rows,
+        }
         target = Path(self.config.getoption("--fault-results"))
         target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

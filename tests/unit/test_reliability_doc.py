@@ -36,8 +36,9 @@ def test_a_row_that_failed_does_not_look_as_if_it_held(script: dict[str, Any]) -
         "R1": {"cases": 1200, "failed": [], "kinds": ["pt-full", "sft-lora"]},
         "R3": {"cases": 90, "failed": ["test_a", "test_b"], "kinds": []},
     }
-    table = script["table"]({"date": "2026-11-27", "seconds": 1500, "rows": rows}).splitlines()
-    assert table[0] == "2026-11-27, 1,290 faults in 25 minutes."
+    found = {"date": "2026-11-27", "seconds": 1500, "tests": 70, "of": 80, "rows": rows}
+    table = script["table"](found).splitlines()
+    assert table[0] == "2026-11-27: 70 of the 80 tests, 1,290 faults, in 25 minutes."
     shown = {line.split(" | ")[0].removeprefix("| "): line for line in table[4:]}
     assert shown["R1"].endswith("| 2 | 1,200 | none |")
     assert shown["R3"].endswith("| 1 | 90 | 2 |")
