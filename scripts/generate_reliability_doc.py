@@ -19,6 +19,14 @@ ROWS: dict[str, tuple[str, str]] = {
     "R1": ("`kill -9` at a random time", "="),
     "R2": ("`kill -9` before every call of a save that changes the disk, and in the middle of each write", "="),
     "R3": ("`kill -9` every 3 to 7 steps until the run is done", "="),
+    "R4": (
+        "SIGTERM, SIGUSR1 in every phase, at random times, and within a save",
+        "exit 75 within the grace, no step lost, =",
+    ),
+    "R5": (
+        "SIGINT once, twice; SIGHUP without a terminal",
+        "saves and exit 75; leaves within 2 s; nothing; each time then =",
+    ),
     "R6": (
         "ENOSPC, EIO, EDQUOT, EROFS from some call on",
         "exit 74, a message with the path and the room; no torn checkpoint; with space again, =",
