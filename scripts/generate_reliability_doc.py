@@ -35,6 +35,18 @@ ROWS: dict[str, tuple[str, str]] = {
         "a file of the newest checkpoint is missing, empty, cut off, has one bit flipped, is of another step, is extra",
         "one warning names it; the checkpoint before is taken, =; without one before, exit 65",
     ),
+    "R8": (
+        "a loss or a gradient is not finite, on one rank or on all",
+        "stop: exit 76, what is saved is finite; skip, rollback: as without that step, within a budget",
+    ),
+    "R9": (
+        "out of memory in forward, backward, optimizer, evaluation, save",
+        "the step is made again in parts, or the run ends with advice and a whole checkpoint",
+    ),
+    "R10": (
+        "a row that cannot be used, in the middle of a run",
+        "error: exit 65 names file and row, once mended =; skip: =",
+    ),
     "R11": (
         "other numbers of loader processes, ranks and micro-batches on resume",
         "loaders: =; ranks and micro-batches: the same rows, the loss to 1e-5",
@@ -49,6 +61,7 @@ ROWS: dict[str, tuple[str, str]] = {
     ),
     "R14": ("a second process on the same folder", "exit 2 names the first; a lock of a killed one is taken over, ="),
     "R15": ("clocks that jump back and forth, and other time zones", "=, and the time that is left makes sense"),
+    "R16": ("a tracker refuses, hangs, or cannot write", "the run is told once and does not wait"),
     "R17": ("one of two ranks is killed, in a step or in a save", "the job ends within 30 s and names it; then ="),
     "R18": ("the same run again, on a busy machine, in another folder, of another user", "="),
     "R19": (

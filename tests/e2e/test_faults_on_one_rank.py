@@ -90,6 +90,7 @@ def test_a_signal_to_one_stops_both(launch: Launch, fault: str, step: int, keys:
 
 
 @pytest.mark.slow
+@pytest.mark.row("R8")
 @pytest.mark.parametrize("fault", ["nan", "constant"])
 def test_a_loss_on_one_rank_stops_both(launch: Launch, fault: str) -> None:
     stopped, told = launch("out", fault)
@@ -104,6 +105,7 @@ def test_a_loss_on_one_rank_stops_both(launch: Launch, fault: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.row("R8")
 def test_both_leave_the_step_out(launch: Launch) -> None:
     skipped, _ = launch("skip", "nan", on_nonfinite="skip")
     back, _ = launch("back", "constant", on_nonfinite="rollback", save_strategy="steps", save_steps=1)

@@ -14,7 +14,11 @@ import pytest
 import tunesmith
 from tests.run_logs import curve
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.row("R9"),
+    pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux"),
+]
 ROOT = Path(__file__).resolve().parents[2]
 
 _RANKS = """

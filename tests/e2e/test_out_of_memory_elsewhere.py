@@ -13,6 +13,8 @@ from tests.run_logs import curve, same_weights
 from tunesmith.core.errors import MachineError
 from tunesmith.train.checkpoint import what_is_wrong
 
+pytestmark = pytest.mark.row("R9")
+
 Run = Callable[..., Any]
 KEYS = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 2, "finetuning_type": "full"}
 

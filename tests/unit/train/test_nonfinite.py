@@ -17,6 +17,8 @@ from tunesmith.core.errors import ConfigError, DivergedError
 from tunesmith.train.nonfinite import assert_finite
 from tunesmith.train.trainer import Trainer
 
+pytestmark = pytest.mark.row("R8")
+
 Run = Callable[..., Any]
 BROKEN = 4  # the step that is not finite, of 8
 POLICIES = ("skip", "rollback")

@@ -17,6 +17,8 @@ from tests.run_logs import curve, same_weights
 from tunesmith.train import trackers
 from tunesmith.train.trackers import Tracker
 
+pytestmark = pytest.mark.row("R16")
+
 Run = Callable[..., Any]
 
 
