@@ -108,7 +108,7 @@ def _interrupted(process: subprocess.Popen[str]) -> str:
     raise AssertionError("it goes on after three interrupts")
 
 
-def test_ctrl_c_ends_a_run_with_130_and_plain_lines(workplace: Path, tiny_model: Path, tiny_data: Path) -> None:
+def test_ctrl_c_saves_and_ends_a_run_with_75_in_plain_lines(workplace: Path, tiny_model: Path, tiny_data: Path) -> None:
     words = f"""train --model_name_or_path {tiny_model} --dataset {tiny_data / "new_openai.jsonl"} --do_train
         --finetuning_type lora --output_dir out --max_steps 100000 --logging_steps 1 --use_cpu"""
     command = [sys.executable, "-m", "tunesmith", *words.split()]
@@ -123,10 +123,11 @@ def test_ctrl_c_ends_a_run_with_130_and_plain_lines(workplace: Path, tiny_model:
             rest = _interrupted(process)
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 75
     assert line.split()[:3] == ["step", "3/100000", "loss"]
     assert "\x1b" not in line + rest
-    assert rest.endswith("interrupted\n")
+    assert "stopped as asked, after step" in rest
+    assert f"saved {Path('out') / 'checkpoint-'}" in rest
     assert "Traceback" not in rest
 
 

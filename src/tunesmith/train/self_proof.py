@@ -8,6 +8,9 @@ precision none.
 In half precision the log-probability of a token is off by a hundredth or so, whoever computes it, and of a few tokens
 that does not cancel out. Where the loss is farther off than its bound, the tokens decide: their root mean square
 difference from plain attention may be twice that which transformers' own other attention has.
+
+Where the model knows the rows, loss and gradient are differences of numbers near one, and their relative errors grow as
+the loss falls: in float32 the bounds grow with it.
 """
 
 from __future__ import annotations
@@ -45,6 +48,11 @@ _BOUNDS = {False: (1e-5, 1e-4), True: (2e-3, 5e-3)}
 """Relative, of loss and gradient: in float32, and in half precision."""
 
 
+_KNOWN = 0.1
+"""A loss (nats a token) below which the bounds of float32 grow, in proportion, up to _MOST_GROWN times."""
+_MOST_GROWN = 100
+
+
 @dataclass(frozen=True, slots=True)
 class SelfProof:
     """Relative differences of the loss, and of the gradient: of the vector in float32, of its norm in half precision,
@@ -71,10 +79,10 @@ class SelfProof:
         return loss_holds and self.gradient_error <= self.gradient_bound
 
     def __str__(self) -> str:
-        loss = f"loss differs by {self.loss_error:.1e} (at most {self.loss_bound:g}"
+        loss = f"loss differs by {self.loss_error:.1e} (at most {self.loss_bound:.2g}"
         if self.token_error is not None and self.token_noise is not None:
             loss += f", or that of tokens, {self.token_error:.1e}, at most {_TIMES_THE_NOISE} x {self.token_noise:.1e}"
-        gradient = f"gradient by {self.gradient_error:.1e} (at most {self.gradient_bound:g})"
+        gradient = f"gradient by {self.gradient_error:.1e} (at most {self.gradient_bound:.2g})"
         return f"{loss}), {gradient}, on {self.rows} rows, {self.tokens:,} tokens"
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,6 +114,7 @@ def prove_itself(
                 wanted = _loss_and_gradient(model, objective, padded, true)
             loss_error = abs(found - wanted) / max(abs(wanted), 1e-9)
             off = abs(gradient.norm - true.norm) if half else true.distance
+            grown = 1.0 if half else min(max(1.0, _KNOWN / max(abs(wanted), 1e-9)), _MOST_GROWN)
             by_token: tuple[float, float] | tuple[()] = ()
             if half and loss_error > _BOUNDS[half][0]:
                 with suppress(ValueError), torch.no_grad(), _plainly(model, "sdpa"):  # a model may have but one
@@ -119,7 +128,8 @@ def prove_itself(
     finally:
         model.train(training)
     count = sum(len(row["input_ids"]) for row in rows)
-    proof = SelfProof(len(rows), count, loss_error, off / max(true.norm, 1e-9), *_BOUNDS[half], *by_token)
+    bounds = (grown * bound for bound in _BOUNDS[half])
+    proof = SelfProof(len(rows), count, loss_error, off / max(true.norm, 1e-9), *bounds, *by_token)
     return replace(proof, packed=plan.packing and plan.batches == "padded")
 
 
