@@ -110,6 +110,7 @@ def test_weight_decay_and_cadence_hold_from_there_on(stopped, trainers) -> None:
     assert {group["weight_decay"] for group in trainers[-1].optimizer.param_groups} == {0.3, 0.0}
 
 
+@pytest.mark.slow
 def test_the_split_of_a_batch_may_change(train, tmp_path) -> None:
     keys = {"save_strategy": "steps", "save_steps": 3}
     whole = train(output_dir=str(tmp_path / "whole"), **keys)
@@ -124,6 +125,7 @@ def test_the_split_of_a_batch_may_change(train, tmp_path) -> None:
         assert line["loss"] == pytest.approx(expected[line["current_steps"]], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_may_change_without_a_bit(train, tmp_path, workers) -> None:
     whole = train(output_dir=str(tmp_path / "whole"), save_strategy="steps", save_steps=3)

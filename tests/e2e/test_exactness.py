@@ -169,6 +169,7 @@ def test_packing_evaluates_as_rows_do(train, tmp_path, short_keys):
         assert packed.metrics[name] == pytest.approx(apart.metrics[name], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than this machine has cores
 @pytest.mark.parametrize("order", ["random", "group_by_length"])
 def test_packs_are_the_same_with_any_number_of_loaders_and_after_a_resume(train, tmp_path, short_keys, order):
@@ -189,6 +190,7 @@ def test_packs_are_the_same_with_any_number_of_loaders_and_after_a_resume(train,
     assert_bit_identical(whole.output_dir, resumed.output_dir)
 
 
+@pytest.mark.slow
 def test_two_ranks_change_nothing_for_packs(train, launch, run_keys, short_keys, tmp_path):
     keys = {**run_keys, **short_keys, "packing": True}
     whole = train(**{**keys, "output_dir": str(tmp_path / "whole")})

@@ -65,6 +65,7 @@ def test_training_runs(workplace, monkeypatch, name):
     assert list(result.output_dir.glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_predict_chat_and_export_run_on_what_was_trained(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     adapter = load_config(STYLE / "chat.yaml", verb="chat").model.adapter_name_or_path

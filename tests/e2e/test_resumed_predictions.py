@@ -123,11 +123,12 @@ def test_other_answers_are_not_taken(change, told, train, interrupted, asked, tm
     assert line.endswith(f"all are asked: {told}")
 
 
+@pytest.mark.slow
 def test_two_ranks_go_on_where_one_was(train, interrupted, launch, run_keys, tmp_path):
     train(**KEYS, output_dir=str(tmp_path / "whole"))
     ranks = {**run_keys, **KEYS, "output_dir": str(tmp_path / "ranks")}
     interrupted(3, **ranks)
-    launch(2, ranks)
+    launch(2, {**ranks, "per_device_train_batch_size": 2})  # the rows of a step stay as many
     assert predictions(tmp_path / "ranks") == predictions(tmp_path / "whole")
     results = [json.loads((tmp_path / name / "predict_results.json").read_text()) for name in ("whole", "ranks")]
     assert results[0]["predict_exact_match"] == results[1]["predict_exact_match"]

@@ -88,7 +88,8 @@ def test_the_newest_that_verifies_is_taken(run, caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING, "tunesmith"):
         again = run(num_train_epochs=2, **SAVING)
     assert str(again.plan.resume).endswith("checkpoint-6")
-    said = [record.getMessage() for record in caplog.records if "checkpoint-8" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    said = [message for message in warnings if "checkpoint-8" in message]
     assert len(said) == 1
     assert "adapter_model.safetensors has changed since it was saved" in said[0]
     assert verify(result.output_dir / "checkpoint-8") is None

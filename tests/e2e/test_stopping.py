@@ -115,6 +115,7 @@ BEST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluation", [1, 2, 4])
 def test_an_evaluation_is_given_up_and_made_again(run: Run, at: Any, tmp_path: Path, evaluation: int) -> None:
     """12 rows for training: 3 steps an epoch, 9 in all, an evaluation of 4 batches after every second."""
@@ -283,6 +284,7 @@ def test_a_signal_while_a_window_is_made(
     assert curve(again) == curve(whole)
 
 
+@pytest.mark.slow
 def test_rows_that_are_left_out_of_a_stream_change_nothing(run: Run, at: Any, tiny_data: Path, tmp_path: Path) -> None:
     """A bad row in the third window of five, which `on_bad_row: skip` leaves out: the next row takes its place. The run
     is stopped before that window, in it, and behind it."""

@@ -22,6 +22,7 @@ def stream(train: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     return lambda name, **changes: train(**{**keys, "output_dir": str(tmp_path / name), **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [
@@ -50,6 +51,7 @@ def test_loaders_and_processes_change_nothing(stream: Callable[..., Any], tmp_pa
         assert same_weights(whole, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "accumulation"), [(2, 2), (1, 4)])
 def test_accumulation_changes_nothing_in_a_stream(stream: Callable[..., Any], batch: int, accumulation: int) -> None:
     whole = stream("whole", val_size=7, eval_strategy="steps", eval_steps=16)
@@ -108,11 +110,12 @@ def test_a_stream_and_its_checkpoint_are_of_one_kind(stream: Callable[..., Any],
     stream("rows", streaming=False, save_strategy="steps", save_steps=8)
     stream("stream", save_strategy="steps", save_steps=8)
     for name, streaming in (("rows", True), ("stream", False)):
+        checkpoint = str(tmp_path / name / "checkpoint-8")
         with pytest.raises(MissingInputError) as caught:
-            stream("x", streaming=streaming, resume_from_checkpoint=str(tmp_path / name / "checkpoint-8"))
+            stream("x", streaming=streaming, resume_allow="streaming", resume_from_checkpoint=checkpoint)
         assert caught.value.code == "E-TRAIN-017"
     with pytest.raises(DataError, match="in another way"):
-        stream("x", data_seed=5, resume_from_checkpoint=str(tmp_path / "stream" / "checkpoint-8"))
+        stream("x", data_seed=5, resume_allow="data_seed", resume_from_checkpoint=checkpoint)
 
 
 def test_a_stream_needs_a_number_of_steps(stream: Callable[..., Any]) -> None:

@@ -119,6 +119,7 @@ def test_an_optimizer_for_some_modules(run: Run, trainers: list[Trainer], monkey
 # ---- the order of rows ----
 
 
+@pytest.mark.slow
 def test_the_data_seed_alone_decides_the_order(run: Run) -> None:
     """With a learning rate of 0 the losses tell which rows made a step."""
 

@@ -53,7 +53,7 @@ def test_the_queue_imports_nothing_heavy(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
     config = tmp_path / "run.yaml"
     config.write_text("model_name_or_path: a/b\ndataset: x.jsonl\noutput_dir: out\ndo_train: true\n")
-    assert not modules_after("queue", "add", str(config), "--no-start") & (HEAVY | SLOW)
+    assert not modules_after("queue", "add", str(config), "--no-start", "--retries", "0") & (HEAVY | SLOW)
     assert not modules_after("queue", "ls") & (HEAVY | SLOW)
     assert not modules_after("queue", "run", "--once") & (HEAVY | SLOW)
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -119,6 +120,7 @@ def asked_to_stop() -> PreemptedError:
 def test_a_preparation_that_is_stopped_goes_on_behind_what_was_done(
     name: str, workers: int, folder: Path, tiny_model: Path, own_cache: Path, monkeypatch: Any, caplog: Any
 ) -> None:
+    before = _children()
     whole = build(folder, make(tiny_model), name)
     expected = files_of(own_cache)
     monkeypatch.setenv("TUNESMITH_DATA_CACHE", str(own_cache / "other"))
@@ -134,15 +136,23 @@ def test_a_preparation_that_is_stopped_goes_on_behind_what_was_done(
     assert found.report.to_dict() == whole.report.to_dict()
     assert len(encoded) <= (300 - places[-1]) // 17 + 1  # blocks; the others were done before
     assert re.search(r"preparing \S+: 2\d\d of about \d+ rows were done before", caplog.text)
-    assert not workers or _children_end()
+    assert not workers or _ended(before)
 
 
-def _children_end() -> bool:
+def _children() -> set[str]:
+    """Processes that this one has started and that run."""
+    found = set()
+    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        with suppress(OSError):
+            if "Z" not in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2][:3]:
+                found.add(child)
+    return found
+
+
+def _ended(before: set[str]) -> bool:
+    """Whether no more run than before."""
     for _ in range(100):
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        if not [
-            child for child in children if "Z" not in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2][:3]
-        ]:
+        if not _children() - before:
             return True
         time.sleep(0.1)
     return False

@@ -341,6 +341,7 @@ def test_the_report_tells_of_what_was_read(write, renderer):
     assert report.tokens == sum(len(text) for text in contents(epoch(train(renderer, "x.jsonl"))))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(write, renderer, tmp_path):
     """A stream holds a window and what is read ahead, not the file: of 40 MB less than 25 are in memory at once."""
     import tracemalloc

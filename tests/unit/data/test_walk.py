@@ -210,6 +210,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path, tiny_model):
     """100,000 rows of 600 characters are 60 MB, and twice that as examples in memory."""

@@ -61,7 +61,8 @@ def test_an_evaluation_is_a_line_of_its_own_and_the_closing_summary_none(args: S
 
 
 def test_a_fresh_run_begins_a_new_file_and_a_resumed_one_goes_on(args: SimpleNamespace, tmp_path: Path) -> None:
-    append_line(tmp_path / "trainer_log.jsonl", {"old": True})
+    append_line(tmp_path / "trainer_log.jsonl", {"current_steps": 5})
+    append_line(tmp_path / "trainer_log.jsonl", {"current_steps": 6, "loss": "is made again"})
     resumed = LogFile(fresh=False)
     resumed.on_train_begin(args, state(5), None)
     resumed.on_log(args, state(6), None, LOGS)
