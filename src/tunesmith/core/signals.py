@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-from tunesmith.core.errors import PreemptedError, Problem
+from tunesmith.core.errors import PreemptedError, Problem, TunesmithError
 
 __all__ = ["GRACE", "StopAsked", "StopSignals", "current_signals", "ignore_in_worker"]
 
@@ -87,6 +87,7 @@ class StopSignals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         global _current
+        torn = self.at_once and self.asked and isinstance(error, Exception) and not isinstance(error, TunesmithError)
         if _current is self and self._read is not None:
             self.at_once = False
             _current = None
@@ -97,6 +98,8 @@ class StopSignals:
             self._write.close()
         if isinstance(error, StopAsked):
             raise PreemptedError(_nothing_trained(str(error))) from None
+        if torn:  # a library swallowed the StopAsked in the middle of an import, and what is half imported failed later
+            raise PreemptedError(_nothing_trained(str(self.asked))) from error
         if self._leaving:
             self._end_children()
         if self._leaving and isinstance(error, KeyboardInterrupt) and self.asked != "SIGINT":

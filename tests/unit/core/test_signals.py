@@ -40,6 +40,15 @@ def test_where_nothing_is_lost_a_signal_ends_the_block(number: signal.Signals) -
     assert (caught.value.code, caught.value.problems[0].got) == ("E-TRAIN-061", number.name)
 
 
+def test_what_a_library_makes_of_it_is_not_a_bug() -> None:
+    """An import that swallows the exception leaves a module in parts, and fails somewhere else."""
+    with pytest.raises(PreemptedError) as caught, StopSignals():
+        with suppress(BaseException):
+            send(signal.SIGTERM)
+        raise RecursionError("maximum recursion depth exceeded")
+    assert isinstance(caught.value.__cause__, RecursionError)
+
+
 def test_elsewhere_it_is_said_and_raised_where_it_may_be() -> None:
     with StopSignals() as signals:
         signals.at_once = False

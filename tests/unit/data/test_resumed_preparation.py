@@ -28,7 +28,7 @@ from tunesmith.data.store import GrowingFiles
 from tunesmith.render import Renderer, make_renderer
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
-WORKERS = [0, pytest.param(2, marks=forks)]
+WORKERS = [0, pytest.param(2, marks=[forks, pytest.mark.slow])]
 
 
 @pytest.fixture(autouse=True)
