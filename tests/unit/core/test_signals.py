@@ -42,10 +42,14 @@ def test_where_nothing_is_lost_a_signal_ends_the_block(number: signal.Signals) -
 
 def test_what_a_library_makes_of_it_is_not_a_bug() -> None:
     """An import that swallows the exception leaves a module in parts, and fails somewhere else."""
-    with pytest.raises(PreemptedError) as caught, StopSignals():
+
+    def half_imported() -> None:
         with suppress(BaseException):
             send(signal.SIGTERM)
         raise RecursionError("maximum recursion depth exceeded")
+
+    with pytest.raises(PreemptedError) as caught, StopSignals():
+        half_imported()
     assert isinstance(caught.value.__cause__, RecursionError)
 
 
