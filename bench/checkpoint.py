@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -103,14 +104,14 @@ def plain(run: Run, folder: Path) -> float:
 
 def commit(run: Run, folder: Path) -> float:
     begun = time.perf_counter()
-    Saver(SavingSettings(), lambda number: number, main=True).save(run, folder, 1, None)
+    Saver(SavingSettings(), lambda numbers: np.asarray([numbers]), main=True).save(run, folder, 1, None)
     return time.perf_counter() - begun
 
 
 def background(run: Run, folder: Path) -> tuple[float, float]:
     """Seconds until training may go on, and until the checkpoint is there."""
     begun = time.perf_counter()
-    with Saver(SavingSettings(background=True), lambda number: number, main=True) as saver:
+    with Saver(SavingSettings(background=True), lambda numbers: np.asarray([numbers]), main=True) as saver:
         saver.save(run, folder, 1, None)
         held_up = time.perf_counter() - begun
     return held_up, time.perf_counter() - begun
