@@ -59,6 +59,12 @@ def test_what_was_trained_so_far_must_fit(stopped) -> None:
         assert caught.value.exit_code == 2
 
 
+def test_a_key_that_changes_nothing_here_may_differ(run) -> None:
+    keys = {"finetuning_type": "full", "save_strategy": "steps", "save_steps": 2}
+    run(**keys)
+    run(**keys, lora_rank=4, num_train_epochs=2)
+
+
 def test_all_that_differs_is_told_at_once(stopped) -> None:
     with pytest.raises(UsageError) as caught:
         stopped(lora_rank=4, seed=8)

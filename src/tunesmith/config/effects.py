@@ -10,7 +10,7 @@ from tunesmith.config.keys import all_keys
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
 
-__all__ = ["Rule", "rules", "without_effect"]
+__all__ = ["Rule", "idle_keys", "rules", "without_effect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ def without_effect(config: RunConfig) -> dict[str, Rule]:
         if named and not rule.holds(config):
             found |= dict.fromkeys(named, rule)
     return found
+
+
+def idle_keys(config: RunConfig) -> frozenset[str]:
+    """All keys, given or not, that change nothing here, whatever their value. `val_size` leaves rows out even so."""
+    return frozenset(key for rule in rules() if not rule.holds(config) for key in rule.keys) - {"val_size"}
 
 
 def _trains(config: RunConfig) -> bool:

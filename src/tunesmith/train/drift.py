@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.checkpoints.store import manifest_of
+from tunesmith.config.effects import idle_keys
 from tunesmith.config.resume import policy_of, resume_values
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.log import get_logger
@@ -69,6 +70,8 @@ def check_config(config: RunConfig, plan: RunPlan) -> list[Change]:
         for key, value in now["config"].items()
         if key in before and before[key] != value
     ]
+    idle = idle_keys(config)
+    changes = [one for one in changes if one.key not in idle]
     if manifest["global_batch_size"] != now["global_batch_size"]:
         changes.append(Change("global_batch_size", manifest["global_batch_size"], now["global_batch_size"]))
     allowed = set(config.train.resume_allow)
