@@ -50,6 +50,7 @@ class Record:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not report.passed:
             self.failed.add(report.nodeid)
+            self._write(f" failed: {report.nodeid}")
         if report.when != "teardown":
             return
         self.done += 1
@@ -71,12 +72,15 @@ class Record:
 
     def _tell(self) -> None:
         """Every tenth test: how many are done, and how long the rest takes at this pace."""
-        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         if self.done % 10 == 0:
             passed = time.monotonic() - self.begun
             left = passed / self.done * (self.total - self.done)
             state = f"{self.done}/{self.total}, {len(self.failed)} failed"
-            reporter.write_line(f" {state}, {passed:.0f} s, about {left:.0f} s to go")
+            self._write(f" {state}, {passed:.0f} s, about {left:.0f} s to go")
+
+    def _write(self, text: str) -> None:
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        reporter.write_line(text)
 
     def pytest_sessionfinish(self) -> None:
         seconds = round(time.monotonic() - self.begun)

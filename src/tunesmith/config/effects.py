@@ -84,6 +84,11 @@ _EVALUATION = (
     "compute_accuracy bf16_full_eval fp16_full_eval"
 )
 
+_HUB = (
+    "hub_model_id hub_token hub_private_repo hub_strategy hub_always_push hub_revision push_to_hub_model_id "
+    "push_to_hub_organization push_to_hub_token"
+)
+
 
 @cache
 def rules() -> tuple[Rule, ...]:
@@ -145,6 +150,7 @@ def rules() -> tuple[Rule, ...]:
             "nothing asks for evaluation, so these rows are merely left out",
         ),
         Rule(_keys("predict_with_generate"), lambda c: c.train.do_predict, "only with do_predict: true"),
+        Rule(_keys(_HUB), lambda c: bool(c.train.value("push_to_hub")), "only with push_to_hub: true"),
         Rule(_keys("top_p top_k temperature"), lambda c: c.generate.do_sample, "only with do_sample: true"),
         Rule(_keys("max_length"), lambda c: not c.generate.max_new_tokens, "max_new_tokens counts"),
         Rule(

@@ -27,7 +27,6 @@ class Argument:
     mark: Mark
 
 
-_HUB = "uploading to the hub"
 _FSDP = "sharded training (FSDP)"
 _SUMS = "evaluation adds up sums and keeps no predictions"
 
@@ -35,13 +34,6 @@ _LATER = {
     "deepspeed": "DeepSpeed",
     "fsdp": _FSDP,
     "fsdp_config": _FSDP,
-    "push_to_hub": _HUB,
-    "hub_token": _HUB,
-    "hub_private_repo": _HUB,
-    "hub_model_id": _HUB,
-    "hub_strategy": _HUB,
-    "hub_always_push": _HUB,
-    "hub_revision": _HUB,
     "parallelism_config": "parallelism beyond data",
     "dataloader_multiprocessing_context": "choosing how processes of the data loader start",
     "generation_num_beams": "beam search",
@@ -134,7 +126,7 @@ def arguments() -> dict[str, Argument]:
 
 def _mark(name: str) -> Mark:
     if name in _LATER:
-        return Mark("later", _LATER[name], secret=name in _SECRET)
+        return Mark("later", _LATER[name])
     if name in _NEVER:
         return Mark("never", _NEVER[name])
     if name in _IGNORED:
@@ -142,4 +134,4 @@ def _mark(name: str) -> Mark:
     if name in _SHARES:
         return Mark("works", least=0, below=1)
     later = _LATER_VALUES.get(name, ())
-    return Mark("works", later_values=later, least=_LEAST.get(name), above=_ABOVE.get(name))
+    return Mark("works", later_values=later, least=_LEAST.get(name), above=_ABOVE.get(name), secret=name in _SECRET)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunesmith.core.errors import Problem
+from tunesmith.core.secrets import HIDDEN, is_secret
 
 __all__ = ["OLDER_NAMES", "modernise", "other_names"]
 
@@ -17,6 +18,8 @@ OLDER_NAMES: dict[str, str] = {
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
     "adafactor": "optim",
+    "push_to_hub_model_id": "hub_model_id",
+    "push_to_hub_token": "hub_token",
 }
 # Switches that became a value of another key.
 _CHOSEN = {"group_by_length": "group_by_length", "adafactor": "adafactor"}
@@ -43,7 +46,8 @@ def modernise(
         else:
             what = f'"{old}" and "{new}" say different things'
             fix = f'keep "{new}"; "{old}" is its older name'
-            problems.append(Problem("E-CONFIG-021", what, place(old), f"{values[old]} and {passed_on[new]}", fix))
+            got = HIDDEN if is_secret(old) else f"{values[old]} and {passed_on[new]}"
+            problems.append(Problem("E-CONFIG-021", what, place(old), got, fix))
     return arguments, problems, lost
 
 

@@ -47,6 +47,12 @@ _SHOWN: dict[str, str] = {
     "tests/e2e/test_drift.py::test_what_is_frozen_can_be_allowed": "resume_allow",
     "tests/e2e/test_saving.py::test_a_checkpoint_in_the_background_is_the_same": "async_save",
     "tests/e2e/test_saving.py::test_a_full_disk_stops_the_run_or_does_not": "on_disk_full",
+    "tests/e2e/test_uploads.py::test_the_model_and_each_save_are_uploaded": (
+        "push_to_hub hub_model_id hub_token hub_private_repo hub_always_push"
+    ),
+    "tests/e2e/test_uploads.py::test_what_is_uploaded_when": "hub_strategy hub_revision",
+    "tests/e2e/test_uploads.py::test_the_card_names_no_path": "push_to_hub_organization",
+    _LEGACY + "test_older_names_of_uploads": "push_to_hub_model_id push_to_hub_token",
     "tests/unit/train/test_step_memory.py::test_the_probe_finds_it_before_the_first_step": "memory_probe",
     "tests/unit/core/test_signals.py::test_a_run_that_does_not_stop_in_time_is_ended": "stop_grace",
     "tests/unit/train/test_nonfinite.py::test_skip_and_rollback_equal_a_run_without_that_step": "on_nonfinite",

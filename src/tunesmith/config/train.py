@@ -102,11 +102,11 @@ class TrainConfig:
     """Smallest number of weights for a shard."""
     fsdp_transformer_layer_cls_to_wrap: str | None = later(None, "sharded training (FSDP)")
     """Layer that becomes a shard."""
-    push_to_hub_model_id: str | None = later(None, "uploading to the hub")
+    push_to_hub_model_id: str | None = works(None)
     """Older name of `hub_model_id`."""
-    push_to_hub_organization: str | None = later(None, "uploading to the hub")
-    """Organisation on the hub."""
-    push_to_hub_token: str | None = later(None, "uploading to the hub", secret=True)
+    push_to_hub_organization: str | None = works(None)
+    """Organisation that owns the repository, where `hub_model_id` does not say."""
+    push_to_hub_token: str | None = works(None, secret=True)
     """Older name of `hub_token`."""
 
     def value(self, name: str) -> Any:

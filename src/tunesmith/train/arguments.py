@@ -77,6 +77,7 @@ def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         "seed": plan.seed,
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,  # it hides a NaN in the log
+        "push_to_hub": False,  # uploads are our own; see uploads.py
         "save_total_limit": None,  # checkpoints are rotated by checkpoints/store.py
         "auto_find_batch_size": False,  # it would begin the run anew, with smaller steps; see step_memory.py
         "disable_tqdm": True,  # our own progress display

@@ -27,6 +27,7 @@ from tunesmith.train.plan import resolve_plan, what_rules_out, with_fast_path
 from tunesmith.train.ranks import naming_lost_ranks
 from tunesmith.train.results import Result, record_data, record_metrics, record_plan, record_proof, record_start
 from tunesmith.train.template_check import check_template
+from tunesmith.train.uploads import Uploads, uploading
 
 if TYPE_CHECKING:
     from transformers import Seq2SeqTrainingArguments
@@ -59,12 +60,17 @@ def train(config: RunConfig) -> Result:
             changes = check_config(config, plan)
             if is_main_process():
                 control.clear(plan.output_dir)  # what an earlier run was asked
-            with recording(config, plan) as record, explained():
-                return _through_rollbacks(config, plan, arguments, changes, record)
+            with recording(config, plan) as record, explained(), uploading(config) as uploads:
+                return _through_rollbacks(config, plan, arguments, changes, record, uploads)
 
 
 def _through_rollbacks(
-    config: RunConfig, plan: RunPlan, arguments: Seq2SeqTrainingArguments, changes: Sequence[Change], record: Record
+    config: RunConfig,
+    plan: RunPlan,
+    arguments: Seq2SeqTrainingArguments,
+    changes: Sequence[Change],
+    record: Record,
+    uploads: Uploads | None,
 ) -> Result:
     """The run; where it comes to a step that is not finite, and is to go back, again from there, with all made anew."""
     from tunesmith.train.memory import free_memory
@@ -73,7 +79,7 @@ def _through_rollbacks(
     left_out: frozenset[int] = frozenset()
     while True:
         try:
-            return _run(config, plan, arguments, changes, record, left_out)
+            return _run(config, plan, arguments, changes, record, uploads, left_out)
         except GoBack as back:
             plan, left_out, device = replace(plan, resume=back.checkpoint), back.left_out, back.device
         free_memory(device)  # the frames of the exception held the model
@@ -88,6 +94,7 @@ def _run(
     arguments: Seq2SeqTrainingArguments,
     changes: Sequence[Change],
     record: Record,
+    uploads: Uploads | None,
     left_out: frozenset[int] = frozenset(),
 ) -> Result:
     """`left_out`: steps that are not made."""
@@ -138,16 +145,18 @@ def _run(
     record_plan(plan, record.prefix)
     record.keep(status="running", plan=plan.to_dict(), model=model_facts(config))
     trainer = _build_trainer(
-        config, plan, arguments, objective, model, tokenizer, datasets, position, facts, record, left_out
+        config, plan, arguments, objective, model, tokenizer, datasets, position, facts, record, uploads, left_out
     )
     try:
         with naming_lost_ranks(plan.world_size):
-            result = _finish(config, plan, trainer, renderer, datasets)
+            result = _finish(config, plan, trainer, renderer, datasets, uploads)
     finally:
         trainer.trackers.finish()
     if config.train.do_train:
         record.saved()
     record.keep(metrics=result.metrics)
+    if uploads is not None:
+        uploads.finish()
     return result
 
 
@@ -267,6 +276,7 @@ def _build_trainer(
     position: Mapping[str, Any] | None,
     facts: Mapping[str, Any],
     record: Record,
+    uploads: Uploads | None,
     left_out: frozenset[int],
 ) -> Trainer:
     from tunesmith.data.collate import FlatCollator, PaddingCollator
@@ -299,12 +309,12 @@ def _build_trainer(
         nonfinite=NonFiniteSettings(config.train.on_nonfinite, left_out | read_left_out(plan.resume)),
         optimizer_in_bwd=config.optimizer.optimizer_in_bwd,
         peak_flops=_peak_flops(config, plan),
-        saving=_saving(config, plan, facts),
+        saving=_saving(config, plan, facts, uploads),
         on_event=record.event,
     )
 
 
-def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any]) -> SavingSettings:
+def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any], uploads: Uploads | None) -> SavingSettings:
     from tunesmith.train.saving import SavingSettings
 
     train = config.train
@@ -316,6 +326,7 @@ def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any]) -> Savin
         background=train.async_save and plan.world_size == 1,
         goes_on=train.on_disk_full == "continue",
         facts=facts,
+        on_committed=None if uploads is None else uploads.checkpoint,
     )
 
 
@@ -334,7 +345,9 @@ def _peak_flops(config: RunConfig, plan: RunPlan) -> float | None:
     return peak_flops(plan.device, plan.autocast or plan.dtype)
 
 
-def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Renderer, datasets: Datasets) -> Result:
+def _finish(
+    config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Renderer, datasets: Datasets, uploads: Uploads | None
+) -> Result:
     from tunesmith.data.streaming.samples import SampleStream
 
     metrics: dict[str, float] = {}
@@ -349,7 +362,9 @@ def _finish(config: RunConfig, plan: RunPlan, trainer: Trainer, renderer: Render
         current_signals().at_once = False  # from here on work would be lost
         with adapter_inputs(trainer.model, config.method, plan.autocast), trainer.memory.told(), trainer.saver:
             outcome = trainer.train(resume_from_checkpoint=plan.resume)
-        publish_model(trainer)
+        files = publish_model(trainer)
+        if uploads is not None:
+            uploads.model(files)
         trainer.save_state()
         if stream is not None:
             _tell_stream(datasets, stream, Path(plan.output_dir))

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tunesmith.checkpoints.states import copied, save_tree
-from tunesmith.checkpoints.store import STAGING, Staging, committed, publish, rotate, verify
+from tunesmith.checkpoints.store import STAGING, Staging, committed, files_of, publish, rotate, verify
 from tunesmith.core.errors import Problem, StorageError
 from tunesmith.core.log import get_logger
 
@@ -32,13 +32,15 @@ _MARGIN = 16 * 2**20  # bytes for small files and for the file system itself
 class SavingSettings:
     """limit: checkpoints that are kept (None: all). only_model: weights without states to resume from. background:
     copy, and write while training goes on. goes_on: a full disk is a warning as long as there is a whole checkpoint.
-    facts: what the manifest says beside files and step."""
+    facts: what the manifest says beside files and step. on_committed: told of each checkpoint, and which of its files
+    are those of the model."""
 
     limit: int | None = None
     only_model: bool = False
     background: bool = False
     goes_on: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    on_committed: Callable[[Path, list[str]], None] | None = None
 
 
 class Saved(Protocol):
@@ -98,7 +100,7 @@ class Saver:
         except BaseException:
             draft.discard()
             raise
-        self._told(folder, begun)
+        self._told(draft, begun)
         return True
 
     def wait(self) -> None:
@@ -134,7 +136,7 @@ class Saver:
                 raise
             self._may_go_on(failure, draft.folder)
             return
-        self._told(draft.folder, begun)
+        self._told(draft, begun)
 
     def together(self, action: Callable[[], None], folder: Path) -> None:
         """Do it in every process. Where one fails all raise, so that none waits for the others."""
@@ -161,10 +163,12 @@ class Saver:
         get_logger().warning("%s was not saved, training goes on: %s", folder.name, error.problems[0].what)
         return False
 
-    def _told(self, folder: Path, begun: float) -> None:
+    def _told(self, draft: _Draft, begun: float) -> None:
         self.seconds = time.monotonic() - begun
         if self._main:
-            get_logger().info("saved %s (%.1f s)", folder, self.seconds)
+            get_logger().info("saved %s (%.1f s)", draft.folder, self.seconds)
+            if self.settings.on_committed is not None:
+                self.settings.on_committed(draft.folder, draft.model_files)
 
 
 def best_folder(state: Any, output_dir: Path) -> Path | None:
@@ -175,15 +179,18 @@ def best_folder(state: Any, output_dir: Path) -> Path | None:
     return folder if state.best_global_step == state.global_step or folder.is_dir() else None
 
 
-def publish_model(trainer: Any) -> None:
-    """The weights as they are, and what belongs to them, whole into the folder of the run."""
+def publish_model(trainer: Any) -> list[str]:
+    """The weights as they are, and what belongs to them, whole into the folder of the run. Returns the names of files,
+    in the process that writes them."""
     folder = Path(trainer.args.output_dir)
+    names: list[str] = []
 
     def write() -> None:
         if trainer.args.should_save:
-            publish(folder, lambda draft: trainer.write_weights(draft))
+            names.extend(publish(folder, lambda draft: trainer.write_weights(draft)))
 
     trainer.saver.together(write, folder)
+    return names
 
 
 class _Draft:
@@ -191,6 +198,7 @@ class _Draft:
 
     def __init__(self, folder: Path, step: int, best: Path | None, settings: SavingSettings, *, main: bool) -> None:
         self.folder = folder
+        self.model_files: list[str] = []
         self._path = folder.parent / STAGING / folder.name
         self._step, self._best, self._settings, self._main = step, best, settings, main
         self._staging: Staging | None = None
@@ -207,9 +215,9 @@ class _Draft:
         trees = {} if self._settings.only_model or not self._main else what.large_states()
         if self._settings.background:
             weights, trees = what.weights_to_save(), copied(trees)
-            self._later = [lambda: what.write_weights(self._path, weights), lambda: self._write_trees(trees)]
+            self._later = [lambda: self._write_weights(what, weights), lambda: self._write_trees(trees)]
             return
-        what.write_weights(self._path)
+        self._write_weights(what)
         self._seal()
         self._write_trees(trees)
 
@@ -226,6 +234,12 @@ class _Draft:
         self._later = []
         if self._staging is not None:
             self._staging.discard()
+
+    def _write_weights(self, what: Saved, weights: Mapping[str, Any] | None = None) -> None:
+        before = set(files_of(self._path))
+        what.write_weights(self._path, weights)
+        written = sorted(set(files_of(self._path)) - before)
+        self.model_files = [file.relative_to(self._path).as_posix() for file in written]
 
     def _write_trees(self, trees: Mapping[str, Any]) -> None:
         for name, tree in trees.items():

@@ -140,4 +140,4 @@ def test_a_blank_value_equals_leaving_the_key_out(key: str, blank: str | None) -
 def test_a_secret_is_not_shown_in_an_error() -> None:
     error = refusal("hf_hub_token", ["hf_secret"])
     assert "hf_secret" not in str(error)
-    assert "hf_secret" not in str(refusal("hub_token", "hf_secret"))
+    assert "hf_secret" not in str(refusal("hub_token", ["hf_secret"]))

@@ -35,6 +35,15 @@ def test_an_older_name_arrives_under_its_present_one(older: dict[str, Any], toda
     assert config.to_flat().keys() == older.keys()
 
 
+def test_older_names_of_uploads() -> None:
+    older = {"push_to_hub": True, "push_to_hub_model_id": "us/ours", "push_to_hub_token": "hf_secret"}
+    today = {"push_to_hub": True, "hub_model_id": "us/ours", "hub_token": "hf_secret"}
+    assert load_config(older, verb="show").train.hf == today
+    with pytest.raises(ConfigError, match="say different things") as caught:
+        load_config({**older, "hub_token": "hf_other"}, verb="show")
+    assert "hf_" not in str(caught.value)
+
+
 def test_a_ratio_of_one_warms_up_to_the_last_step() -> None:
     ratio = load_config({"warmup_ratio": 1}, verb="show").train.hf["warmup_steps"]
     assert 0.999 < ratio < 1  # 1 itself would mean one step
