@@ -27,7 +27,7 @@ class StandInHub(ThreadingHTTPServer):
         self.branches: list[str] = []
         self.tokens: set[str | None] = set()
         self.objects: dict[str, bytes] = {}
-        self.closed = threading.Event()
+        self.closed, self.asked = threading.Event(), threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
@@ -53,8 +53,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer_to(b"")
 
+    def do_HEAD(self) -> None:
+        self._answer_to(b"")
+
     def _answer_to(self, body: bytes) -> None:
         hub = self.server
+        hub.asked.set()
         if hub.mode == "hang":
             hub.closed.wait(60)
             self.close_connection = True

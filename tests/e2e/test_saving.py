@@ -157,6 +157,30 @@ def test_a_full_disk_stops_the_run_or_does_not(run, policy, monkeypatch, tmp_pat
     assert run(num_train_epochs=2, **SAVING).plan.resume is not None
 
 
+def test_room_that_is_held_is_given_up_for_a_checkpoint(run, monkeypatch, tmp_path) -> None:
+    """A disk that others have filled up, but for what the run holds."""
+    from tunesmith.train import saving
+
+    original, sizes = saving.save_tree, []
+
+    def save_tree(folder: Path, name: str, tree: Any) -> Any:
+        held = tmp_path / "out" / ".reserve"
+        sizes.append(held.stat().st_size if held.exists() else 0)
+        if folder.name == "checkpoint-4" and held.exists():
+            full()
+        return original(folder, name, tree)
+
+    monkeypatch.setattr(saving, "save_tree", save_tree)
+    run(num_train_epochs=2, disk_reserve_gb=0.002, **SAVING)
+    names = [folder.name for folder in committed(tmp_path / "out")]
+    assert names == ["checkpoint-2", "checkpoint-4", "checkpoint-6", "checkpoint-8"]
+    assert {0, 2_000_000} == set(sizes), "held before and after"
+    assert sizes.count(0) < sizes.count(2_000_000)
+    assert not (tmp_path / "out" / ".reserve").exists(), "nothing is left of it"
+    with pytest.raises(StorageError, match="free"):
+        run(num_train_epochs=3, disk_reserve_gb=10**9, **SAVING)
+
+
 def test_a_disk_without_room_is_told_before_anything_is_written(run, monkeypatch, tmp_path) -> None:
     from tunesmith.train import saving
 

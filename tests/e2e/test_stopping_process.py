@@ -17,6 +17,8 @@ import pytest
 import yaml
 
 from tests.run_logs import same_weights
+from tests.stand_in_hub import StandInHub
+from tunesmith.core.signals import GRACE
 
 KEYS = {"max_steps": 60, "logging_steps": 1, "save_strategy": "no", "use_cpu": True, "lora_dropout": 0.1}
 
@@ -84,18 +86,71 @@ def test_a_scheduler_stops_the_whole_group(command: Any, start: Any, tmp_path: P
 
 
 @pytest.mark.slow
-def test_in_each_phase_before_training_the_code_is_75(command: Any, start: Any, tmp_path: Path) -> None:
+@pytest.mark.row("R4")
+@pytest.mark.parametrize("delay", [0.6, 1.2, 2.0, 3.0])
+def test_in_each_phase_before_training_the_code_is_75(command: Any, start: Any, delay: float) -> None:
     """From a moment after the interpreter is there, over importing, data and model, to the first steps."""
-    for delay in (0.6, 1.2, 2.0, 3.0):
-        process = start(command("out", overwrite_output_dir=True))
-        time.sleep(delay)
-        process.send_signal(signal.SIGTERM)
-        told = process.communicate(timeout=60)[1]
-        assert process.returncode == 75, told
-        assert "E-TRAIN-06" in told
+    process = start(command("out"))
+    time.sleep(delay)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, told
+    assert "E-TRAIN-06" in told
 
 
 @pytest.mark.slow
+@pytest.mark.row("R4")
+@pytest.mark.parametrize("what", ["model_name_or_path", "dataset"])
+def test_a_download_is_left_at_once(
+    command: Any, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Of a hub that does not answer. With what was to be fetched the same folder trains as if nothing had been."""
+    hub = StandInHub("hang")
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    try:
+        process = start(command("out", **{what: "owner/name" if what != "dataset" else f"{hub.address}/rows.jsonl"}))
+        assert hub.asked.wait(60), "nothing is fetched"
+        process.send_signal(signal.SIGTERM)
+        begin = time.monotonic()
+        told = process.communicate(timeout=60)[1]
+    finally:
+        hub.close()
+    assert (process.returncode, "E-TRAIN-06" in told) == (75, True), told
+    assert time.monotonic() - begin < GRACE
+    short = {"max_steps": 3}
+    subprocess.run(command("out", **short), check=True, capture_output=True)
+    subprocess.run(command("whole", **short), check=True, capture_output=True)
+    assert same_weights(Folder(tmp_path / "whole"), Folder(tmp_path / "out"))
+
+
+@pytest.mark.faults
+@pytest.mark.row("R4")
+def test_a_signal_while_a_model_is_compiled(command: Any, start: Any, tmp_path: Path) -> None:
+    """The first step compiles, for seconds: it is made and saved, or the grace ends it. Both go on to the same bits."""
+    keys = {"max_steps": 4, "torch_compile": True}
+    process = start(command("out", **keys))
+    end = time.monotonic() + 120
+    while '"status": "running"' not in _text(tmp_path / "out" / "run.json"):
+        assert time.monotonic() < end, "the run does not begin"
+        time.sleep(0.02)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    begin = time.monotonic()
+    told = process.communicate(timeout=90)[1]
+    assert process.returncode == 75, told
+    assert time.monotonic() - begin < GRACE + 5
+    subprocess.run(command("out", **keys), check=True, capture_output=True)
+    subprocess.run(command("whole", **keys), check=True, capture_output=True)
+    assert same_weights(Folder(tmp_path / "whole"), Folder(tmp_path / "out"))
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.slow
+@pytest.mark.row("R5")
 def test_a_terminal_that_is_closed_saves(command: Any, tmp_path: Path) -> None:
     words = command("out", max_steps=100_000)
     process, terminal = pty.fork()
@@ -118,6 +173,7 @@ def test_a_terminal_that_is_closed_saves(command: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.row("R5")
 def test_two_interrupts_leave_within_two_seconds(command: Any, start: Any, tmp_path: Path) -> None:
     process = start(command("out", max_steps=100_000))
     wait_for_steps(tmp_path / "out", 3)

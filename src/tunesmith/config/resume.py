@@ -63,7 +63,7 @@ use_liger_kernel resume_allow
 infer_backend use_kv_cache export_dir export_size export_device plot_loss
 output_dir log_on_each_node log_level log_level_replica report_to run_name project trackio_space_id trackio_bucket_id
 trackio_static_space_id skip_memory_metrics resume_from_checkpoint
-push_to_hub hub_model_id hub_token hub_private_repo hub_strategy hub_always_push hub_revision
+disk_reserve_gb push_to_hub hub_model_id hub_token hub_private_repo hub_strategy hub_always_push hub_revision
 push_to_hub_model_id push_to_hub_organization push_to_hub_token
 """
 

@@ -47,6 +47,7 @@ _SHOWN: dict[str, str] = {
     "tests/e2e/test_drift.py::test_what_is_frozen_can_be_allowed": "resume_allow",
     "tests/e2e/test_saving.py::test_a_checkpoint_in_the_background_is_the_same": "async_save",
     "tests/e2e/test_saving.py::test_a_full_disk_stops_the_run_or_does_not": "on_disk_full",
+    "tests/e2e/test_saving.py::test_room_that_is_held_is_given_up_for_a_checkpoint": "disk_reserve_gb",
     "tests/e2e/test_uploads.py::test_the_model_and_each_save_are_uploaded": (
         "push_to_hub hub_model_id hub_token hub_private_repo hub_always_push"
     ),

@@ -32,6 +32,8 @@ class TrainConfig:
     """Keys that may differ from those of the checkpoint, though they change what is learnt."""
     async_save: bool = works(False)
     """Write checkpoints in the background, from copies in main memory. Without effect with several processes."""
+    disk_reserve_gb: float = works(0.0, least=0)
+    """GB of disk held in output_dir while training, given up for a checkpoint when the disk is full; 0: none."""
     on_disk_full: Literal["stop", "continue"] = works("stop")
     """A checkpoint that the disk does not take: stop, or train on while an earlier one is whole."""
     on_nonfinite: Literal["stop", "skip", "rollback"] = works("stop")

@@ -32,6 +32,7 @@ from tunesmith.train.uploads import Uploads, uploading
 if TYPE_CHECKING:
     from transformers import Seq2SeqTrainingArguments
 
+    from tunesmith.checkpoints.reserve import Reserve
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.data import Datasets
     from tunesmith.data.streaming.samples import SampleStream
@@ -321,6 +322,7 @@ def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any], uploads:
     if train.async_save and plan.world_size > 1:
         get_logger().warning("async_save is without effect: %d processes save together", plan.world_size)
     return SavingSettings(
+        reserve=_reserve(config, plan),
         limit=train.value("save_total_limit"),
         only_model=bool(train.value("save_only_model")),
         background=train.async_save and plan.world_size == 1,
@@ -328,6 +330,22 @@ def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any], uploads:
         facts=facts,
         on_committed=None if uploads is None else uploads.checkpoint,
     )
+
+
+def _reserve(config: RunConfig, plan: RunPlan) -> Reserve | None:
+    """Held from here on. Raises StorageError where the disk has no such room."""
+    from tunesmith.checkpoints.reserve import Reserve
+    from tunesmith.train.saving import as_storage_error
+
+    if not is_main_process():
+        return None
+    folder = Path(plan.output_dir)
+    reserve = Reserve(folder, round(config.train.disk_reserve_gb * 1e9))
+    try:
+        reserve.hold()
+    except OSError as error:
+        raise as_storage_error(error, folder) or error from error
+    return reserve
 
 
 def _resumes(config: RunConfig) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tunesmith.checkpoints.reserve import Reserve
 from tunesmith.checkpoints.states import copied, save_tree
 from tunesmith.checkpoints.store import STAGING, Staging, committed, files_of, publish, rotate, verify
 from tunesmith.core.errors import Problem, StorageError
@@ -33,7 +34,7 @@ class SavingSettings:
     """limit: checkpoints that are kept (None: all). only_model: weights without states to resume from. background:
     copy, and write while training goes on. goes_on: a full disk is a warning as long as there is a whole checkpoint.
     facts: what the manifest says beside files and step. on_committed: told of each checkpoint, and which of its files
-    are those of the model."""
+    are those of the model. reserve: of the process that commits."""
 
     limit: int | None = None
     only_model: bool = False
@@ -41,6 +42,7 @@ class SavingSettings:
     goes_on: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     on_committed: Callable[[Path, list[str]], None] | None = None
+    reserve: Reserve | None = None
 
 
 class Saved(Protocol):
@@ -85,6 +87,17 @@ class Saver:
         Raises StorageError in all processes where one of them could not write; earlier checkpoints stay as they were.
         """
         self.wait()
+        try:
+            return self._save(what, folder, step, best)
+        except StorageError as error:
+            if not self._gives_up_reserve():
+                return self._may_go_on(error, folder)
+        try:
+            return self._save(what, folder, step, best)
+        except StorageError as error:
+            return self._may_go_on(error, folder)
+
+    def _save(self, what: Saved, folder: Path, step: int, best: Path | None) -> bool:
         begun = time.monotonic()
         draft = _Draft(folder, step, best, self.settings, main=self._main)
         try:
@@ -94,14 +107,19 @@ class Saver:
                 self._pending = self._thread.submit(self._finish, draft, begun)
                 return True
             self.together(draft.commit, folder)
-        except StorageError as error:
-            draft.discard()
-            return self._may_go_on(error, folder)
         except BaseException:
             draft.discard()
             raise
         self._told(draft, begun)
         return True
+
+    def _gives_up_reserve(self) -> bool:
+        """Whether there was one in the process that commits; all processes try again then."""
+        reserve = self.settings.reserve
+        given = bool(self._agree(float(reserve is not None and reserve.release())))
+        if given and self._main:
+            get_logger().warning("the disk is full: the room that disk_reserve_gb held is given up for this checkpoint")
+        return given
 
     def wait(self) -> None:
         """Until what is written in the background is committed. Raises its error."""
@@ -122,6 +140,8 @@ class Saver:
         try:
             self.wait()
         finally:
+            if self.settings.reserve is not None:
+                self.settings.reserve.release()
             if self._thread is not None:
                 self._thread.shutdown()
                 self._thread = None
@@ -167,6 +187,8 @@ class Saver:
         self.seconds = time.monotonic() - begun
         if self._main:
             get_logger().info("saved %s (%.1f s)", draft.folder, self.seconds)
+            if self.settings.reserve is not None:
+                self.settings.reserve.hold_again()
             if self.settings.on_committed is not None:
                 self.settings.on_committed(draft.folder, draft.model_files)
 

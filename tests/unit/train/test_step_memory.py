@@ -18,6 +18,8 @@ from tunesmith.core.errors import MachineError
 from tunesmith.train import memory as memory_module
 from tunesmith.train import step_memory
 
+pytestmark = pytest.mark.row("R9")
+
 Run = Callable[..., Any]
 FORMS: dict[str, dict[str, Any]] = {
     "flat": {},
