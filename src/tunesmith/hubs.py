@@ -10,6 +10,7 @@ from typing import Any
 
 from tunesmith.core import env
 from tunesmith.core.errors import MachineError, Problem, UnavailableError
+from tunesmith.core.files import locked
 
 __all__ = ["HUB_NAMES", "chosen_hub", "download"]
 
@@ -40,8 +41,6 @@ def download(
 
     Raises MachineError if the hub's package is not installed, UnavailableError if the hub does not give the files.
     """
-    from filelock import FileLock
-
     package, module, main = _PACKAGES[hub]
     _missing, failed, key = _KINDS[kind]
     # ModelScope has a function for each kind, openMind an argument.
@@ -51,7 +50,7 @@ def download(
     locks = env.cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(locks / f"{hub}.lock"):  # of several processes, the first one downloads
+        with locked(locks / f"{hub}.lock", f"fetching from {HUB_NAMES[hub]}"):
             access = _sign_in(hub, package, token, kind) if token else {}
             revision = main if revision == "main" else revision
             return str(fetch(repository, revision=revision, cache_dir=cache_dir, **access, **options))

@@ -1,13 +1,20 @@
-"""Files that are whole or not there: written beside their place, put on the disk, then renamed."""
+"""Files that are whole or not there: written beside their place, put on the disk, then renamed; and locks of files."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fsync", "read_json", "write_atomically", "write_json"]
+from tunesmith.core.log import get_logger
+
+__all__ = ["QUIETLY", "fsync", "locked", "read_json", "write_atomically", "write_json"]
+
+QUIETLY = 2.0
+"""Seconds of waiting for a lock before it is said."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -51,3 +58,23 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock of a file. Whoever waits for long is told what another process is `doing`; a signal ends the wait.
+
+    Raises OSError where the file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=QUIETLY)
+    except Timeout:
+        get_logger().info("waiting for another process that is %s (%s)", doing, path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -25,7 +25,7 @@ from typing import Any
 from tunesmith._version import __version__
 from tunesmith.core import env
 from tunesmith.core.errors import DataError, Problem, StorageError
-from tunesmith.core.files import fsync, read_json, write_json
+from tunesmith.core.files import fsync, locked, read_json, write_json
 
 __all__ = ["Entry", "age", "cached", "code_digest", "entries", "kept_in", "remove"]
 
@@ -87,11 +87,9 @@ def kept_in(
 
 
 def _ensure(folder: Path, parts: Mapping[str, Any], name: str, make: Callable[[Path], None], rebuild: bool) -> Path:
-    from filelock import FileLock
-
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock"):
+        with locked(folder.parent / f".{folder.name}.lock", "preparing the same data"):
             if not rebuild and _is_whole(folder):
                 os.utime(folder / _MANIFEST)
                 return folder

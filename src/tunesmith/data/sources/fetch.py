@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tunesmith.core.errors import Problem, StorageError
-from tunesmith.core.files import fsync, read_json, write_json
+from tunesmith.core.files import fsync, locked, read_json, write_json
 from tunesmith.core.log import get_logger
 from tunesmith.data.sources.decode import BLOCK
 
@@ -28,11 +28,9 @@ def fetch(
 
     Raises StorageError (E-DATA-120) where the disk does not take it, and what `opened` and `read` raise.
     """
-    from filelock import FileLock
-
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):
+        with locked(target.with_name(f".{target.name}.lock"), f"fetching {name}"):
             if again or not target.is_file():
                 _fetch(name, opened, read, target, again)
     except OSError as error:
