@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +42,20 @@ def _logger_as_it_was() -> Iterator[None]:
     yield
     logger.handlers[:], logger.propagate = before[0], before[1]
     logger.setLevel(before[2])
+
+
+_imported = 0
+
+
+@pytest.fixture(autouse=True)
+def _what_is_imported_is_no_garbage() -> Iterator[None]:
+    """A run collects garbage before it begins, and would search all that tests have imported, for half a second."""
+    yield
+    global _imported
+    if len(sys.modules) > _imported + 100:
+        _imported = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 def _skip_or_fail(reason: str) -> None:

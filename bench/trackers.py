@@ -1,0 +1,164 @@
+"""What services that are down or slow cost a run: those it reports to (`report_to`), and the hub it uploads to.
+
+    python bench/trackers.py [--repeats 5] [--steps 60] [--ways refuse,broken,hang] [--json FILE]
+    python bench/trackers.py --table FILE
+
+A server on this machine stands for the service: it answers with an error, with nothing for as long as it is asked, or
+as it should. Each run is a process of its own, in turns with one that reports and uploads nothing: stories260K, all
+weights, steps of a tenth of a second, a checkpoint every tenth. A figure is the time of the steps but the first, with
+what lies between them, over that of the run without a service before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import child
+from loop import STORIES
+from sft_inputs import CASES, make_inputs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.stand_in_hub import StandInHub  # found by the line before
+
+SERVICES = ("report", "upload")
+WAYS = {"well": "answers", "refuse": "answers 403", "broken": "answers 500", "hang": "never answers"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--ways", default="well,broken,hang")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--table", type=Path, help="print the Markdown table of a JSON file of this script")
+    parser.add_argument("--child", help=argparse.SUPPRESS)  # the process that is measured
+    options = parser.parse_args()
+    if options.child:
+        _child(json.loads(options.child))
+        return
+    if options.table:
+        print(table(json.loads(options.table.read_text())))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(_keys(Path(folder), options.steps), options.ways.split(","), options.repeats)
+    print(table(found))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _keys(folder: Path, steps: int) -> dict[str, Any]:
+    case = CASES["small-full"]
+    inputs = make_inputs(folder, case, steps)
+    return {
+        "model_name_or_path": str(STORIES),
+        "template": "default",
+        "finetuning_type": "full",
+        "dataset": str(inputs.rows),
+        "cutoff_len": 1024,
+        "per_device_train_batch_size": case.batch,
+        "max_steps": steps,
+        "save_strategy": "steps",
+        "save_steps": 10,
+        "save_total_limit": 2,
+        "output_dir": str(folder / "out"),
+    }
+
+
+def measure(keys: dict[str, Any], ways: list[str], repeats: int) -> dict[str, Any]:
+    """Service and way -> ratios of times, and seconds of the run alone."""
+    found: dict[str, Any] = {"alone": []}
+    for _ in range(repeats):
+        for service in SERVICES:
+            for way in ways:
+                alone = child.run(__file__, keys)["seconds"]
+                server = StandInHub(way)
+                try:
+                    seconds = child.run(__file__, {**keys, "service": service, "address": server.address})["seconds"]
+                finally:
+                    server.close()
+                found["alone"].append(alone)
+                found.setdefault(f"{service} {way}", []).append(seconds / alone)
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: a row a service and way."""
+    lines = ["| the run | its service | time of the steps, without one = 1 |", "|---|---|---|"]
+    names = {"report": "reports each step", "upload": "uploads checkpoints"}
+    for name, ratios in found.items():
+        if name == "alone":
+            continue
+        service, way = name.split()
+        cell = f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
+        lines.append(f"| {names[service]} | {WAYS[way]} | {cell} |")
+    return "\n".join(lines)
+
+
+def _child(config: dict[str, Any]) -> None:
+    """One run: the seconds of its steps but the first, and of what lies between them."""
+    service, address = config.pop("service", None), config.pop("address", None)
+    keys = {"seed": 1, "use_cpu": True, "learning_rate": 1e-4, **config}
+    if service == "report":
+        _report_to(address)
+    if service == "upload":
+        os.environ |= {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        keys |= {"push_to_hub": True, "hub_token": "hf_of_nobody"}
+        _without_waiting()
+    clock = _clock()
+    child.train(keys, clock)
+    print(json.dumps({"seconds": clock.times[-1] - clock.times[0]}))
+
+
+def _report_to(address: str) -> None:
+    """An integration that asks the service at every step, as those of transformers do, and waits for the answer."""
+    from transformers import TrainerCallback
+
+    class Service(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
+            urllib.request.urlopen(urllib.request.Request(address, json.dumps(logs).encode()), timeout=30).close()
+
+    Service.__module__ = "transformers.integrations.of_the_bench"
+    import transformers.trainer
+
+    transformers.trainer.get_reporting_integration_callbacks = lambda _: [Service]
+    from tunesmith.train import trackers
+
+    trackers.WAIT = 0.1  # the end of the run is not measured
+
+
+def _without_waiting() -> None:
+    """Neither for the first answer of a hub nor for the last: the start and the end of the run are not measured."""
+    from tunesmith.train import uploads
+
+    uploads.FIRST_ANSWER = 0.5
+    uploads.Uploads.finish = lambda self: None  # type: ignore[method-assign]
+
+
+def _clock() -> Any:
+    """A callback with the `times` at which steps began, but the first, and at which training ended."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        times: list[float] = []  # noqa: RUF012  # one run a process
+
+        def on_step_begin(self, *_: Any, state: Any = None, **__: Any) -> None:
+            if state.global_step:
+                self.times.append(time.perf_counter())
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            self.times.append(time.perf_counter())
+
+    return Clock()
+
+
+if __name__ == "__main__":
+    main()
