@@ -18,7 +18,7 @@ from tests.faults.child import At
 __all__ = ["Child", "ForkServer"]
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST = 120.0
+LONGEST = 600.0
 """Seconds after which a run hangs."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,17 @@ UNLIKE = {"manifest.json", "README.md"}
 """Files of a checkpoint that tell of the process that wrote it."""
 
 
-def differences(found: Path, wanted: Path) -> list[str]:
-    """Names of what is not the same in two output folders."""
-    one, other = state_of(found), state_of(wanted)
+def differences(found: Path, wanted: Path, without: Collection[str] = ()) -> list[str]:
+    """Names of what is not the same in two output folders; keys of JSON in `without` may differ."""
+    one, other = (_less(state_of(folder), without) for folder in (found, wanted))
     names = sorted(one.keys() | other.keys())
     return [_told(name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)]
+
+
+def _less(value: Any, without: Collection[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _less(part, without) for key, part in value.items() if key not in without}
+    return [_less(part, without) for part in value] if isinstance(value, list) else value
 
 
 def _told(name: str, found: Any, wanted: Any) -> str:

@@ -41,7 +41,8 @@ def test_a_finished_run_is_extended_to_what_a_longer_run_gives(bench: Bench, kin
     trial.finish()
     trial.changes["max_steps"] = STEPS + 7
     trial.finish()
-    trial.check_equal(whole)
+    # Nobody knows how long an epoch of a stream is: the log tells a share of the steps in its place.
+    trial.check_equal(whole, *(["epoch"] if kind == "sft-stream" else []))
     bench.remove(trial)
 
 

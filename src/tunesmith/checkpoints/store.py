@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith._version import __version__
-from tunesmith.core.files import fsync, write_json
+from tunesmith.core.files import fsync, remove_drafts, write_json
 
 __all__ = [
     "FORMAT",
@@ -45,8 +45,8 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 STAGING = ".staging"
-FORMAT = 1
-"""Of the manifest. A reader refuses a higher one."""
+FORMAT = 2
+"""Of the manifest. A reader refuses a higher one; one of format 1 has no digest of itself."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _THREADS = 2  # one hashes while another waits for the disk
@@ -122,7 +122,8 @@ class Staging:
 
     def _seal_all(self, facts: Mapping[str, Any]) -> None:
         files = self._wait()
-        write_json(self.folder / MANIFEST, {"format": FORMAT, "tunesmith": __version__, **facts, "files": files})
+        content = {"format": FORMAT, "tunesmith": __version__, **facts, "files": files}
+        write_json(self.folder / MANIFEST, {**content, "digest": _digest(content)})
         for folder in sorted((path for path in self.folder.rglob("*") if path.is_dir()), reverse=True):
             fsync(folder)
         fsync(self.folder)
@@ -162,6 +163,8 @@ def verify(folder: Path) -> str | None:
         return f"{MANIFEST} is missing or not to be read"
     if not isinstance(manifest.get("format"), int) or manifest["format"] > FORMAT:
         return f"it was written by a later version of Tunesmith ({manifest.get('tunesmith', 'unknown')})"
+    if manifest["format"] != 1 and manifest.pop("digest", None) != _digest(manifest):
+        return f"{MANIFEST} has changed since it was saved"
     files = manifest.get("files")
     if not isinstance(files, dict) or not files or manifest.get("step") != step_of(folder):
         return f"{MANIFEST} is not that of this folder"
@@ -186,6 +189,8 @@ def remove(folder: Path) -> None:
     staging.mkdir(exist_ok=True)
     gone = staging / f"gone-{folder.name}-{uuid.uuid4().hex[:8]}"
     os.rename(folder, gone)
+    for changed in (staging, folder.parent):  # or a power cut may leave the old name with a part of the files
+        fsync(changed)
     shutil.rmtree(gone, ignore_errors=True)  # what is left is swept by the next run
 
 
@@ -233,6 +238,7 @@ def sweep(output_dir: Path) -> list[Path]:
     if staging.is_dir():
         shutil.rmtree(staging, ignore_errors=True)
         fsync(output_dir)
+    remove_drafts(output_dir)
     return rescued
 
 
@@ -250,3 +256,9 @@ def entry_of(file: Path, known: str | None = None) -> dict[str, Any]:
     with file.open("rb") as handle:
         digest = known or hashlib.file_digest(handle, "sha256").hexdigest()
         return {"size": os.fstat(handle.fileno()).st_size, "sha256": digest}
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest without its digest, however it is laid out."""
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

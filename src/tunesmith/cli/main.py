@@ -11,7 +11,8 @@ from contextlib import nullcontext, suppress
 
 from tunesmith.core import env
 from tunesmith.core.collector import no_collection
-from tunesmith.core.errors import INTERRUPTED, Problem, StorageError, TunesmithError, is_disk_full
+from tunesmith.core.disk import free_at, refusal
+from tunesmith.core.errors import INTERRUPTED, Problem, StorageError, TunesmithError
 
 __all__ = ["run"]
 
@@ -38,8 +39,8 @@ def run(argv: Sequence[str]) -> int:
     except TunesmithError as error:
         return _report(error, debug)
     except Exception as error:
-        if isinstance(error, OSError) and is_disk_full(error):
-            return _report(_disk_full(error), debug)
+        if isinstance(error, OSError) and (said := refusal(error)):
+            return _report(_of_the_disk(said, error), debug)
         from tunesmith.cli.crash import report_bug
 
         return report_bug(error, words, debug)
@@ -70,11 +71,10 @@ def _report(error: TunesmithError, debug: bool) -> int:
     return error.exit_code
 
 
-def _disk_full(error: OSError) -> StorageError:
+def _of_the_disk(said: str, error: OSError) -> StorageError:
     where = str(error.filename) if error.filename else None
-    return StorageError(
-        Problem("E-CLI-008", "the disk is full", where=where, fix="free some space, or set another folder")
-    )
+    fix = "free some space, or set another folder"
+    return StorageError(Problem("E-CLI-008", said, where, free_at(where), fix))
 
 
 def _drop_stdout() -> None:

@@ -19,9 +19,10 @@ travel, and the process ends with 70.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tunesmith.core.disk import refusal
 
 __all__ = [
     "BUG",
@@ -39,7 +40,6 @@ __all__ = [
     "UnavailableError",
     "UsageError",
     "exit_code_of",
-    "is_disk_full",
 ]
 
 BUG = 70
@@ -142,15 +142,10 @@ class MachineError(TunesmithError):
     exit_code = 78
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Whether the disk, or the user's share of it, has no room left."""
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-
-
 def exit_code_of(error: BaseException) -> int:
     """The exit code of a process that an error ends. One that stands for another brings it as `exit_code`."""
     if isinstance(code := getattr(error, "exit_code", None), int):
         return code
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    return StorageError.exit_code if is_disk_full(error) else BUG
+    return StorageError.exit_code if isinstance(error, OSError) and refusal(error) else BUG

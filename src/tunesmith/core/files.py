@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tunesmith.core.log import get_logger
+from tunesmith.core.process import is_running
 
-__all__ = ["QUIETLY", "fsync", "locked", "read_json", "write_atomically", "write_json"]
+__all__ = ["QUIETLY", "fsync", "locked", "read_json", "remove_drafts", "write_atomically", "write_json"]
 
+_DRAFT = re.compile(r"\..+\.(\d+)\.draft")
 QUIETLY = 2.0
 """Seconds of waiting for a lock before it is said."""
 
@@ -31,6 +34,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         draft.unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete what processes that are gone had begun to write here with `write_atomically`."""
+    for draft in folder.glob(".*.draft"):
+        match = _DRAFT.fullmatch(draft.name)
+        if match and draft.is_file() and not is_running(int(match[1])):
+            draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

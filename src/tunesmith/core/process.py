@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ProcessId"]
+__all__ = ["ProcessId", "is_running"]
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -54,6 +54,11 @@ class ProcessId:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this number runs on this machine; it may be another than the one that is meant."""
+    return _started(pid) is not None
 
 
 def _started(pid: int) -> str | None:

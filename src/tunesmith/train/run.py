@@ -26,6 +26,7 @@ from tunesmith.train.lock import hold
 from tunesmith.train.plan import resolve_plan, what_rules_out, with_fast_path
 from tunesmith.train.ranks import naming_lost_ranks
 from tunesmith.train.results import Result, record_data, record_metrics, record_plan, record_proof, record_start
+from tunesmith.train.saving import naming_the_disk
 from tunesmith.train.template_check import check_template
 from tunesmith.train.uploads import Uploads, uploading
 
@@ -56,7 +57,7 @@ def train(config: RunConfig) -> Result:
         plan = resolve_plan(config)
         check_writable(Path(plan.output_dir))
         arguments = training_arguments(config, plan)
-        with hold(Path(plan.output_dir)):
+        with naming_the_disk(Path(plan.output_dir)), hold(Path(plan.output_dir)):
             plan = replace(plan, resume=in_main_process(lambda: find_resume(config)))
             changes = check_config(config, plan)
             if is_main_process():
@@ -335,16 +336,13 @@ def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any], uploads:
 def _reserve(config: RunConfig, plan: RunPlan) -> Reserve | None:
     """Held from here on. Raises StorageError where the disk has no such room."""
     from tunesmith.checkpoints.reserve import Reserve
-    from tunesmith.train.saving import as_storage_error
 
     if not is_main_process():
         return None
     folder = Path(plan.output_dir)
     reserve = Reserve(folder, round(config.train.disk_reserve_gb * 1e9))
-    try:
+    with naming_the_disk(folder):
         reserve.hold()
-    except OSError as error:
-        raise as_storage_error(error, folder) or error from error
     return reserve
 
 

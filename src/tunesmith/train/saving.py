@@ -6,12 +6,11 @@ of the commit are the same (`checkpoints/store.py`).
 
 from __future__ import annotations
 
-import errno
-import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,10 +20,11 @@ import numpy as np
 from tunesmith.checkpoints.reserve import Reserve
 from tunesmith.checkpoints.states import copied, save_tree
 from tunesmith.checkpoints.store import STAGING, Staging, committed, files_of, publish, rotate, verify
+from tunesmith.core.disk import free_at, refusal, size_text
 from tunesmith.core.errors import Problem, StorageError
 from tunesmith.core.log import get_logger
 
-__all__ = ["Saved", "Saver", "SavingSettings", "as_storage_error", "best_folder", "publish_model"]
+__all__ = ["Saved", "Saver", "SavingSettings", "as_storage_error", "best_folder", "naming_the_disk", "publish_model"]
 
 _MARGIN = 16 * 2**20  # bytes for small files and for the file system itself
 
@@ -272,52 +272,36 @@ class _Draft:
             self._staging.seal(known)
 
 
-# What a disk says that does not take data, in an error of the system or in words.
-_REFUSALS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of the disk is used up",
-    errno.EIO: "the disk reports an error",
-    errno.EROFS: "the disk can only be read",
-    errno.EFBIG: "the file is larger than the system allows",
-}
-_IN_WORDS = re.compile(r"os error (\d+)")
+_FIX = "make room, and the same command goes on from the last checkpoint; save_total_limit keeps fewer of them"
 
 
 def as_storage_error(error: BaseException, path: Path | None) -> StorageError | None:
     """The error as one of the disk, with what is free; None where it is no such error."""
     if isinstance(error, StorageError):
         return error
-    number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := _IN_WORDS.search(str(error))):  # safetensors and tokenizers say it so
-        number = int(found.group(1))
-    if number not in _REFUSALS:
+    if (what := refusal(error)) is None:
         return None
     where = getattr(error, "filename", None) or path
-    fix = "make room, and the same command goes on from the last checkpoint; save_total_limit keeps fewer of them"
-    made = StorageError(Problem("E-TRAIN-081", _REFUSALS[number], _text(where), _free(where), fix))
+    made = StorageError(Problem("E-TRAIN-081", what, None if where is None else str(where), free_at(where), _FIX))
     made.__cause__ = error
     return made
+
+
+@contextmanager
+def naming_the_disk(folder: Path) -> Iterator[None]:
+    """Turn what a disk says to any file of a run, wherever it is written, into a StorageError with the room there."""
+    try:
+        yield
+    except OSError as error:
+        found = as_storage_error(error, folder)
+        if found is None:
+            raise
+        raise found from error
 
 
 def _check_room(folder: Path, needed: int) -> None:
     """Raises StorageError before anything is written where it would not fit."""
     free = shutil.disk_usage(folder).free
     if free < needed + _MARGIN:
-        got = f"{_size(free)} free, {_size(needed + _MARGIN)} needed"
-        fix = "make room, and the same command goes on from the last checkpoint; save_total_limit keeps fewer of them"
-        raise StorageError(Problem("E-TRAIN-081", "the disk has no room for a checkpoint", str(folder), got, fix))
-
-
-def _free(where: Any) -> str | None:
-    folder = Path(where) if where is not None else None
-    while folder is not None and not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return None if folder is None else f"{_size(shutil.disk_usage(folder).free)} free"
-
-
-def _text(where: Any) -> str | None:
-    return None if where is None else str(where)
-
-
-def _size(number: float) -> str:
-    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+        got = f"{size_text(free)} free, {size_text(needed + _MARGIN)} needed"
+        raise StorageError(Problem("E-TRAIN-081", "the disk has no room for a checkpoint", str(folder), got, _FIX))

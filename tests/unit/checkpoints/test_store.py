@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +56,40 @@ def test_damage_is_named(case: str, tmp_path: Path) -> None:
     damage, said = DAMAGE[case]
     damage(folder)
     assert said in str(verify(folder))
+
+
+def test_every_bit_of_the_manifest_counts(tmp_path: Path) -> None:
+    """But those that change nothing of what it says."""
+    manifest = commit(tmp_path, 3) / "manifest.json"
+    content = manifest.read_bytes()
+    for place in range(len(content)):
+        for bit in {place % 8, (place + 5) % 8}:
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            manifest.write_bytes(damaged)
+            if verify(manifest.parent) is None:
+                assert json.loads(damaged) == json.loads(content), damaged[max(place - 20, 0) : place + 20]
+
+
+def test_a_manifest_of_the_format_before_is_read(tmp_path: Path) -> None:
+    manifest = commit(tmp_path, 3) / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["digest"]
+    manifest.write_text(json.dumps({**content, "format": 1}))
+    assert verify(manifest.parent) is None
+    manifest.write_text(json.dumps(content))
+    assert verify(manifest.parent) == "manifest.json has changed since it was saved"
+
+
+def test_drafts_of_processes_that_are_gone_are_swept(tmp_path: Path) -> None:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    gone, here = tmp_path / f".run.json.{done.pid}.draft", tmp_path / f".run.json.{os.getpid()}.draft"
+    others = tmp_path / ".notes.draft"
+    for file in (gone, here, others):
+        file.touch()
+    sweep(tmp_path)
+    assert (gone.exists(), here.exists(), others.exists()) == (False, True, True)
 
 
 def test_hidden_files_of_systems_do_no_harm(tmp_path: Path) -> None:

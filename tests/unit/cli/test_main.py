@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -79,10 +81,17 @@ def test_a_bug_with_debug_shows_its_traceback_instead(fail_with, tmp_path: Path,
     assert not (tmp_path / "crashes").exists()
 
 
-def test_a_full_disk_is_not_a_bug(fail_with, capsys: pytest.CaptureFixture[str]) -> None:
-    fail_with(OSError(errno.ENOSPC, "No space left on device", "out/model.safetensors"))
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EIO, "the disk reports an error"), (errno.EROFS, "only be read")],
+)
+def test_what_a_disk_says_is_not_a_bug(fail_with, capsys: pytest.CaptureFixture[str], number: int, said: str) -> None:
+    fail_with(OSError(number, os.strerror(number), "out/model.safetensors"))
     assert main(["train"]) == 74
-    assert "out/model.safetensors" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert said in told
+    assert "out/model.safetensors" in told
+    assert re.search(r"\d GB free|\d MB free", told)
 
 
 def test_garbage_is_collected_again_afterwards() -> None:
