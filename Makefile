@@ -2,7 +2,7 @@
 #   make demo    install, fetch the demo model, fine-tune it, show it before and after
 #   make test    the quick suite: lint, types, import directions, unit tests
 #   make ci      the quick and the slow suite, each timed
-#   make test-faults  runs that are killed, starved and damaged, in half an hour
+#   make test-faults  runs that are killed, starved and damaged, in an hour
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow test-faults ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults test-faults-again ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +44,10 @@ test-slow: $(STAMP) ## the slow suite: demo, learning tests, the wheel
 test-faults: $(STAMP) ## the whole fault matrix: every kill, full disk and damaged file
 	@$(TEST_ENV) $(BIN)/python -m pytest -p tests.faults.record -m row -n $(WORKERS) --dist loadgroup \
 		--fault-results bench/results/faults.json
+
+test-faults-again: $(STAMP) ## what failed in the fault matrix, once more
+	@$(TEST_ENV) $(BIN)/python -m pytest -p tests.faults.record -m row -n $(WORKERS) --dist loadgroup \
+		--fault-results bench/results/faults.json --fault-again --last-failed --last-failed-no-failures none
 
 ci: ## both suites, each timed; fails if one does
 	@$(PYTHON) scripts/ci.py

@@ -83,13 +83,18 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{found['date']}: {found['tests']} of the {found['of']} tests, {cases:,} faults, in "
-            f"{found['seconds'] / 60:.0f} minutes.",
+            f"{found['seconds'] / 60:.0f} minutes{_again(found)}.",
             "",
             "| | what happens | what must hold | kinds of runs | faults | failed |",
             "|---|---|---|---|---|---|",
             *rows,
         ]
     )
+
+
+def _again(found: dict[str, Any]) -> str:
+    """Of a matrix in which tests failed at first."""
+    return f"; {found['again']} tests failed then, and ran again once that was mended" if "again" in found else ""
 
 
 def _row(name: str, what: str, holds: str, found: dict[str, Any] | None) -> str:

@@ -43,7 +43,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def begin(words: list[str]) -> subprocess.Popen[str]:
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        running.append(subprocess.Popen(words, **quiet, text=True, start_new_session=True))  # type: ignore[call-overload]
+        how: Any = {**quiet, "text": True, "start_new_session": True, "preexec_fn": heeds_signals}
+        running.append(subprocess.Popen(words, **how))
         return running[-1]
 
     yield begin
@@ -53,6 +54,12 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.wait()
         if process.stderr is not None:
             process.stderr.close()
+
+
+def heeds_signals() -> None:
+    """In the child: whatever the shell that started the tests ignores (nohup, a job in the background)."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Folder:
@@ -155,6 +162,7 @@ def test_a_terminal_that_is_closed_saves(command: Any, tmp_path: Path) -> None:
     words = command("out", max_steps=100_000)
     process, terminal = pty.fork()
     if not process:
+        heeds_signals()
         os.execv(words[0], words)
     try:
         wait_for_steps(tmp_path / "out", 3)
