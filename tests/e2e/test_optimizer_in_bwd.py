@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.run_logs import column, curve, same_weights
-from tunesmith.checkpoints.store import MANIFEST, entry_of, manifest_of
+from tunesmith.checkpoints.store import MANIFEST, entry_of, manifest_of, sealed
 from tunesmith.core.files import write_json
 
 Run = Callable[..., Any]
@@ -74,7 +74,7 @@ def test_no_step_is_tried_or_made_in_parts(run: Run, tmp_path: Path, caplog: pyt
     (checkpoint / "memory.json").write_text('{"train": 30}')
     manifest = manifest_of(checkpoint)
     manifest["files"]["memory.json"] = entry_of(checkpoint / "memory.json")
-    write_json(checkpoint / MANIFEST, manifest)
+    write_json(checkpoint / MANIFEST, sealed(manifest))
     keys |= {**SETTINGS, "optimizer_in_bwd": True, "resume_from_checkpoint": str(checkpoint)}
     assert same_weights(run(output_dir=str(tmp_path / "resumed"), **keys), within)
 

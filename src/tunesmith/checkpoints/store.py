@@ -37,6 +37,7 @@ __all__ = [
     "publish",
     "remove",
     "rotate",
+    "sealed",
     "set_aside",
     "step_of",
     "sweep",
@@ -122,8 +123,9 @@ class Staging:
 
     def _seal_all(self, facts: Mapping[str, Any]) -> None:
         files = self._wait()
-        content = {"format": FORMAT, "tunesmith": __version__, **facts, "files": files}
-        write_json(self.folder / MANIFEST, {**content, "digest": _digest(content)})
+        write_json(
+            self.folder / MANIFEST, sealed({"format": FORMAT, "tunesmith": __version__, **facts, "files": files})
+        )
         for folder in sorted((path for path in self.folder.rglob("*") if path.is_dir()), reverse=True):
             fsync(folder)
         fsync(self.folder)
@@ -163,7 +165,7 @@ def verify(folder: Path) -> str | None:
         return f"{MANIFEST} is missing or not to be read"
     if not isinstance(manifest.get("format"), int) or manifest["format"] > FORMAT:
         return f"it was written by a later version of Tunesmith ({manifest.get('tunesmith', 'unknown')})"
-    if manifest["format"] != 1 and manifest.pop("digest", None) != _digest(manifest):
+    if manifest["format"] != 1 and manifest != sealed(manifest):
         return f"{MANIFEST} has changed since it was saved"
     files = manifest.get("files")
     if not isinstance(files, dict) or not files or manifest.get("step") != step_of(folder):
@@ -258,7 +260,8 @@ def entry_of(file: Path, known: str | None = None) -> dict[str, Any]:
         return {"size": os.fstat(handle.fileno()).st_size, "sha256": digest}
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    """Of a manifest without its digest, however it is laid out."""
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the digest of all else in it, however it is laid out."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {**content, "digest": hashlib.sha256(text.encode()).hexdigest()}
