@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tunesmith.engines.hf import HFEngine
+from tunesmith.evaluate.answers import Answers
 
 KEYS = {
     "max_steps": 1,
@@ -32,32 +33,31 @@ KEYS = {
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lengths of the prompts that the model was asked."""
     found: list[int] = []
-    real = HFEngine.generate_ids
+    real = HFEngine.submit
 
-    def generate_ids(self: HFEngine, prompt: Any, sampling: Any) -> Iterator[int]:
-        found.append(len(prompt))
-        return real(self, prompt, sampling)
+    def submit(self: HFEngine, request: Any, sink: Any) -> Any:
+        found.append(len(request.prompt))
+        return real(self, request, sink)
 
-    monkeypatch.setattr(HFEngine, "generate_ids", generate_ids)
+    monkeypatch.setattr(HFEngine, "submit", submit)
     return found
 
 
 @pytest.fixture
 def interrupted(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`interrupted(after, **keys)`: a run that ends in the middle of an answer, after so many."""
+    """`interrupted(after, **keys)`: a run that ends after so many answers, before the next is kept."""
 
     def run(after: int, **keys: Any) -> None:
-        real, begun = HFEngine.generate_ids, []
+        real, kept = Answers.add, []
 
-        def generate_ids(self: HFEngine, prompt: Any, sampling: Any) -> Iterator[int]:
-            begun.append(1)
-            for token in real(self, prompt, sampling):
-                if len(begun) > after:
-                    raise KeyboardInterrupt
-                yield token
+        def add(self: Answers, row: int, answer: Any) -> None:
+            if len(kept) == after:
+                raise KeyboardInterrupt
+            kept.append(row)
+            real(self, row, answer)
 
         with monkeypatch.context() as patch:
-            patch.setattr(HFEngine, "generate_ids", generate_ids)
+            patch.setattr(Answers, "add", add)
             with pytest.raises(KeyboardInterrupt):
                 train(**keys)
 

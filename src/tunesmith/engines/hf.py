@@ -1,22 +1,23 @@
-"""Generation in plain PyTorch with a transformers model, one request at a time, with a key-value cache.
-
-The choice of the next token goes through transformers' own logits processors, so a greedy reply equals `generate`.
+"""Generation in plain PyTorch with a transformers model, one request at a time, with a key-value cache. Its greedy
+replies equal those of transformers' `generate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Literal
 
-from tunesmith.core.errors import DataError, Problem
-from tunesmith.core.types import Message
-from tunesmith.engines.base import Engine, Reply, Sampling
+from tunesmith.core.errors import DataError, Problem, TunesmithError, UsageError
+from tunesmith.core.log import get_logger
+from tunesmith.engines.base import End, Engine, FinishReason, Overloaded, Piece, Request, Sampling, Sink, Token
+from tunesmith.engines.batching.choose import Chooser
+from tunesmith.engines.batching.stops import ReplyText
 from tunesmith.engines.detokenize import Detokenizer
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import LogitsProcessorList
-
     from tunesmith.config import RunConfig
     from tunesmith.config.generate import GenerateConfig
     from tunesmith.render import Renderer
@@ -24,15 +25,37 @@ if TYPE_CHECKING:
 __all__ = ["HFEngine"]
 
 
+WAITING = 64
+"""Requests that may wait."""
+
+
+class _Job:
+    """A submitted request."""
+
+    def __init__(self, request: Request, sink: Sink) -> None:
+        self.request, self.sink = request, sink
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 class HFEngine(Engine):
+    at_once = 1
+
     def __init__(
         self, model: Any, tokenizer: Any, renderer: Renderer, defaults: GenerateConfig, *, use_cache: bool = True
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.renderer = renderer
-        self._defaults = defaults
+        self.defaults = defaults
+        self.context = getattr(model.config, "max_position_embeddings", None)
         self._use_cache = use_cache
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="tunesmith-engine", daemon=True)
+        self._thread.start()
 
     @classmethod
     def from_config(cls, config: RunConfig) -> HFEngine:
@@ -61,31 +84,95 @@ class HFEngine(Engine):
 
     # ---- the contract ----
 
-    def generate(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), **sampling: Any) -> Reply:
-        settings = Sampling.of(self._defaults, **sampling)
-        prompt = self.renderer.encode_prompt(messages, tools)
-        ids = list(self.generate_ids(prompt, settings))
-        stopped = bool(ids) and ids[-1] in self.renderer.stop_ids
-        text = self.decode(ids[:-1] if stopped else ids, settings)
-        reason = "stop" if stopped else "length"
-        return Reply(self.renderer.parse(text), text, reason, len(prompt), len(ids))
+    def submit(self, request: Request, sink: Sink) -> _Job:
+        if request.adapter is not None:
+            raise _unknown_adapter(request.adapter)
+        if self._jobs.qsize() >= WAITING:
+            raise Overloaded(self._jobs.qsize(), 1.0)
+        room = self._room(len(request.prompt), request.sampling)
+        job = _Job(request, sink)
+        self._jobs.put(lambda: self._answer(job, room))
+        return job
 
-    def stream(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), **sampling: Any
-    ) -> Iterator[str]:
-        settings = Sampling.of(self._defaults, **sampling)
-        prompt = self.renderer.encode_prompt(messages, tools)
-        detokenizer = Detokenizer(self.tokenizer, skip_special_tokens=settings.skip_special_tokens)
-        for token in self.generate_ids(prompt, settings):
-            if token in self.renderer.stop_ids:
-                break
-            if piece := detokenizer.push(token):
-                yield piece
-        if rest := detokenizer.flush():
-            yield rest
+    def embed(
+        self, prompts: Sequence[Sequence[int]], pooling: Literal["mean", "last"] = "mean", adapter: str | None = None
+    ) -> list[list[float]]:
+        if adapter is not None:
+            raise _unknown_adapter(adapter)
+        for prompt in prompts:
+            if not prompt or (self.context and len(prompt) > self.context):
+                raise _no_room(len(prompt), self.context)
+        found: Future[list[list[float]]] = Future()
+        self._jobs.put(lambda: _settle(found, lambda: [self._embedding(prompt, pooling) for prompt in prompts]))
+        return found.result()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return ()
+
+    def load_adapter(self, name: str, path: str) -> None:
+        raise UsageError(Problem("E-ENGINE-006", "this engine has no adapters by name", got=name))
+
+    def unload_adapter(self, name: str) -> None:
+        raise _unknown_adapter(name)
+
+    def stats(self) -> dict[str, float]:
+        return {"waiting": self._jobs.qsize()}
 
     def close(self) -> None:
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join()
         del self.model
+
+    # ---- the thread ----
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _answer(self, job: _Job, room: int) -> None:
+        try:
+            for piece in self._pieces(job, room):
+                job.sink(piece)
+        except Exception:
+            get_logger().exception("a reply ended, as its sink failed")
+
+    def _pieces(self, job: _Job, room: int) -> Iterator[Piece]:
+        request = job.request
+        reason: FinishReason = "length"
+        error: TunesmithError | None = None
+        prompt, sampling = request.prompt, request.sampling
+        text = ReplyText(Detokenizer(self.tokenizer, skip_special_tokens=sampling.skip_special_tokens), sampling.stop)
+        count = 0
+        try:
+            for token in self._tokens(request, room):
+                count += 1
+                if token.id in self.renderer.stop_ids:
+                    reason = "stop"
+                    break
+                yield Piece(text.push(token.id), (token,))
+                if text.stopped:
+                    reason = "stop"
+                    break
+                if job.cancelled or self._closed:
+                    reason = "cancelled"
+                    break
+        except TunesmithError as failure:
+            reason, error = "error", failure
+        except Exception as failure:
+            reason, error = "error", _failed(failure)
+        yield Piece(text.flush(), (), End(reason, len(prompt), 0, count, text.stopped, error))
+
+    def _embedding(self, prompt: Sequence[int], pooling: Literal["mean", "last"]) -> list[float]:
+        import torch
+
+        with torch.inference_mode():
+            ids = torch.tensor([list(prompt)], device=self.model.device)
+            output = self.model(input_ids=ids, use_cache=False, logits_to_keep=1, output_hidden_states=True)
+            hidden = output.hidden_states[-1][0].float()  # [T, H]
+        found: list[float] = (hidden.mean(dim=0) if pooling == "mean" else hidden[-1]).tolist()
+        return found
 
     # ---- tokens ----
 
@@ -97,86 +184,57 @@ class HFEngine(Engine):
         )
         return text
 
-    def generate_ids(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        """Ids of a reply to `prompt`, the stop token included if one is reached.
-
-        Raises DataError if the prompt leaves no room in the model's context.
-        """
+    def _tokens(self, request: Request, room: int) -> Iterator[Token]:
+        """Of a reply, the stop token included if one is reached."""
         import torch
         from transformers import DynamicCache
 
-        room = self._room(len(prompt), sampling)
-        processors = _processors(sampling)
-        device = self.model.device
-        generator = torch.Generator(device)
-        if sampling.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(sampling.seed)
-        ids = torch.tensor([list(prompt)], device=device)  # [1, T]
+        chooser = Chooser(request.sampling, request.prompt, request.constraint, self.renderer.stop_ids)
+        ids = torch.tensor([list(request.prompt)], device=self.model.device)  # [1, T]
         cache = DynamicCache(config=self.model.config) if self._use_cache else None
         fresh = ids
         for _ in range(room):
             with torch.inference_mode():
                 output = self.model(input_ids=fresh, past_key_values=cache, use_cache=self._use_cache, logits_to_keep=1)
-                logits = output.logits[:, -1].float()  # [1, V]
+                logits = output.logits[0, -1].float()  # [V]
                 if torch.isnan(logits).any():
                     raise _not_finite(str(self.model.config.name_or_path))
-                token = _choose(processors(ids, logits), sampling, generator)
-            ids = torch.cat([ids, token], dim=1)
-            fresh = token if self._use_cache else ids
-            yield int(token)
-            if int(token) in self.renderer.stop_ids:
-                return
+                token = chooser.choose(logits)
+            yield token
+            fresh = torch.tensor([[token.id]], device=ids.device)
+            if not self._use_cache:
+                ids = fresh = torch.cat([ids, fresh], dim=1)
 
     def _room(self, prompt_tokens: int, sampling: Sampling) -> int:
-        context = getattr(self.model.config, "max_position_embeddings", None)
-        left = context - prompt_tokens if context else sampling.room(prompt_tokens)
+        left = self.context - prompt_tokens if self.context else sampling.room(prompt_tokens)
         if left <= 0 or prompt_tokens == 0:
-            raise DataError(
-                Problem(
-                    "E-ENGINE-002",
-                    "the prompt leaves no room for a reply" if prompt_tokens else "the prompt is empty",
-                    got=f"{prompt_tokens} tokens, the model's context is {context}",
-                    fix="shorten the conversation (/clear starts a new one)",
-                )
-            )
+            raise _no_room(prompt_tokens, self.context)
         return min(left, sampling.room(prompt_tokens))
+
+
+def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)
+
+
+def _no_room(tokens: int, context: int | None) -> DataError:
+    what = "the prompt leaves no room for a reply" if tokens else "the prompt is empty"
+    fix = "shorten the conversation (/clear starts a new one)"
+    return DataError(Problem("E-ENGINE-002", what, got=f"{tokens} tokens, the model's context is {context}", fix=fix))
+
+
+def _unknown_adapter(name: str) -> UsageError:
+    return UsageError(Problem("E-ENGINE-006", "no adapter of this name is loaded", got=name))
+
+
+def _failed(error: Exception) -> TunesmithError:
+    get_logger().error("a reply ended", exc_info=error)
+    return TunesmithError(Problem("E-ENGINE-007", "this reply could not be computed", got=f"{type(error).__name__}"))
 
 
 def _not_finite(name: str) -> DataError:
     what = "the model computes values that are not finite, so there is nothing to choose a word by"
     fix = "its weights are broken, or too large for infer_dtype: get it again, or use an earlier checkpoint"
     return DataError(Problem("E-ENGINE-003", what, where=name, fix=fix))
-
-
-def _processors(sampling: Sampling) -> LogitsProcessorList:
-    """What transformers' `generate` would apply, in its order."""
-    from transformers import (
-        LogitsProcessorList,
-        RepetitionPenaltyLogitsProcessor,
-        TemperatureLogitsWarper,
-        TopKLogitsWarper,
-        TopPLogitsWarper,
-    )
-
-    chain = LogitsProcessorList()
-    if sampling.repetition_penalty != 1.0:
-        chain.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
-    if sampling.do_sample and sampling.temperature > 0:
-        if sampling.temperature != 1.0:
-            chain.append(TemperatureLogitsWarper(sampling.temperature))
-        if sampling.top_k > 0:
-            chain.append(TopKLogitsWarper(sampling.top_k))
-        if sampling.top_p < 1.0:
-            chain.append(TopPLogitsWarper(sampling.top_p))
-    return chain
-
-
-def _choose(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
-    """scores [1, V] -> token [1, 1]. A temperature of 0 is greedy."""
-    import torch
-
-    if not sampling.do_sample or sampling.temperature == 0:
-        return scores.argmax(dim=-1, keepdim=True)
-    return torch.multinomial(scores.softmax(dim=-1), 1, generator=generator)

@@ -21,7 +21,7 @@ import numpy as np
 from tunesmith._version import __version__
 from tunesmith.core.files import write_atomically
 from tunesmith.core.log import get_logger
-from tunesmith.engines.base import Sampling
+from tunesmith.engines.base import Piece, Request, Sampling
 from tunesmith.engines.hf import HFEngine
 from tunesmith.evaluate.answers import FOLDER, Answers, claim, not_written
 from tunesmith.models.digest import weights_digest
@@ -54,31 +54,24 @@ def predict(
     the same weights, rows and keys, count in all but the speed.
     """
     rank, ranks = accelerator.process_index, accelerator.num_processes
-    engine = HFEngine(model, tokenizer, renderer, defaults)
     sampling = Sampling.of(defaults)
     every = [(dataset, number) for dataset in datasets.values() for number in range(len(dataset))]
     if rank == 0:
         claim(output_dir, _asked(model, renderer, every, replace(sampling, seed=seed)))
     accelerator.wait_for_everyone()
     tokens, begin = 0, time.perf_counter()
-    with Answers(output_dir, rank) as answers, Counting("predicting", "rows") as count:
+    engine = HFEngine(model, tokenizer, renderer, defaults)
+    with engine, Answers(output_dir, rank) as answers, Counting("predicting", "rows") as count:
         accelerator.wait_for_everyone()  # all have read what was there before one writes
         left = [row for row in range(len(every)) if row not in answers.known]
         before = len(every) - len(left)
         if before:
             get_logger().info("predicting: %s of %s rows were answered before", f"{before:,}", f"{len(every):,}")
-        for done, row in enumerate(left[rank::ranks], 1):
-            dataset, number = every[row]
-            prompt, label = prompt_and_label(dataset[number], renderer.stop_ids)
-            ids = list(engine.generate_ids(prompt, replace(sampling, seed=_seed_of(seed, row))))
-            answer = [token for token in ids if token not in renderer.stop_ids]
-            written = (
-                tokenizer.decode(prompt, skip_special_tokens=False),
-                engine.decode(answer, sampling),
-                engine.decode(label, sampling),
-            )
-            answers.add(row, dict(zip(_WRITTEN, written, strict=True)))
-            tokens += len(ids)
+        own = left[rank::ranks]
+        asked = (_request(*every[row], renderer, replace(sampling, seed=_seed_of(seed, row))) for row in own)
+        for done, (number, reply) in enumerate(engine.run_all(asked), 1):
+            answers.add(own[number], _answer(tokenizer, renderer, *every[own[number]], reply, sampling))
+            tokens += reply.end.completion_tokens if reply.end else 0
             count(min(before + done * ranks, len(every)), len(every))
     tokens = _sum(accelerator, tokens)
     answers.read()
@@ -93,6 +86,25 @@ def predict(
         "predict_tokens_per_second": round(tokens / seconds, 2),
         "predict_runtime": round(seconds, 2),
     }
+
+
+def _request(dataset: Any, number: int, renderer: Renderer, sampling: Sampling) -> Request:
+    prompt, _ = prompt_and_label(dataset[number], renderer.stop_ids)
+    return Request(tuple(prompt), sampling)
+
+
+def _answer(
+    tokenizer: Any, renderer: Renderer, dataset: Any, number: int, reply: Piece, sampling: Sampling
+) -> dict[str, str]:
+    """The line of a row. Raises the error that ended the reply."""
+    if reply.end and reply.end.error:
+        raise reply.end.error
+    prompt, label = prompt_and_label(dataset[number], renderer.stop_ids)
+    expected = tokenizer.decode(
+        label, skip_special_tokens=sampling.skip_special_tokens, clean_up_tokenization_spaces=False
+    )
+    texts = (tokenizer.decode(prompt, skip_special_tokens=False), reply.text, expected)
+    return dict(zip(_WRITTEN, texts, strict=True))
 
 
 def _seed_of(seed: int, row: int) -> int:
@@ -111,7 +123,7 @@ def _asked(model: Any, renderer: Renderer, every: Iterable[tuple[Any, int]], sam
     return {
         "weights": weights_digest(model),
         "rows": rows.hexdigest(),
-        "sampling": asdict(sampling),
+        "sampling": json.loads(json.dumps(asdict(sampling))),
         "template": json.loads(json.dumps(renderer.fingerprint())),
         "versions": {"tunesmith": __version__, **{name: version(name) for name in ("torch", "transformers")}},
     }

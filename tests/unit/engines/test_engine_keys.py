@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from tunesmith import engines, load_config
 from tunesmith.core.registry import Registry
 from tunesmith.core.types import Message
-from tunesmith.engines.hf import HFEngine
+from tunesmith.engines.base import Request, Sampling
 
 pytestmark = pytest.mark.usefixtures("torch_one_thread")
 
@@ -31,17 +30,32 @@ def test_the_engine_is_looked_up_by_its_name(monkeypatch: pytest.MonkeyPatch) ->
     assert engines.make_engine(SimpleNamespace(engine=SimpleNamespace(infer_backend="other"))) == "the other engine"
 
 
-@pytest.mark.parametrize(("skip", "text"), [(True, "a cat"), (False, "a<|im_start|> cat")])
-def test_special_tokens_inside_a_reply(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, skip: bool, text: str
-) -> None:
-    def ids(self: HFEngine, prompt: list[int], sampling: Any) -> Iterator[int]:
-        pieces = ("a", "<|im_start|>", " cat", "<|im_end|>")
-        yield from (token for piece in pieces for token in self.tokenizer.encode(piece, add_special_tokens=False))
+class Dictated:
+    """A constraint that leaves one token each time."""
 
-    monkeypatch.setattr(HFEngine, "generate_ids", ids)
+    finished = False
+
+    def __init__(self, tokens: list[int]) -> None:
+        self.left = tokens
+
+    def restrict(self, scores: Any) -> None:
+        kept = scores[self.left[0]].clone()
+        scores.fill_(float("-inf"))
+        scores[self.left[0]] = kept
+
+    def accept(self, token: int) -> None:
+        assert self.left.pop(0) == token
+
+
+@pytest.mark.parametrize(("skip", "text"), [(True, "a cat"), (False, "a<|im_start|> cat")])
+def test_special_tokens_inside_a_reply(tiny_model: Path, skip: bool, text: str) -> None:
     keys = {"model_name_or_path": str(tiny_model), "use_cpu": True, "skip_special_tokens": skip}
     with engines.make_engine(load_config(keys, verb="chat")) as engine:
-        question = [Message("user", "q")]
-        assert engine.generate(question).text == text
-        assert "".join(engine.stream(question)) == text
+        words = ("a", "<|im_start|>", " cat", "<|im_end|>")
+        ids = [token for word in words for token in engine.tokenizer.encode(word, add_special_tokens=False)]
+        told = ids[:-1]
+        prompt = tuple(engine.renderer.encode_prompt([Message("user", "q")]))
+        sampling = Sampling.of(engine.defaults)
+        pieces = list(engine.run(Request(prompt, sampling, constraint=Dictated(ids))))
+    assert "".join(piece.text for piece in pieces) == text
+    assert [token.id for piece in pieces for token in piece.tokens] == told
