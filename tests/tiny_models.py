@@ -153,8 +153,9 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
     return kind(**values | changes)
 
 
-def tiny_model(model_type: str, attention: str, **changes: Any) -> Any:
-    """A causal language model of this type in float32, with weights that do not depend on the machine's state."""
+def tiny_model(model_type: str, attention: str | None, **changes: Any) -> Any:
+    """A causal language model of this type in float32, with weights that do not depend on the machine's state.
+    `attention` None: what transformers takes by itself."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -83,6 +83,7 @@ _EVALUATION = (
     "eval_dataset eval_steps eval_delay eval_on_each_dataset per_device_eval_batch_size per_gpu_eval_batch_size "
     "compute_accuracy bf16_full_eval fp16_full_eval"
 )
+_CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
 
 _HUB = (
     "hub_model_id hub_token hub_private_repo hub_strategy hub_always_push hub_revision push_to_hub_model_id "
@@ -98,7 +99,7 @@ def rules() -> tuple[Rule, ...]:
         Rule(training - _keys(_SHARED), _trains, "only in training", of_verb=True),
         Rule(_section("export"), lambda c: c.verb == "export", "only in export", of_verb=True),
         Rule(_keys("infer_dtype"), lambda c: not _trains(c), "only in chat and export", of_verb=True),
-        Rule(_section("generate") | _keys("use_kv_cache"), _predicts, "only in chat and prediction", of_verb=True),
+        Rule(_section("generate") | _keys(_CACHE), _predicts, "only in chat and prediction", of_verb=True),
         Rule(_section("engine"), lambda c: c.verb == "chat", "only in chat", of_verb=True),
         Rule(_keys(_LORA), lambda c: c.method.finetuning_type == "lora", "only with finetuning_type: lora"),
         Rule(_keys(_FREEZE), lambda c: c.method.finetuning_type == "freeze", "only with finetuning_type: freeze"),

@@ -19,6 +19,14 @@ class EngineConfig:
     """Engine that generates."""
     use_kv_cache: bool = works(True)
     """Keep keys and values of earlier tokens while generating."""
+    kv_cache_gb: float | None = works(None, above=0)
+    """Memory for the keys and values of all requests, in GB; left out: 1, on a GPU half of what is free."""
+    max_batch_requests: int = works(32, least=1)
+    """Most requests that are answered at once."""
+    max_queued_requests: int = works(64, least=1)
+    """Most requests that wait; more are refused."""
+    prefill_chunk_tokens: int = works(512, least=1)
+    """Most tokens of prompts that are read between two tokens of the replies that are being written."""
     vllm_maxlen: int = later(4096, _VLLM)
     """Most tokens of prompt and reply together."""
     vllm_gpu_util: float = later(0.7, _VLLM)

@@ -16,6 +16,7 @@ _INFO = "tests/unit/data/test_dataset_info.py::"
 _BAD = "tests/unit/data/test_bad_input.py::"
 _METHODS = "tests/unit/methods/test_methods.py::"
 _ENGINE = "tests/unit/engines/test_hf.py::"
+_SERVING = "tests/unit/engines/test_serving.py::"
 _RUN = "tests/e2e/test_run.py::"
 _ARGUMENTS = "tests/e2e/test_training_arguments.py::"
 _EVALUATION = "tests/e2e/test_evaluation_and_checkpoints.py::"
@@ -82,6 +83,10 @@ _SHOWN: dict[str, str] = {
     _ENGINE + "test_the_limit_ends_a_reply": "max_new_tokens",
     _ENGINE + "test_max_length_counts_the_prompt": "max_length",
     _ENGINE + "test_without_a_cache_the_reply_is_the_same": "use_kv_cache",
+    _SERVING + "test_the_cache_stays_within_its_memory": "kv_cache_gb",
+    _SERVING + "test_clients_take_turns": "max_batch_requests",
+    _SERVING + "test_a_full_queue_refuses": "max_queued_requests",
+    _SERVING + "test_replies_go_on_while_a_long_prompt_is_read": "prefill_chunk_tokens",
     _RUN + "test_a_run_leaves_its_config_plan_data_report_metrics_and_curve": (
         "model_name_or_path output_dir plot_loss compute_accuracy"
     ),

@@ -1,21 +1,17 @@
-"""Generation in plain PyTorch with a transformers model, one request at a time, with a key-value cache. Its greedy
-replies equal those of transformers' `generate`.
+"""The engine of this package: a transformers model that answers many requests at once (`engines.batching`).
+
+Its greedy replies equal those of transformers' `generate`, at any load.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunesmith.core.errors import DataError, Problem, TunesmithError, UsageError
-from tunesmith.core.log import get_logger
-from tunesmith.engines.base import End, Engine, FinishReason, Overloaded, Piece, Request, Sampling, Sink, Token
-from tunesmith.engines.batching.choose import Chooser
-from tunesmith.engines.batching.stops import ReplyText
-from tunesmith.engines.detokenize import Detokenizer
+from tunesmith.config.engine import EngineConfig
+from tunesmith.core.errors import DataError, Problem
+from tunesmith.engines.base import Engine, Handle, Request, Sink
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -24,38 +20,40 @@ if TYPE_CHECKING:
 
 __all__ = ["HFEngine"]
 
-
-WAITING = 64
-"""Requests that may wait."""
-
-
-class _Job:
-    """A submitted request."""
-
-    def __init__(self, request: Request, sink: Sink) -> None:
-        self.request, self.sink = request, sink
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
+_KEPT = ("disabled", "fa2", "fa3")
+"""Values of flash_attn that ask for an attention by name. The others leave the choice, and ours reads batches."""
 
 
 class HFEngine(Engine):
-    at_once = 1
+    """`settings`: None for the defaults of the config's keys. `keep_attention`: compute with the attention that the
+    model has, one request by itself."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, renderer: Renderer, defaults: GenerateConfig, *, use_cache: bool = True
+        self,
+        model: Any,
+        tokenizer: Any,
+        renderer: Renderer,
+        defaults: GenerateConfig,
+        settings: EngineConfig | None = None,
+        *,
+        keep_attention: bool = False,
     ) -> None:
+        from tunesmith.engines.batching.adapters import NamedAdapters
+        from tunesmith.engines.batching.fitting import Fitted
+        from tunesmith.engines.batching.scheduler import Scheduler
+
+        settings = settings or EngineConfig()
         self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.renderer = renderer
-        self.defaults = defaults
-        self.context = getattr(model.config, "max_position_embeddings", None)
-        self._use_cache = use_cache
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="tunesmith-engine", daemon=True)
-        self._thread.start()
+        self.tokenizer, self.renderer, self.defaults = tokenizer, renderer, defaults
+        self.at_once = settings.max_batch_requests
+        self._adapters = NamedAdapters(self.model)
+        self._fitted = Fitted(self.model, self._adapters, settings, keep_attention=keep_attention)
+        limits = (getattr(self._fitted.bare.config, "max_position_embeddings", None), self._fitted.budget)
+        self.context = min((limit for limit in limits if limit), default=None)
+        name = str(self._fitted.bare.config.name_or_path)
+        self._scheduler = Scheduler(
+            self._fitted.runner, self._fitted.device, self.at_once, settings.max_queued_requests, name
+        )
 
     @classmethod
     def from_config(cls, config: RunConfig) -> HFEngine:
@@ -80,161 +78,75 @@ class HFEngine(Engine):
             model = attach_adapter(model, names[-1], adapters).to(device)
         fallback = fallback_template(config.model.model_name_or_path)
         renderer = make_renderer(config.template, loaded.tokenizer, fallback=fallback)
-        return cls(model, loaded.tokenizer, renderer, config.generate, use_cache=config.engine.use_kv_cache)
+        keep = config.model.flash_attn in _KEPT
+        return cls(model, loaded.tokenizer, renderer, config.generate, config.engine, keep_attention=keep)
 
     # ---- the contract ----
 
-    def submit(self, request: Request, sink: Sink) -> _Job:
-        if request.adapter is not None:
-            raise _unknown_adapter(request.adapter)
-        if self._jobs.qsize() >= WAITING:
-            raise Overloaded(self._jobs.qsize(), 1.0)
-        room = self._room(len(request.prompt), request.sampling)
-        job = _Job(request, sink)
-        self._jobs.put(lambda: self._answer(job, room))
+    def submit(self, request: Request, sink: Sink) -> Handle:
+        from tunesmith.engines.batching.job import Job
+
+        self._check_adapter(request.adapter)
+        size, wanted = len(request.prompt), request.sampling.room(len(request.prompt))
+        left = self.context - size if self.context else wanted
+        if left <= 0 or not size:
+            raise _no_room(size, self.context)
+        job = Job(request, sink, self.tokenizer, self.renderer.stop_ids, min(left, wanted))
+        self._scheduler.submit(job)
         return job
 
     def embed(
         self, prompts: Sequence[Sequence[int]], pooling: Literal["mean", "last"] = "mean", adapter: str | None = None
     ) -> list[list[float]]:
-        if adapter is not None:
-            raise _unknown_adapter(adapter)
+        self._check_adapter(adapter)
         for prompt in prompts:
             if not prompt or (self.context and len(prompt) > self.context):
                 raise _no_room(len(prompt), self.context)
-        found: Future[list[list[float]]] = Future()
-        self._jobs.put(lambda: _settle(found, lambda: [self._embedding(prompt, pooling) for prompt in prompts]))
-        return found.result()
+        # One at a time, so that replies go on between them.
+        return [self._scheduler.call(partial(self._embedding, prompt, pooling, adapter)) for prompt in prompts]
 
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        return ()
-
-    def load_adapter(self, name: str, path: str) -> None:
-        raise UsageError(Problem("E-ENGINE-006", "this engine has no adapters by name", got=name))
-
-    def unload_adapter(self, name: str) -> None:
-        raise _unknown_adapter(name)
-
-    def stats(self) -> dict[str, float]:
-        return {"waiting": self._jobs.qsize()}
-
-    def close(self) -> None:
-        self._closed = True
-        self._jobs.put(None)
-        self._thread.join()
-        del self.model
-
-    # ---- the thread ----
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
-
-    def _answer(self, job: _Job, room: int) -> None:
-        try:
-            for piece in self._pieces(job, room):
-                job.sink(piece)
-        except Exception:
-            get_logger().exception("a reply ended, as its sink failed")
-
-    def _pieces(self, job: _Job, room: int) -> Iterator[Piece]:
-        request = job.request
-        reason: FinishReason = "length"
-        error: TunesmithError | None = None
-        prompt, sampling = request.prompt, request.sampling
-        text = ReplyText(Detokenizer(self.tokenizer, skip_special_tokens=sampling.skip_special_tokens), sampling.stop)
-        count = 0
-        try:
-            for token in self._tokens(request, room):
-                count += 1
-                if token.id in self.renderer.stop_ids:
-                    reason = "stop"
-                    break
-                yield Piece(text.push(token.id), (token,))
-                if text.stopped:
-                    reason = "stop"
-                    break
-                if job.cancelled or self._closed:
-                    reason = "cancelled"
-                    break
-        except TunesmithError as failure:
-            reason, error = "error", failure
-        except Exception as failure:
-            reason, error = "error", _failed(failure)
-        yield Piece(text.flush(), (), End(reason, len(prompt), 0, count, text.stopped, error))
-
-    def _embedding(self, prompt: Sequence[int], pooling: Literal["mean", "last"]) -> list[float]:
+    def _embedding(self, prompt: Sequence[int], pooling: Literal["mean", "last"], adapter: str | None) -> list[float]:
         import torch
 
-        with torch.inference_mode():
-            ids = torch.tensor([list(prompt)], device=self.model.device)
-            output = self.model(input_ids=ids, use_cache=False, logits_to_keep=1, output_hidden_states=True)
-            hidden = output.hidden_states[-1][0].float()  # [T, H]
+        inputs: dict[str, Any] = {"input_ids": torch.tensor([list(prompt)], device=self._fitted.device)}
+        inputs |= {"use_cache": False, "logits_to_keep": 1, "output_hidden_states": True}
+        hidden = self._adapters([adapter], inputs, flat=False).hidden_states[-1][0].float()  # [T, H]
         found: list[float] = (hidden.mean(dim=0) if pooling == "mean" else hidden[-1]).tolist()
         return found
 
-    # ---- tokens ----
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return self._adapters.names
 
-    def decode(self, ids: Sequence[int], sampling: Sampling) -> str:
-        text: str = self.tokenizer.decode(
-            list(ids),
-            skip_special_tokens=sampling.skip_special_tokens,
-            clean_up_tokenization_spaces=False,
-        )
-        return text
+    def load_adapter(self, name: str, path: str) -> None:
+        self._scheduler.call(lambda: self._adapters.load(name, path))
 
-    def _tokens(self, request: Request, room: int) -> Iterator[Token]:
-        """Of a reply, the stop token included if one is reached."""
-        import torch
-        from transformers import DynamicCache
+    def unload_adapter(self, name: str) -> None:
+        self._scheduler.call(lambda: self._unload(name))
 
-        chooser = Chooser(request.sampling, request.prompt, request.constraint, self.renderer.stop_ids)
-        ids = torch.tensor([list(request.prompt)], device=self.model.device)  # [1, T]
-        cache = DynamicCache(config=self.model.config) if self._use_cache else None
-        fresh = ids
-        for _ in range(room):
-            with torch.inference_mode():
-                output = self.model(input_ids=fresh, past_key_values=cache, use_cache=self._use_cache, logits_to_keep=1)
-                logits = output.logits[0, -1].float()  # [V]
-                if torch.isnan(logits).any():
-                    raise _not_finite(str(self.model.config.name_or_path))
-                token = chooser.choose(logits)
-            yield token
-            fresh = torch.tensor([[token.id]], device=ids.device)
-            if not self._use_cache:
-                ids = fresh = torch.cat([ids, fresh], dim=1)
+    def _unload(self, name: str) -> None:
+        self._check_adapter(name)
+        self._scheduler.end_adapter(name)
+        self._adapters.unload(name)
 
-    def _room(self, prompt_tokens: int, sampling: Sampling) -> int:
-        left = self.context - prompt_tokens if self.context else sampling.room(prompt_tokens)
-        if left <= 0 or prompt_tokens == 0:
-            raise _no_room(prompt_tokens, self.context)
-        return min(left, sampling.room(prompt_tokens))
+    def _check_adapter(self, name: str | None) -> None:
+        from tunesmith.engines.batching.adapters import unknown_adapter
 
+        if name is not None and name not in self._adapters.names:
+            raise unknown_adapter(name)
 
-def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
-    try:
-        future.set_result(work())
-    except Exception as error:
-        future.set_exception(error)
+    def stats(self) -> dict[str, float]:
+        return self._scheduler.stats()
+
+    def close(self) -> None:
+        """The model is as it was, for those who still hold it."""
+        self._scheduler.close()
+        self._fitted.undo()
+        del self.model, self._adapters, self._fitted
 
 
 def _no_room(tokens: int, context: int | None) -> DataError:
     what = "the prompt leaves no room for a reply" if tokens else "the prompt is empty"
     fix = "shorten the conversation (/clear starts a new one)"
-    return DataError(Problem("E-ENGINE-002", what, got=f"{tokens} tokens, the model's context is {context}", fix=fix))
-
-
-def _unknown_adapter(name: str) -> UsageError:
-    return UsageError(Problem("E-ENGINE-006", "no adapter of this name is loaded", got=name))
-
-
-def _failed(error: Exception) -> TunesmithError:
-    get_logger().error("a reply ended", exc_info=error)
-    return TunesmithError(Problem("E-ENGINE-007", "this reply could not be computed", got=f"{type(error).__name__}"))
-
-
-def _not_finite(name: str) -> DataError:
-    what = "the model computes values that are not finite, so there is nothing to choose a word by"
-    fix = "its weights are broken, or too large for infer_dtype: get it again, or use an earlier checkpoint"
-    return DataError(Problem("E-ENGINE-003", what, where=name, fix=fix))
+    got = f"{tokens} tokens, the context is {context}"
+    return DataError(Problem("E-ENGINE-002", what, got=got, fix=fix))

@@ -28,7 +28,6 @@ from tunesmith.models.digest import weights_digest
 from tunesmith.train.counting import Counting
 
 if TYPE_CHECKING:
-    from tunesmith.config.generate import GenerateConfig
     from tunesmith.render import Renderer
 
 __all__ = ["PREDICTIONS", "predict", "prompt_and_label"]
@@ -38,14 +37,7 @@ _WRITTEN = ("prompt", "predict", "label")
 
 
 def predict(
-    model: Any,
-    tokenizer: Any,
-    renderer: Renderer,
-    datasets: dict[str, Any],
-    defaults: GenerateConfig,
-    output_dir: Path,
-    seed: int,
-    accelerator: Any,
+    engine: HFEngine, datasets: dict[str, Any], output_dir: Path, seed: int, accelerator: Any
 ) -> dict[str, float]:
     """Answer the last turn of every row and write {prompt, predict, label} lines. Returns counts and speed.
 
@@ -54,14 +46,13 @@ def predict(
     the same weights, rows and keys, count in all but the speed.
     """
     rank, ranks = accelerator.process_index, accelerator.num_processes
-    sampling = Sampling.of(defaults)
+    sampling, renderer, tokenizer = Sampling.of(engine.defaults), engine.renderer, engine.tokenizer
     every = [(dataset, number) for dataset in datasets.values() for number in range(len(dataset))]
     if rank == 0:
-        claim(output_dir, _asked(model, renderer, every, replace(sampling, seed=seed)))
+        claim(output_dir, _asked(engine.model, renderer, every, replace(sampling, seed=seed)))
     accelerator.wait_for_everyone()
     tokens, begin = 0, time.perf_counter()
-    engine = HFEngine(model, tokenizer, renderer, defaults)
-    with engine, Answers(output_dir, rank) as answers, Counting("predicting", "rows") as count:
+    with Answers(output_dir, rank) as answers, Counting("predicting", "rows") as count:
         accelerator.wait_for_everyone()  # all have read what was there before one writes
         left = [row for row in range(len(every)) if row not in answers.known]
         before = len(every) - len(left)

@@ -14,9 +14,16 @@ __all__ = ["attach_adapter", "merge_adapters"]
 
 
 def attach_adapter(
-    model: Any, name: str, source: Adapters = NO_ADAPTERS, *, trainable: bool = False, keep_dtype: bool = True
+    model: Any,
+    name: str,
+    source: Adapters = NO_ADAPTERS,
+    *,
+    trainable: bool = False,
+    keep_dtype: bool = True,
+    known_as: str | None = None,
 ) -> Any:
-    """`model` with the adapter `name` of `source` on top.
+    """`model` with the adapter `name` of `source` on top. To a model that has adapters it is added, and which one is
+    active does not change; they are told apart by what each is `known_as`.
 
     Raises MissingInputError if the adapter is not there or does not fit.
     """
@@ -28,10 +35,14 @@ def attach_adapter(
 
     arguments = {} if local else {**source.hub, **({"subfolder": folder} if folder else {})}
     _compare_bases(model, name, inside, arguments)
+    arguments |= {"is_trainable": trainable, "autocast_adapter_dtype": not keep_dtype}
+    if known_as is not None:
+        arguments["adapter_name"] = known_as
     try:
-        return PeftModel.from_pretrained(
-            model, inside, is_trainable=trainable, autocast_adapter_dtype=not keep_dtype, **arguments
-        )
+        if isinstance(model, PeftModel):
+            model.load_adapter(inside, **arguments)
+            return model
+        return PeftModel.from_pretrained(model, inside, **arguments)
     except (OSError, ValueError, RuntimeError) as error:
         raise MissingInputError(
             Problem(

@@ -2,8 +2,9 @@
 
 A flat batch has no mask; what tells its sequences apart are `bounds`, which travel to every attention layer as a
 keyword. Nothing of T x T is built. `varlen` attends to each sequence by itself with SDPA, `varlen_flex` to all of them
-with FlexAttention (`models.flex`). With a mask (padded batches, generation) both are ordinary attention, so that one
-model serves training, evaluation and chat.
+with FlexAttention (`models.flex`). An engine that generates hands on `kept` in place of bounds, which knows the keys
+and values of all tokens before. With a mask (padded batches) both are ordinary attention, so that one model serves
+training, evaluation and chat.
 
 B rows, T positions, H heads, G heads of keys and values, D size of a head, L positions of one sequence.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ __all__ = [
     "VARLEN",
     "AttentionCall",
     "Bounds",
+    "Kept",
+    "LayerAttention",
     "attention_of",
     "calls",
     "flex_attention",
@@ -44,7 +47,7 @@ _calls = 0
 _recorded: list[AttentionCall] | None = None
 WINDOW_BLOCK = 512
 """Queries that are attended to at a time where a window is shorter than the sequence."""
-FlatWay: TypeAlias = "Callable[[_Attention, Tensor, Tensor, Tensor, tuple[int, ...]], Tensor]"
+FlatWay: TypeAlias = "Callable[[LayerAttention, Tensor, Tensor, Tensor, tuple[int, ...]], Tensor]"
 """How a flat batch is attended to: queries, keys and values as above and bounds -> [1, T, H, D]."""
 _HALF = (torch.bfloat16, torch.float16)
 SHORT = 192
@@ -83,6 +86,13 @@ def calls() -> int:
     """How often flat attention was called in this process: a model that accepts the name and never calls it would read
     across the borders of sequences."""
     return _calls
+
+
+class Kept(Protocol):
+    """Keys and values of earlier tokens of several sequences, where a row holds the next tokens of each."""
+
+    def attend(self, one: LayerAttention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Queries, keys and values of the row, as below -> [1, T, H, D]."""
 
 
 class AttentionCall(NamedTuple):
@@ -145,6 +155,7 @@ def _attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     bounds: Sequence[int] | None = None,
+    kept: Kept | None = None,
     **_others: Any,
 ) -> tuple[Tensor, None]:
     """query [B, H, T, D], key and value [B, G, T, D], softcap and sinks `s_aux` [H] as in transformers -> [B, T, H, D].
@@ -160,7 +171,9 @@ def _attention(
         _recorded.append(AttentionCall(query.shape[1], query.shape[3], value.shape[3], window, *trained))
     chunk = getattr(module, "varlen_chunk", None)
     causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
-    one = _Attention(module, scaling, dropout, window if attention_mask is None else None, softcap, s_aux)
+    one = LayerAttention(module, scaling, dropout, window if attention_mask is None else None, softcap, s_aux)
+    if kept is not None:
+        return kept.attend(one, query, key, value), None
     if bounds is not None and attention_mask is None:
         _calls += 1
         assert bounds[-1] == query.shape[2], "the bounds are those of another batch"
@@ -177,11 +190,11 @@ def _chunks(bounds: Sequence[int], size: int) -> list[int]:
     return [*(at for start, end in pairwise(bounds) for at in range(start, end, size)), bounds[-1]]
 
 
-def _in_groups(one: _Attention, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...]) -> Tensor:
+def _in_groups(one: LayerAttention, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...]) -> Tensor:
     return attend_in_groups(one.causal, query, key, value, bounds)
 
 
-def _by_flex(one: _Attention, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...]) -> Tensor:
+def _by_flex(one: LayerAttention, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...]) -> Tensor:
     from tunesmith.models.flex import flex_attend
 
     if one.training and one.dropout:
@@ -192,7 +205,7 @@ def _by_flex(one: _Attention, query: Tensor, key: Tensor, value: Tensor, bounds:
     return flex_attend(query, key, value, bounds, **how)
 
 
-class _Attention:
+class LayerAttention:
     """One sequence [B, H, L, D] at a time, with the settings of a layer."""
 
     def __init__(
@@ -225,6 +238,16 @@ class _Attention:
 
     def causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return self(query, key, value, None, causal=True)
+
+    def next_token(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """One query of each sequence [n, H, 1, D], keys and values [n, G, L, D], a mask [n, 1, 1, L] that is added to
+        the scores -> [n, H, 1, D]. Heads that share keys are queries of one head for SDPA: it reads the keys once."""
+        if self.softcap is not None or self.sinks is not None:
+            return self._written_out(query, key, value, mask, False)
+        groups = query.shape[1] // key.shape[1]
+        stacked = query.squeeze(2).unflatten(1, (-1, groups))  # [n, G, H / G, D]
+        found = scaled_dot_product_attention(stacked, key, value, attn_mask=mask, scale=self.scaling)
+        return found.flatten(1, 2).unsqueeze(2)
 
     def _plain(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         grouped = query.shape[1] != key.shape[1]

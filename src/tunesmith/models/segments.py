@@ -20,7 +20,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from tunesmith.models.family import Family
 
-__all__ = ["Segments", "fit"]
+__all__ = ["Segments", "fit", "tell_limit"]
 
 # What tells a flat batch apart. A module that is called for one sequence is told nothing of the others.
 _BORDERS = ("bounds", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
@@ -39,7 +39,7 @@ def fit(model: Any, family: Family, trunk: Any) -> Segments:
     """Have a loaded model read flat batches as its family does. `trunk`: all of it but the output layer. A batch
     without `bounds` is read as before."""
     if family.mask_only is not None:
-        _tell_limit(model, family.mask_only)
+        tell_limit(model, family.mask_only)
     segments = Segments(model, trunk)
     modules = [module for module in model.modules() if type(module).__name__ in family.per_sequence]
     for module in modules:
@@ -57,7 +57,8 @@ _LIMITS = {
 }
 
 
-def _tell_limit(model: Any, key: str) -> None:
+def tell_limit(model: Any, key: str) -> None:
+    """Tell each layer what a key of the config limits, where transformers writes it into the mask only."""
     kind, name = _LIMITS[key]
     kinds, limit = getattr(model.config, "layer_types", None), getattr(model.config, key)
     for module in model.modules():

@@ -6,7 +6,6 @@ of the whole step, so smaller parts change neither; dropout is drawn anew for ea
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,40 +17,18 @@ from torch import Tensor
 from tunesmith.checkpoints.chance import Chance
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.log import get_logger
+from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 from tunesmith.train.micro import Batch, cost, is_whole, split
 
-__all__ = ["LIMITS", "Parts", "free_memory", "is_out_of_memory", "read_limits", "save_limits"]
+__all__ = ["LIMITS", "Parts", "read_limits", "save_limits"]
 
 LIMITS = "memory.json"
 """What a checkpoint tells of the sizes that memory had room for."""
 
-# What devices and libraries say, where they raise a plain RuntimeError.
-_WORDS = (
-    "out of memory",
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "bad_alloc",
-)
 _NEVER = 2**62  # in place of a size: what failed cannot be split
 
 Run: TypeAlias = Callable[[Batch, bool], Tensor]
 """(part of a batch, whether it is the last of that batch) -> numbers that are summed over the parts."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
-
-
-def free_memory(device: torch.device) -> None:
-    """Give back what nothing refers to any more."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 class Parts:

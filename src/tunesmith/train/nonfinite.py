@@ -22,8 +22,8 @@ from torch import Tensor
 from tunesmith.core.errors import DivergedError, Problem
 from tunesmith.core.files import read_json
 from tunesmith.core.log import get_logger
+from tunesmith.models.out_of_memory import is_out_of_memory
 from tunesmith.train.anomalies import record, rows_now
-from tunesmith.train.memory import is_out_of_memory
 from tunesmith.train.micro import split
 from tunesmith.train.spikes import Spikes
 

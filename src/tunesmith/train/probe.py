@@ -18,7 +18,7 @@ import torch
 
 from tunesmith.checkpoints.chance import Chance
 from tunesmith.core.log import get_logger
-from tunesmith.train.memory import free_memory
+from tunesmith.models.out_of_memory import free_memory
 from tunesmith.train.sampler import BLANK, RankBatchSampler
 
 __all__ = ["FEW", "Reached", "available_memory", "beside_states", "full_rows", "largest_rows"]

@@ -75,7 +75,7 @@ def _through_rollbacks(
     uploads: Uploads | None,
 ) -> Result:
     """The run; where it comes to a step that is not finite, and is to go back, again from there, with all made anew."""
-    from tunesmith.train.memory import free_memory
+    from tunesmith.models.out_of_memory import free_memory
     from tunesmith.train.nonfinite import GoBack
 
     left_out: frozenset[int] = frozenset()
@@ -409,12 +409,14 @@ def _judge(
     if config.train.do_eval and datasets.eval:
         metrics |= record_metrics(trainer, "eval", trainer.last_evaluation() or trainer.evaluate(), config)
     if config.train.do_predict:
+        from tunesmith.engines.hf import HFEngine
         from tunesmith.evaluate.predict import predict
 
         trainer.prepare_evaluation()
         model, folder = trainer.accelerator.unwrap_model(trainer.model), Path(plan.output_dir)
         tokenizer, accelerator = trainer.processing_class, trainer.accelerator
-        found = predict(model, tokenizer, renderer, datasets.eval, config.generate, folder, plan.seed, accelerator)
+        with HFEngine(model, tokenizer, renderer, config.generate, config.engine) as engine:
+            found = predict(engine, datasets.eval, folder, plan.seed, accelerator)
         metrics |= record_metrics(trainer, "predict", found, config)
     return metrics
 

@@ -30,7 +30,7 @@ from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.data.pack import PackedDataset
 from tunesmith.models.attention import attention_of
 from tunesmith.models.loss_forward import LossForward, language_model_of
-from tunesmith.train.memory import free_memory, is_out_of_memory
+from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
     from tunesmith.config import RunPlan

@@ -21,8 +21,9 @@ from torch import Tensor
 from tunesmith.checkpoints.chance import Chance
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.log import get_logger
+from tunesmith.models.out_of_memory import is_out_of_memory
 from tunesmith.train.advice import Facts, facts_of, no_room, no_room_for_states, no_room_to_save, optimizer_bytes
-from tunesmith.train.memory import Parts, is_out_of_memory, save_limits
+from tunesmith.train.memory import Parts, save_limits
 from tunesmith.train.micro import Batch, Size, cost, size_of
 from tunesmith.train.probe import FEW, Reached, beside_states, full_rows, largest_rows
 from tunesmith.train.sampler import RankBatchSampler

@@ -15,9 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunesmith.checkpoints.chance import Chance
 from tunesmith.models.checkpointing import enable_checkpointing
+from tunesmith.models.out_of_memory import is_out_of_memory
 from tunesmith.train import advice, probe
 from tunesmith.train.advice import Facts, facts_of, optimizer_bytes, savings
-from tunesmith.train.memory import is_out_of_memory
 from tunesmith.train.probe import Reached, beside_states, largest_rows
 from tunesmith.train.sampler import BLANK, ORDERS, RankBatchSampler
 

@@ -22,12 +22,9 @@ __all__ = ["Chooser"]
 class Chooser:
     """Of one request. `choose` gives the next token, which counts for the penalties from then on."""
 
-    def __init__(
-        self, sampling: Sampling, prompt: Sequence[int], constraint: Constraint | None, stop_ids: Sequence[int]
-    ) -> None:
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], constraint: Constraint | None) -> None:
         self._sampling, self._constraint = sampling, constraint
         self._prompt, self._reply = list(prompt), list[int]()
-        self._stops = list(stop_ids)
         self._generator = torch.Generator("cpu")
         if sampling.seed is None:
             self._generator.seed()
@@ -65,10 +62,7 @@ class Chooser:
             scores = scores.index_add(0, index, bias)
         if self._constraint is not None:
             scores = scores.clone()
-            if self._constraint.finished:
-                scores = _only(scores, self._stops)
-            else:
-                self._constraint.restrict(scores)
+            self._constraint.restrict(scores)
             if not bool((scores > -torch.inf).any()):
                 raise ValueError("the constraint allows no token")
         if sampling.repetition_penalty != 1.0:
@@ -115,12 +109,6 @@ class Chooser:
 def _renewed(shares: Tensor, kept: Tensor) -> Tensor:
     shares = shares.masked_fill(~kept, 0.0)
     return shares / shares.sum()
-
-
-def _only(scores: Tensor, ids: Sequence[int]) -> Tensor:
-    found = torch.full_like(scores, -torch.inf)
-    index = torch.tensor(list(ids), dtype=torch.long, device=scores.device)
-    return found.index_copy(0, index, scores[index])
 
 
 def _told(token: int, logits: Tensor, logprobs: int | None) -> Token:

@@ -1,0 +1,90 @@
+"""Which runner a loaded model gets, and the model as it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tunesmith.core.log import get_logger
+from tunesmith.engines.batching.runners import Alone, Runner, Together
+from tunesmith.engines.batching.slots import LayerShape
+from tunesmith.engines.batching.step import layer_shapes
+from tunesmith.models.attention import OURS, VARLEN, attention_of, register
+from tunesmith.models.family import Family, family_of
+from tunesmith.models.segments import tell_limit
+
+if TYPE_CHECKING:
+    from tunesmith.config.engine import EngineConfig
+    from tunesmith.engines.batching.adapters import NamedAdapters
+
+__all__ = ["Fitted"]
+
+# Kinds of rotary positions of which the frequencies follow from the longest sequence of a batch.
+_OF_THE_LONGEST = ("dynamic", "longrope")
+_GB = 1024**3
+
+
+class Fitted:
+    """A model that is ready to run. `keep_attention`: with its own, though requests run one by one then. `undo` gives
+    the model back as it was."""
+
+    def __init__(
+        self, model: Any, adapters: NamedAdapters, settings: EngineConfig, *, keep_attention: bool = False
+    ) -> None:
+        self.bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.device: torch.device = model.device
+        self._before = attention_of(self.bare)
+        family = family_of(self.bare.config.model_type)
+        reason = _alone(self.bare, family, settings)
+        if keep_attention and self._before not in OURS:
+            reason = reason or f"flash_attn asks for {self._before}"
+        shapes = None if reason else self._shapes(adapters, family)
+        if shapes is None:
+            self.undo()
+            get_logger().info(
+                "each request is computed by itself: %s",
+                reason or "its layers attend to something else than what they keep",
+            )
+            self.runner: Runner = Alone(adapters, self.bare, self.device, use_cache=settings.use_kv_cache)
+            self.budget: int | None = None
+        else:
+            self.budget = _tokens(settings.kv_cache_gb, shapes, self.device)
+            self.runner = Together(adapters, self.device, shapes, self.budget, settings.prefill_chunk_tokens)
+
+    def _shapes(self, adapters: NamedAdapters, family: Family) -> tuple[LayerShape, ...] | None:
+        register()
+        if self._before not in OURS:
+            self.bare.set_attn_implementation(VARLEN)
+        if family.mask_only is not None:
+            tell_limit(self.bare, family.mask_only)
+        return layer_shapes(lambda **inputs: adapters([None] * 2, inputs, flat=True), self.device)
+
+    def undo(self) -> None:
+        if attention_of(self.bare) != self._before:
+            self.bare.set_attn_implementation(self._before)
+
+
+def _alone(model: Any, family: Family, settings: EngineConfig) -> str | None:
+    """Why the requests of a model are not computed together; None: they are."""
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    kinds = {rope.get("rope_type"), *(one.get("rope_type") for one in rope.values() if isinstance(one, dict))}
+    reasons = {
+        "use_kv_cache is false": not settings.use_kv_cache,
+        "a model of this type reads no flat batches": not family.flat,
+        "it has modules that read one sequence at a time": bool(family.per_sequence),
+        "its positions depend on the longest sequence": bool(kinds & set(_OF_THE_LONGEST)),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _tokens(gigabytes: float | None, shapes: Sequence[LayerShape], device: torch.device) -> int:
+    """How many tokens the keys and values of all requests may have. None: half of what is free on a GPU, else 1 GB."""
+    if gigabytes is not None:
+        size = gigabytes * _GB
+    elif device.type == "cuda":
+        size = torch.cuda.mem_get_info(device)[0] / 2
+    else:
+        size = _GB
+    return max(int(size / sum(shape.bytes_per_token for shape in shapes)), 1)

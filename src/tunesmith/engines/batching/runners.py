@@ -1,0 +1,201 @@
+"""How the model computes the next scores of many requests.
+
+`Together` has one forward for all of them. `Alone` has one for each, with the model's own cache: for models with a
+state that runs along the sequence, with an attention of their own, or with positions that depend on the longest.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tunesmith.engines.batching.job import Job
+from tunesmith.engines.batching.prefix import SHORTEST, Prefixes, common
+from tunesmith.engines.batching.slots import LayerShape, Memory, Place, Row
+from tunesmith.engines.batching.step import Part, RowBatch
+
+__all__ = ["Alone", "Call", "Runner", "Together"]
+
+
+class Call(Protocol):
+    """The model, with the adapters of the sequences in a row: a name for each token of it (`flat`), or for all."""
+
+    def __call__(self, adapters: Sequence[str | None], inputs: dict[str, Any], *, flat: bool) -> Any: ...
+
+
+class Runner(Protocol):
+    """Everything is called from one thread. What does not fit into memory is False, and nothing has changed."""
+
+    def begin(self, job: Job, others: Sequence[Job]) -> bool:
+        """Make room for all that the job has by now; `others` run already."""
+
+    def ready(self, job: Job) -> bool:
+        """Make room for one more token of a job that has been read."""
+
+    def step(self, jobs: Sequence[Job]) -> tuple[list[Job], Tensor]:
+        """One step of all jobs that run: those that have been read, and their scores [n, V] in float32. Where it
+        raises, it can be made again."""
+
+    def drop(self, job: Job, *, keep: bool) -> None:
+        """Forget what is held of a job. `keep`: others may begin like it."""
+
+    def forget(self, adapter: str | None) -> None:
+        """What was kept of an adapter is not true any more."""
+
+    def stats(self) -> dict[str, float]: ...
+
+
+class Together:
+    """`chunk`: most tokens of prompts that are read in one step."""
+
+    def __init__(
+        self, call: Call, device: torch.device, shapes: tuple[LayerShape, ...], budget: int, chunk: int
+    ) -> None:
+        self._call, self._device, self._chunk = call, device, chunk
+        self.prefixes = Prefixes()
+        self.memory = Memory(shapes, budget, lambda: self.prefixes.give_back(self.memory))
+
+    def begin(self, job: Job, others: Sequence[Job]) -> bool:
+        row = self.memory.row(len(job.ids))
+        if row is None:
+            return False
+        job.held = row
+        layers, length = self._begins_like(job, others)
+        length = min(length, len(job.ids) - 1)  # the last token is computed, for its scores
+        if layers is not None and length >= SHORTEST:
+            row.take(layers, length)
+            if not job.count:
+                job.cached = length
+        return True
+
+    def ready(self, job: Job) -> bool:
+        held = job.held
+        if isinstance(held, Row) and held.length < max(len(job.ids) - 1, 1):
+            return True  # there is more of it to read
+        place = self.memory.join(held) if isinstance(held, Row) else self.memory.grow(held)
+        if place is None:
+            return False
+        job.held = place
+        return True
+
+    def step(self, jobs: Sequence[Job]) -> tuple[list[Job], Tensor]:
+        left, parts, of = self._chunk, list[Part](), dict[int, Job]()
+        for job in jobs:
+            if isinstance(job.held, Place):
+                part = Part(job.ids[-1:], job.held, True, job.request.adapter)
+            elif left > 0:
+                at = job.held.length
+                ids = job.ids[at : at + left]
+                left -= len(ids)
+                part = Part(ids, job.held, at + len(ids) == len(job.ids), job.request.adapter)
+            else:
+                continue
+            parts.append(part)
+            of[id(part.held)] = job
+        batch = RowBatch(parts, self._device)
+        adapters = [part.adapter for part in batch.parts for _ in part.ids]
+        logits = self._call(adapters, batch.inputs(self._device), flat=True).logits[0].float()
+        batch.advance()
+        return [of[id(part.held)] for part in batch.parts if part.wanted], logits
+
+    def drop(self, job: Job, *, keep: bool) -> None:
+        held, job.held = job.held, None
+        if isinstance(held, Row):
+            if keep and SHORTEST <= held.length == held.capacity:
+                self.prefixes.keep(self.memory, job.request.adapter, job.array()[: held.length], held)
+            else:
+                self.memory.drop(held)
+        elif isinstance(held, Place):
+            if keep and held.length >= SHORTEST and (row := self.memory.save(held)) is not None:
+                self.prefixes.keep(self.memory, job.request.adapter, job.array()[: held.length], row)
+            self.memory.leave(held, wipe=not keep)
+
+    def forget(self, adapter: str | None) -> None:
+        self.prefixes.forget(self.memory, adapter)
+
+    def stats(self) -> dict[str, float]:
+        return {
+            "cache_tokens_used": self.memory.used,
+            "cache_tokens_total": self.memory.budget,
+            "cached_prefixes": len(self.prefixes),
+        }
+
+    def _begins_like(self, job: Job, others: Sequence[Job]) -> tuple[Any, int]:
+        """Layers of whoever has most tokens in common with a job, and how many."""
+        ids, adapter = job.array(), job.request.adapter
+        row, most = self.prefixes.find(adapter, ids)
+        layers = row.layers if row is not None else None
+        for other in others:
+            if other.request.adapter == adapter and isinstance(other.held, Place | Row):
+                length = min(common(other.array(), ids), other.held.length)
+                if length > most:
+                    most = length
+                    layers = other.held.layers() if isinstance(other.held, Place) else other.held.layers
+        return layers, most
+
+
+# Names under which models take and give what they keep of a sequence.
+_STATES = ("past_key_values", "cache_params", "state")
+
+
+class Alone:
+    """`use_cache` False: everything is computed again for each token. A prompt is read at once, because a state that
+    runs along the sequence takes one token, or begins."""
+
+    def __init__(self, call: Call, model: Any, device: torch.device, *, use_cache: bool) -> None:
+        self._call, self._device = call, device
+        takes = inspect.signature(model.forward).parameters
+        self._name = next((name for name in _STATES if name in takes), None) if use_cache else None
+        self._told = [name for name in ("position_ids", "attention_mask") if name in takes]
+
+    def begin(self, job: Job, others: Sequence[Job]) -> bool:
+        job.held = _Own()
+        return True
+
+    def ready(self, job: Job) -> bool:
+        return True
+
+    def step(self, jobs: Sequence[Job]) -> tuple[list[Job], Tensor]:
+        try:
+            return list(jobs), torch.stack([self._scores(job) for job in jobs])
+        except Exception:
+            for job in jobs:  # some have taken their token, one perhaps in some of its layers
+                job.held = _Own()
+            raise
+
+    def _scores(self, job: Job) -> Tensor:
+        own: _Own = job.held
+        ids = torch.tensor([job.ids], device=self._device)
+        first = len(job.ids) - 1 if own.state is not None else 0
+        where = {"position_ids": torch.arange(len(job.ids), device=self._device)[None, first:]}
+        where["attention_mask"] = torch.ones_like(ids)
+        inputs: dict[str, Any] = {name: where[name] for name in self._told}  # not every model counts by itself
+        inputs |= {"input_ids": ids[:, first:], "logits_to_keep": 1, "use_cache": self._name is not None}
+        if self._name is not None:
+            inputs[self._name] = own.state
+        output = self._call([job.request.adapter], inputs, flat=False)
+        if self._name is not None:
+            own.state = getattr(output, self._name, None)
+            if own.state is None:  # it is kept within the modules, for one sequence
+                self._name = None
+        scores: Tensor = output.logits[0, -1].float()
+        return scores
+
+    def drop(self, job: Job, *, keep: bool) -> None:
+        job.held = None
+
+    def forget(self, adapter: str | None) -> None:
+        pass
+
+    def stats(self) -> dict[str, float]:
+        return {}
+
+
+class _Own:
+    """What a model keeps of a sequence, in its own form."""
+
+    state: Any = None

@@ -1,0 +1,309 @@
+"""Whose turn it is: one thread that owns the model takes requests from the queue and makes steps of all that run.
+
+A request joins and leaves between two steps. Where memory ends, the youngest go back to the queue and are read again
+later, with what they have written; where a step fails, its requests are tried one by one, and only those that fail by
+themselves end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from tunesmith.core.errors import DataError, MachineError, Problem, TunesmithError, UnavailableError
+from tunesmith.core.log import get_logger
+from tunesmith.engines.base import Overloaded, Token
+from tunesmith.engines.batching.job import Job
+from tunesmith.engines.batching.runners import Runner
+from tunesmith.engines.batching.waiting import FairQueue
+from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
+
+__all__ = ["Scheduler"]
+
+T = TypeVar("T")
+
+
+class Scheduler:
+    """`at_once`: most requests that run; `most_waiting`: most that wait."""
+
+    def __init__(self, runner: Runner, device: torch.device, at_once: int, most_waiting: int, model: str) -> None:
+        self._runner, self._device, self._model = runner, device, model
+        self._at_once, self._most_waiting = at_once, most_waiting
+        self._waiting, self._running = FairQueue(), list[Job]()
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._counts: Counter[str] = Counter()
+        self._seconds = 1.0  # that a request takes, a moving mean
+        self._full = False
+        """Memory has ended: nobody is let in before somebody leaves."""
+        self._closed = False
+        self._wake = threading.Condition()
+        self._threads = torch.get_num_threads()
+        self._thread = threading.Thread(target=self._work, name="tunesmith-engine", daemon=True)
+        self._thread.start()
+
+    # ---- from any thread ----
+
+    def submit(self, job: Job) -> None:
+        """Raises Overloaded where the queue is full."""
+        with self._wake:
+            self._refuse_closed()
+            if (waiting := len(self._waiting)) >= self._most_waiting:
+                self._counts["refused"] += 1
+                raise Overloaded(waiting, max(1.0, self._seconds * waiting / self._at_once))
+            self._waiting.add(job)
+            self._wake.notify()
+
+    def call(self, task: Callable[[], T]) -> T:
+        """Run something in the engine's thread, between two steps, and give or raise what it does."""
+        future: Future[T] = Future()
+        with self._wake:
+            self._refuse_closed()
+            self._tasks.append(lambda: _settle(future, task))
+            self._wake.notify()
+        return future.result()
+
+    def stats(self) -> dict[str, float]:
+        with self._wake:
+            now = {"running": len(self._running), "waiting": len(self._waiting), "at_once": self._at_once}
+            return {**now, **self._runner.stats(), **self._counts}
+
+    def end_adapter(self, name: str) -> None:
+        """In the engine's thread: requests of an adapter that goes end with an error."""
+        problem = Problem("E-ENGINE-006", "the adapter was unloaded while this request used it", got=name)
+        with self._wake:
+            waiting = [job for job in self._waiting if job.request.adapter == name]
+            for job in waiting:
+                job.cancelled = True
+            self._waiting.remove_cancelled()
+        for job in waiting + [job for job in self._running if job.request.adapter == name]:
+            self._fail(job, UnavailableError(problem))
+        self._count(waiting)
+        self._leave()
+        self._runner.forget(name)
+
+    def close(self) -> None:
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UnavailableError(Problem("E-ENGINE-005", "the engine is closed"))
+
+    # ---- the engine's thread ----
+
+    def _work(self) -> None:
+        torch.set_num_threads(self._threads)  # a thread has a number of its own
+        with torch.inference_mode():
+            while self._wait():
+                try:
+                    self._round()
+                except Exception as error:
+                    self._broken(_told(error).problem)
+        for job in [*self._running, *self._waiting]:
+            job.end("cancelled")
+        self._leave()
+        self._count(list(self._waiting))
+        for task in self._tasks:
+            task()
+
+    def _broken(self, problem: TunesmithError) -> None:
+        """A mistake of the engine itself: nothing is sure any more, so it closes, and nobody waits for ever."""
+        get_logger().error("the engine closes")
+        with self._wake:
+            self._closed = True
+        for job in [*self._running, *self._waiting]:
+            job.end("error", error=problem)
+            job.tell_end()
+        self._running.clear()
+
+    def _wait(self) -> bool:
+        """Until there is something to do; False: the engine closes."""
+        with self._wake:
+            while not (self._closed or self._tasks or self._running or len(self._waiting)):
+                self._wake.wait()
+            return not self._closed
+
+    def _round(self) -> None:
+        """One task, and one step of all that run."""
+        if self._tasks:
+            self._tasks.popleft()()
+        with self._wake:
+            gone = self._waiting.remove_cancelled()
+        for job in [*gone, *(job for job in self._running if job.cancelled)]:
+            job.end("cancelled")
+        self._count(gone)
+        self._leave()
+        self._admit()
+        self._make_ready()
+        if self._running:
+            self._step(self._running)
+            self._leave()
+
+    def _admit(self) -> None:
+        while len(self._running) < self._at_once and not (self._full and self._running):
+            with self._wake:
+                if not len(self._waiting):
+                    return
+                job = self._waiting.pop()
+            if self._runner.begin(job, self._running):
+                self._running.append(job)
+            elif self._running:
+                self._full = True
+                self._put_back(job)
+                return
+            else:
+                self._fail(job, _no_memory())
+                self._count([job])
+
+    def _put_back(self, job: Job) -> None:
+        with self._wake:
+            self._waiting.put_back(job)
+
+    def _make_ready(self) -> None:
+        """Room for one more token of each; the youngest make way."""
+        for job in list(self._running):
+            while job in self._running and not self._runner.ready(job):
+                self._full = True
+                youngest = self._running[-1]
+                if len(self._running) == 1:
+                    job.end("length")
+                    self._leave()
+                else:
+                    self._send_back(youngest)
+
+    def _send_back(self, job: Job) -> None:
+        self._running.remove(job)
+        self._runner.drop(job, keep=False)
+        self._counts["sent_back"] += 1
+        self._put_back(job)
+
+    def _step(self, jobs: Sequence[Job]) -> None:
+        try:
+            read, scores = self._runner.step(jobs)
+        except Exception as error:
+            caught = error
+        else:
+            self._counts["steps"] += 1
+            self._choose(read, scores)
+            return
+        self._recover(list(jobs), _told(caught))
+
+    def _recover(self, jobs: list[Job], error: _Told) -> None:
+        """After a step that failed. The exception is gone by now: its frames hold tensors."""
+        if error.memory:
+            free_memory(self._device)
+            if len(jobs) > 1:
+                self._at_once = len(jobs) // 2
+                get_logger().warning("memory ran out: %d requests at once from now on", self._at_once)
+                for job in reversed(jobs[self._at_once :]):
+                    self._send_back(job)
+                return
+        elif len(jobs) > 1:
+            self._one_by_one(jobs)
+            return
+        self._fail(jobs[0], error.problem)
+
+    def _one_by_one(self, jobs: list[Job]) -> None:
+        """Each is read again and makes a step by itself."""
+        for job in jobs:
+            self._runner.drop(job, keep=False)
+        for job in jobs:
+            count = job.count
+            if not self._runner.begin(job, ()):
+                self._running.remove(job)
+                self._put_back(job)
+            while not job.ended and job.held is not None and job.count == count and self._runner.ready(job):
+                self._step([job])
+
+    def _choose(self, jobs: list[Job], scores: Tensor) -> None:
+        """scores [n, V] in float32"""
+        if not jobs:
+            return
+        best, ids = scores.max(dim=-1)
+        for job, row, good, token in zip(jobs, scores, best.isfinite().tolist(), ids.tolist(), strict=True):
+            try:
+                self._choose_one(job, row, good, token)
+            except Exception as error:
+                self._fail(job, _told(error).problem)
+
+    def _choose_one(self, job: Job, row: Tensor, finite: bool, likeliest: int) -> None:
+        if not finite:
+            raise _not_finite(self._model)
+        self._counts["generated_tokens"] += 1
+        if job.chooser.plain:
+            job.chooser.accept(likeliest)
+            job.take(Token(likeliest))
+        else:
+            job.take(job.chooser.choose(row))
+
+    def _fail(self, job: Job, error: TunesmithError) -> None:
+        job.end("error", error=error)
+
+    def _leave(self) -> None:
+        """Those that have ended."""
+        gone = [job for job in self._running if job.ended]
+        if not gone:
+            return
+        self._running = [job for job in self._running if not job.ended]
+        self._full = False
+        for job in gone:
+            self._runner.drop(job, keep=job.reason != "error")
+            self._seconds += 0.2 * (time.perf_counter() - job.began - self._seconds)
+        self._count(gone)
+
+    def _count(self, gone: Sequence[Job]) -> None:
+        """The last that happens to them: who has the end of a reply finds everything as it is after it."""
+        for job in gone:
+            self._counts[f"ended_{job.reason}"] += 1
+            self._counts["prompt_tokens"] += len(job.request.prompt)
+            self._counts["cached_tokens"] += job.cached
+        for job in gone:
+            job.tell_end()
+
+
+def _settle(future: Future[Any], task: Callable[[], Any]) -> None:
+    try:
+        future.set_result(task())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+class _Told:
+    """What is kept of an exception."""
+
+    def __init__(self, memory: bool, problem: TunesmithError) -> None:
+        self.memory, self.problem = memory, problem
+
+
+def _told(error: Exception) -> _Told:
+    if isinstance(error, TunesmithError):
+        return _Told(False, error)
+    if is_out_of_memory(error):
+        return _Told(True, _no_memory())
+    get_logger().error("a step of the engine failed", exc_info=error)
+    got = f"{type(error).__name__}: {error}"
+    return _Told(False, TunesmithError(Problem("E-ENGINE-007", "this reply could not be computed", got=got)))
+
+
+def _no_memory() -> MachineError:
+    what, fix = (
+        "there is no memory for this request, even alone",
+        "shorten it, or raise kv_cache_gb where memory is free",
+    )
+    return MachineError(Problem("E-ENGINE-008", what, fix=fix))
+
+
+def _not_finite(model: str) -> DataError:
+    what = "the model computes values that are not finite, so there is nothing to choose a word by"
+    fix = "its weights are broken, or too large for infer_dtype: get it again, or use an earlier checkpoint"
+    return DataError(Problem("E-ENGINE-003", what, where=model, fix=fix))
