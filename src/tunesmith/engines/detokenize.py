@@ -6,6 +6,8 @@ from typing import Any
 
 __all__ = ["Detokenizer"]
 
+_WINDOW = 8
+"""Tokens that are decoded together, so that most of them are decoded once and not as a beginning as well."""
 _UNFINISHED = "\ufffd"  # what a decoder writes for bytes that are not yet a character
 
 
@@ -22,6 +24,7 @@ class Detokenizer:
         self._ids: list[int] = []
         self._begin = 0  # first token of the window that is decoded
         self._read = 0  # tokens whose text was returned
+        self._before = ""  # what the window gives up to there
 
     def push(self, token: int) -> str:
         self._ids.append(token)
@@ -32,12 +35,16 @@ class Detokenizer:
         return self._take(final=True)
 
     def _take(self, final: bool) -> str:
-        before = self._decode(self._ids[self._begin : self._read])
         text = self._decode(self._ids[self._begin :])
-        if len(text) <= len(before) or (text.endswith(_UNFINISHED) and not final):
+        if len(text) <= len(self._before) or (text.endswith(_UNFINISHED) and not final):
             return ""
-        self._begin, self._read = self._read, len(self._ids)
-        return text[len(before) :]
+        new = text[len(self._before) :]
+        if len(self._ids) - self._begin < _WINDOW:
+            self._read, self._before = len(self._ids), text
+        else:
+            self._begin, self._read = self._read, len(self._ids)
+            self._before = self._decode(self._ids[self._begin :])
+        return new
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)

@@ -2,8 +2,8 @@
 
 A flat batch has no mask; what tells its sequences apart are `bounds`, which travel to every attention layer as a
 keyword. Nothing of T x T is built. `varlen` attends to each sequence by itself with SDPA, `varlen_flex` to all of them
-with FlexAttention (`models.flex`). An engine that generates hands on `kept` in place of bounds, which knows the keys
-and values of all tokens before. With a mask (padded batches) both are ordinary attention, so that one model serves
+with FlexAttention (`models.flex`). `kept` is for an engine that generates, which hands on what knows the keys and
+values of all tokens before. With a mask (padded batches) all are ordinary attention, so that one model serves
 training, evaluation and chat.
 
 B rows, T positions, H heads, G heads of keys and values, D size of a head, L positions of one sequence.
@@ -26,6 +26,7 @@ from tunesmith.models.groups import attend_in_groups
 
 __all__ = [
     "FLEX",
+    "KEPT",
     "OURS",
     "VARLEN",
     "AttentionCall",
@@ -40,8 +41,8 @@ __all__ = [
     "varlen_attention",
 ]
 
-VARLEN, FLEX = "varlen", "varlen_flex"
-"""The names as an `attn_implementation` of transformers."""
+VARLEN, FLEX, KEPT = "varlen", "varlen_flex", "kept"
+"""The names as an `attn_implementation` of transformers; the last one is for generation only."""
 OURS = (VARLEN, FLEX)
 _calls = 0
 _recorded: list[AttentionCall] | None = None
@@ -72,7 +73,7 @@ def register() -> None:
     """Make the names known to transformers."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    for name, function in ((VARLEN, varlen_attention), (FLEX, flex_attention)):
+    for name, function in ((VARLEN, varlen_attention), (FLEX, flex_attention), (KEPT, kept_attention)):
         AttentionInterface.register(name, function)
         AttentionMaskInterface.register(name, _varlen_mask)
 
@@ -141,6 +142,25 @@ def flex_attention(*arguments: Any, **keywords: Any) -> tuple[Tensor, None]:
     return _attention(_by_flex, *arguments, **keywords)
 
 
+def kept_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    kept: Kept | None = None,
+    **how: Any,
+) -> tuple[Tensor, None]:
+    """What `_attention` gives for each of the sequences that have a token in the row, with `kept` to know them by.
+    Without it, `varlen_attention`. It is called for each token and layer, and never compiled: nothing is looked up."""
+    if kept is None:
+        return varlen_attention(module, query, key, value, attention_mask, **how)
+    window = getattr(module, "varlen_window", how.get("sliding_window"))
+    one = LayerAttention(module, how.get("scaling"), 0.0, window, how.get("softcap"), how.get("s_aux"))
+    return kept.attend(one, query, key, value), None
+
+
 def _attention(
     flat: FlatWay,
     module: Any,
@@ -155,7 +175,6 @@ def _attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     bounds: Sequence[int] | None = None,
-    kept: Kept | None = None,
     **_others: Any,
 ) -> tuple[Tensor, None]:
     """query [B, H, T, D], key and value [B, G, T, D], softcap and sinks `s_aux` [H] as in transformers -> [B, T, H, D].
@@ -172,8 +191,6 @@ def _attention(
     chunk = getattr(module, "varlen_chunk", None)
     causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
     one = LayerAttention(module, scaling, dropout, window if attention_mask is None else None, softcap, s_aux)
-    if kept is not None:
-        return kept.attend(one, query, key, value), None
     if bounds is not None and attention_mask is None:
         _calls += 1
         assert bounds[-1] == query.shape[2], "the bounds are those of another batch"
@@ -239,9 +256,9 @@ class LayerAttention:
     def causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return self(query, key, value, None, causal=True)
 
-    def next_token(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    def next_token(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """One query of each sequence [n, H, 1, D], keys and values [n, G, L, D], a mask [n, 1, 1, L] that is added to
-        the scores -> [n, H, 1, D]. Heads that share keys are queries of one head for SDPA: it reads the keys once."""
+        the scores (None: all is seen) -> [n, H, 1, D]. Heads that share keys are queries of one head for SDPA: it reads the keys once."""
         if self.softcap is not None or self.sinks is not None:
             return self._written_out(query, key, value, mask, False)
         groups = query.shape[1] // key.shape[1]

@@ -11,7 +11,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.engines.batching.runners import Alone, Runner, Together
 from tunesmith.engines.batching.slots import LayerShape
 from tunesmith.engines.batching.step import layer_shapes
-from tunesmith.models.attention import OURS, VARLEN, attention_of, register
+from tunesmith.models.attention import KEPT, OURS, attention_of, register
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.segments import tell_limit
 
@@ -55,8 +55,7 @@ class Fitted:
 
     def _shapes(self, adapters: NamedAdapters, family: Family) -> tuple[LayerShape, ...] | None:
         register()
-        if self._before not in OURS:
-            self.bare.set_attn_implementation(VARLEN)
+        self.bare.set_attn_implementation(KEPT)
         if family.mask_only is not None:
             tell_limit(self.bare, family.mask_only)
         return layer_shapes(lambda **inputs: adapters([None] * 2, inputs, flat=True), self.device)

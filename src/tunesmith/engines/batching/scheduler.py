@@ -103,7 +103,8 @@ class Scheduler:
 
     def _work(self) -> None:
         torch.set_num_threads(self._threads)  # a thread has a number of its own
-        with torch.inference_mode():
+        # A model that was compiled for training is run as it is written: what a step hands on changes each time.
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
             while self._wait():
                 try:
                     self._round()

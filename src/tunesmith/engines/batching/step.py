@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -61,15 +62,15 @@ class RowBatch(Cache):  # type: ignore[misc]
         """What the model is called with."""
         ids = [token for part in self.parts for token in part.ids]
         positions = [part.held.length + number for part in self.parts for number in range(len(part.ids))]
-        ends = torch.tensor([len(part.ids) for part in self.parts]).cumsum(0) - 1
-        kept = ends[[number for number, part in enumerate(self.parts) if part.wanted]]
+        ends = accumulate(len(part.ids) for part in self.parts)
+        wanted = [end - 1 for part, end in zip(self.parts, ends, strict=True) if part.wanted]
         return {
             "input_ids": torch.tensor([ids]).to(device, non_blocking=True),
             "position_ids": torch.tensor([positions]).to(device, non_blocking=True),
             "past_key_values": self,
             "use_cache": True,
             "kept": self,
-            "logits_to_keep": kept.to(device, non_blocking=True),
+            "logits_to_keep": torch.tensor(wanted, dtype=torch.long).to(device, non_blocking=True),
         }
 
     def advance(self) -> None:
@@ -110,14 +111,21 @@ class _LaneTokens:
         self._begin, self._end = begin, begin + self._count
         lengths = [place.length for place in lane.places]
         self._shortest, self._longest = min(lengths), max(lengths) + 1
-        self._at = torch.tensor(lengths).to(device, non_blocking=True)  # [n]
-        self._slots = torch.arange(self._count, device=device)
-        self._masks: dict[tuple[int | None, torch.dtype], tuple[int, Tensor]] = {}
+        self._alike = self._shortest == self._longest - 1
+        if not self._alike:
+            self._at = torch.tensor(lengths).to(device, non_blocking=True)  # [n]
+            self._slots = torch.arange(self._count, device=device)
+        self._masks: dict[tuple[int | None, torch.dtype], tuple[int, Tensor | None]] = {}
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> None:
         keys, values = self._layers[layer]
-        keys[self._slots, :, self._at] = key[0, :, self._begin : self._end].transpose(0, 1)
-        values[self._slots, :, self._at] = value[0, :, self._begin : self._end].transpose(0, 1)
+        fresh = slice(self._begin, self._end)
+        if self._alike:
+            keys[: self._count, :, self._shortest] = key[0, :, fresh].transpose(0, 1)
+            values[: self._count, :, self._shortest] = value[0, :, fresh].transpose(0, 1)
+        else:
+            keys[self._slots, :, self._at] = key[0, :, fresh].transpose(0, 1)
+            values[self._slots, :, self._at] = value[0, :, fresh].transpose(0, 1)
 
     def attend(self, layer: int, one: LayerAttention, query: Tensor) -> Tensor:
         """-> [n, H, D]"""
@@ -126,10 +134,13 @@ class _LaneTokens:
         asked = query[0, :, self._begin : self._end].transpose(0, 1).unsqueeze(2)  # [n, H, 1, D]
         return one.next_token(asked, keys, values, mask).squeeze(2)
 
-    def _mask(self, window: int | None, dtype: torch.dtype) -> tuple[int, Tensor]:
-        """The first position that any of them sees, and [n, 1, 1, L], added to the scores. The same for many layers."""
+    def _mask(self, window: int | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
+        """The first position that any of them sees, and [n, 1, 1, L], added to the scores; None where all see the same.
+        It serves many layers."""
+        first = 0 if window is None else max(0, self._shortest - window + 1)
+        if self._alike:
+            return first, None
         if (window, dtype) not in self._masks:
-            first = 0 if window is None else max(0, self._shortest - window + 1)
             place, at = torch.arange(first, self._longest, device=self._at.device), self._at[:, None]
             hidden = place > at if window is None else (place > at) | (place <= at - window)
             mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
