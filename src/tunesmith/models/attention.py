@@ -258,7 +258,8 @@ class LayerAttention:
 
     def next_token(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """One query of each sequence [n, H, 1, D], keys and values [n, G, L, D], a mask [n, 1, 1, L] that is added to
-        the scores (None: all is seen) -> [n, H, 1, D]. Heads that share keys are queries of one head for SDPA: it reads the keys once."""
+        the scores (None: all is seen) -> [n, H, 1, D]. Heads that share keys are queries of one head for SDPA, so that
+        it reads the keys once."""
         if self.softcap is not None or self.sinks is not None:
             return self._written_out(query, key, value, mask, False)
         groups = query.shape[1] // key.shape[1]

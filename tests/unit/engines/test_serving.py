@@ -15,6 +15,7 @@ from tests.busy_engine import answers, differing, engine_of, generated, greedy, 
 from tests.tiny_models import tiny_model
 from tunesmith.core.errors import DataError, TunesmithError
 from tunesmith.engines.base import Overloaded, Piece, Request, Sampling
+from tunesmith.engines.batching.prefix import SHORTEST
 from tunesmith.engines.batching.runners import Together
 from tunesmith.engines.batching.slots import Memory
 from tunesmith.engines.hf import HFEngine
@@ -94,6 +95,17 @@ def test_a_prefix_is_computed_once(make: Callable[..., HFEngine], model: Any) ->
     assert again.end is not None
     assert again.end.cached_tokens == len(first) + 12 - 1
     assert differing([again], [generated(model, longer, 5, ())], ()) == []
+
+
+def test_requests_that_come_together_share_a_prefix(make: Callable[..., HFEngine], model: Any) -> None:
+    """As the replies to one question (`n`), or rows with the same long instruction."""
+    engine, beginning = make(prefill_chunk_tokens=32), prompts(2, 100, 90)[1]
+    asked = [beginning, beginning, (*beginning, 7), (*beginning[:50], 8, 9), (5, 6, 7)]
+    said = [generated(model, prompt, 8, ()) for prompt in asked]
+    found = answers(engine, [Request(prompt, greedy(8)) for prompt in asked])
+    assert differing(found, said, ()) == []
+    computed = sum(map(len, asked)) - engine.stats()["cached_tokens"]
+    assert computed <= len(beginning) + 1 + 1 + 2 + SHORTEST + 3
 
 
 def test_the_last_token_of_a_prompt_is_always_computed(make: Callable[..., HFEngine]) -> None:

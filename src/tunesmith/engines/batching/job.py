@@ -28,6 +28,7 @@ class Job:
     def __init__(self, request: Request, sink: Sink, tokenizer: Any, stop_ids: tuple[int, ...], room: int) -> None:
         self.request, self.room = request, room
         self.ids = list(request.prompt)
+        self.prompt = np.asarray(request.prompt, dtype=np.int64)
         self.held: Any = None
         self.cached = 0
         self.cancelled = False

@@ -30,11 +30,11 @@ class Call(Protocol):
 class Runner(Protocol):
     """Everything is called from one thread. What does not fit into memory is False, and nothing has changed."""
 
-    def begin(self, job: Job, others: Sequence[Job]) -> bool:
-        """Make room for all that the job has by now; `others` run already."""
+    def begin(self, job: Job) -> bool:
+        """Make room for all that the job has by now."""
 
-    def ready(self, job: Job) -> bool:
-        """Make room for one more token of a job that has been read."""
+    def ready(self, job: Job, running: Sequence[Job]) -> bool:
+        """Make room for what the next step computes of a job, one of those that run."""
 
     def step(self, jobs: Sequence[Job]) -> tuple[list[Job], Tensor]:
         """One step of all jobs that run: those that have been read, and their scores [n, V] in float32. Where it
@@ -59,23 +59,16 @@ class Together:
         self.prefixes = Prefixes()
         self.memory = Memory(shapes, budget, lambda: self.prefixes.give_back(self.memory))
 
-    def begin(self, job: Job, others: Sequence[Job]) -> bool:
-        row = self.memory.row(len(job.ids))
-        if row is None:
-            return False
-        job.held = row
-        layers, length = self._begins_like(job, others)
-        length = min(length, len(job.ids) - 1)  # the last token is computed, for its scores
-        if layers is not None and length >= SHORTEST:
-            row.take(layers, length)
-            if not job.count:
-                job.cached = length
-        return True
+    def begin(self, job: Job) -> bool:
+        job.held = self.memory.row(len(job.ids))
+        return job.held is not None
 
-    def ready(self, job: Job) -> bool:
+    def ready(self, job: Job, running: Sequence[Job]) -> bool:
         held = job.held
-        if isinstance(held, Row) and held.length < max(len(job.ids) - 1, 1):
-            return True  # there is more of it to read
+        if isinstance(held, Row):
+            self._take_prefix(job, held, running)
+            if held.length < max(len(job.ids) - 1, 1):
+                return True  # there is more of it to read
         place = self.memory.join(held) if isinstance(held, Row) else self.memory.grow(held)
         if place is None:
             return False
@@ -83,15 +76,16 @@ class Together:
         return True
 
     def step(self, jobs: Sequence[Job]) -> tuple[list[Job], Tensor]:
-        left, parts, of = self._chunk, list[Part](), dict[int, Job]()
+        left, parts, of, read = self._chunk, list[Part](), dict[int, Job](), list[Job]()
         for job in jobs:
             if isinstance(job.held, Place):
                 part = Part(job.ids[-1:], job.held, True, job.request.adapter)
-            elif left > 0:
+            elif left > 0 and not any(_same_ahead(job, other) for other in read):
                 at = job.held.length
                 ids = job.ids[at : at + left]
                 left -= len(ids)
                 part = Part(ids, job.held, at + len(ids) == len(job.ids), job.request.adapter)
+                read.append(job)
             else:
                 continue
             parts.append(part)
@@ -124,18 +118,33 @@ class Together:
             "cached_prefixes": len(self.prefixes),
         }
 
-    def _begins_like(self, job: Job, others: Sequence[Job]) -> tuple[Any, int]:
-        """Layers of whoever has most tokens in common with a job, and how many."""
-        ids, adapter = job.array(), job.request.adapter
-        row, most = self.prefixes.find(adapter, ids)
-        layers = row.layers if row is not None else None
-        for other in others:
-            if other.request.adapter == adapter and isinstance(other.held, Place | Row):
-                length = min(common(other.array(), ids), other.held.length)
+    def _take_prefix(self, job: Job, row: Row, running: Sequence[Job]) -> None:
+        """Copy what finished or running requests have computed of the same beginning, where that is worth it."""
+        last = len(job.ids) - 1  # is computed, for its scores
+        kept, most = self.prefixes.find(job.request.adapter, job.prompt) if row.length == 0 else (None, 0)
+        layers = kept.layers if kept is not None else None
+        for other in running:
+            if other is not job and other.held is not None and other.held.length > most:
+                length = min(_same(job, other), other.held.length)
                 if length > most:
                     most = length
                     layers = other.held.layers() if isinstance(other.held, Place) else other.held.layers
-        return layers, most
+        most = min(most, last)
+        if layers is not None and most - row.length >= SHORTEST:
+            if not job.count:
+                job.cached += most - row.length
+            row.take(layers, most)
+
+
+def _same(job: Job, other: Job) -> int:
+    """How many tokens the prompts of two requests begin with in common, under the same adapter."""
+    return common(job.prompt, other.prompt) if job.request.adapter == other.request.adapter else 0
+
+
+def _same_ahead(job: Job, other: Job) -> bool:
+    """Whether `other`, which is read in this step, computes what this one can copy after it."""
+    mine, its = job.held, other.held
+    return bool(its.length >= mine.length and _same(job, other) - mine.length >= SHORTEST)
 
 
 # Names under which models take and give what they keep of a sequence.
@@ -152,11 +161,11 @@ class Alone:
         self._name = next((name for name in _STATES if name in takes), None) if use_cache else None
         self._told = [name for name in ("position_ids", "attention_mask") if name in takes]
 
-    def begin(self, job: Job, others: Sequence[Job]) -> bool:
+    def begin(self, job: Job) -> bool:
         job.held = _Own()
         return True
 
-    def ready(self, job: Job) -> bool:
+    def ready(self, job: Job, running: Sequence[Job]) -> bool:
         return True
 
     def step(self, jobs: Sequence[Job]) -> tuple[list[Job], Tensor]:

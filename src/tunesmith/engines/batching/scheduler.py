@@ -156,7 +156,7 @@ class Scheduler:
                 if not len(self._waiting):
                     return
                 job = self._waiting.pop()
-            if self._runner.begin(job, self._running):
+            if self._runner.begin(job):
                 self._running.append(job)
             elif self._running:
                 self._full = True
@@ -173,7 +173,7 @@ class Scheduler:
     def _make_ready(self) -> None:
         """Room for one more token of each; the youngest make way."""
         for job in list(self._running):
-            while job in self._running and not self._runner.ready(job):
+            while job in self._running and not self._runner.ready(job, self._running):
                 self._full = True
                 youngest = self._running[-1]
                 if len(self._running) == 1:
@@ -220,10 +220,10 @@ class Scheduler:
             self._runner.drop(job, keep=False)
         for job in jobs:
             count = job.count
-            if not self._runner.begin(job, ()):
+            if not self._runner.begin(job):
                 self._running.remove(job)
                 self._put_back(job)
-            while not job.ended and job.held is not None and job.count == count and self._runner.ready(job):
+            while not job.ended and job.held is not None and job.count == count and self._runner.ready(job, [job]):
                 self._step([job])
 
     def _choose(self, jobs: list[Job], scores: Tensor) -> None:
