@@ -17,7 +17,7 @@ from tunesmith.core.errors import DataError, TunesmithError
 from tunesmith.engines.base import Overloaded, Piece, Request, Sampling
 from tunesmith.engines.batching.prefix import SHORTEST
 from tunesmith.engines.batching.runners import Together
-from tunesmith.engines.batching.slots import Memory
+from tunesmith.engines.batching.slots import LayerShape, Memory
 from tunesmith.engines.hf import HFEngine
 
 pytestmark = pytest.mark.usefixtures("torch_one_thread")
@@ -254,6 +254,30 @@ def test_where_memory_runs_out_fewer_run_at_once(
     assert differing(found, said, ()) == []
     assert engine.stats()["at_once"] <= 2
     assert max(sizes[-10:]) <= 2
+
+
+def test_a_device_with_less_than_the_budget(
+    make: Callable[..., HFEngine], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory ends while a lane grows, in the midst of its layers: what was held is still there."""
+    engine, asked = make(), prompts(6, 20, 90)
+    said = [generated(model, prompt, 8, ()) for prompt in asked]
+    real, ends = LayerShape.zeros, list[int]()
+
+    def zeros(shape: LayerShape, *sizes: int) -> Any:
+        if len(sizes) == 2 and sizes[0] > 2 and shape.layer == 1:
+            ends.append(sizes[0])
+            raise torch.OutOfMemoryError("out of memory")
+        return real(shape, *sizes)
+
+    monkeypatch.setattr(LayerShape, "zeros", zeros)
+    assert differing(answers(engine, [Request(prompt, greedy(8)) for prompt in asked]), said, ()) == []
+    assert ends
+    monkeypatch.setattr(LayerShape, "zeros", lambda shape, *sizes: zeros(shape, 9, 9))
+    (found,) = answers(engine, [Request((5,) * 30, greedy(3))])
+    assert found.end is not None
+    assert found.end.error is not None
+    assert found.end.error.code == "E-ENGINE-008"
 
 
 def test_the_cache_stays_within_its_memory(make: Callable[..., HFEngine], model: Any) -> None:

@@ -40,8 +40,8 @@ class Scheduler:
         self._tasks: deque[Callable[[], None]] = deque()
         self._counts: Counter[str] = Counter()
         self._seconds = 1.0  # that a request takes, a moving mean
-        self._full = False
-        """Memory has ended: nobody is let in before somebody leaves."""
+        self._limit = at_once
+        """How many memory has room for, as it seems: those that run when it ends, and one more with each that ends."""
         self._closed = False
         self._wake = threading.Condition()
         self._threads = torch.get_num_threads()
@@ -151,7 +151,7 @@ class Scheduler:
             self._leave()
 
     def _admit(self) -> None:
-        while len(self._running) < self._at_once and not (self._full and self._running):
+        while len(self._running) < min(self._at_once, self._limit):
             with self._wake:
                 if not len(self._waiting):
                     return
@@ -159,9 +159,8 @@ class Scheduler:
             if self._runner.begin(job):
                 self._running.append(job)
             elif self._running:
-                self._full = True
+                self._limit = len(self._running)
                 self._put_back(job)
-                return
             else:
                 self._fail(job, _no_memory())
                 self._count([job])
@@ -174,13 +173,12 @@ class Scheduler:
         """Room for one more token of each; the youngest make way."""
         for job in list(self._running):
             while job in self._running and not self._runner.ready(job, self._running):
-                self._full = True
-                youngest = self._running[-1]
                 if len(self._running) == 1:
-                    job.end("length")
+                    self._fail(job, _no_memory())
                     self._leave()
                 else:
-                    self._send_back(youngest)
+                    self._send_back(self._running[-1])
+                    self._limit = len(self._running)
 
     def _send_back(self, job: Job) -> None:
         self._running.remove(job)
@@ -192,12 +190,12 @@ class Scheduler:
         try:
             read, scores = self._runner.step(jobs)
         except Exception as error:
-            caught = error
+            failure = _told(error)
         else:
             self._counts["steps"] += 1
             self._choose(read, scores)
             return
-        self._recover(list(jobs), _told(caught))
+        self._recover(list(jobs), failure)
 
     def _recover(self, jobs: list[Job], error: _Told) -> None:
         """After a step that failed. The exception is gone by now: its frames hold tensors."""
@@ -256,7 +254,7 @@ class Scheduler:
         if not gone:
             return
         self._running = [job for job in self._running if not job.ended]
-        self._full = False
+        self._limit = min(self._at_once, self._limit + len(gone))
         for job in gone:
             self._runner.drop(job, keep=job.reason != "error")
             self._seconds += 0.2 * (time.perf_counter() - job.began - self._seconds)

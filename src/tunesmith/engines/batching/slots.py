@@ -12,11 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
+
 __all__ = ["FIRST", "LayerShape", "Memory", "Place", "Row"]
+
+T = TypeVar("T")
 
 FIRST = 256
 """Capacity of the shortest lane."""
@@ -88,17 +94,21 @@ class Lane:
     def tokens(self) -> int:
         return self.size * self.capacity
 
-    def resize(self, shapes: tuple[LayerShape, ...], size: int) -> None:
-        """Layer by layer, so that little is there twice."""
+    def resize(self, shapes: tuple[LayerShape, ...], size: int) -> Lane:
+        """Layer by layer, so that little is there twice. Where memory ends, what is held is still there."""
         held, longest = len(self.places), max((place.length for place in self.places), default=0)
+        self.size = min(self.size, size)  # that many are there in every layer, also where memory ends midway
+        if not size:
+            self.layers.clear()
+            return self
         for shape in shapes:
-            before = self.layers.pop(shape.layer, None)
-            if size:
-                self.layers[shape.layer] = after = shape.zeros(size, self.capacity)
-                if before is not None and held:
-                    for new, old in zip(after, before, strict=True):
-                        new[:held, :, :longest] = old[:held, :, :longest]
+            after = shape.zeros(size, self.capacity)
+            if held:
+                for new, old in zip(after, self.layers[shape.layer], strict=True):
+                    new[:held, :, :longest] = old[:held, :, :longest]
+            self.layers[shape.layer] = after
         self.size = size
+        return self
 
     def remove(self, place: Place, *, wipe: bool) -> None:
         """The last one comes into the gap. `wipe`: what was there may not be finite."""
@@ -136,8 +146,9 @@ class Memory:
     def row(self, capacity: int) -> Row | None:
         if not self._make_room(capacity):
             return None
-        self._in_rows += capacity
-        return Row(self.shapes, capacity)
+        row = self._allocated(lambda: Row(self.shapes, capacity))
+        self._in_rows += capacity if row is not None else 0
+        return row
 
     def drop(self, row: Row) -> None:
         self._in_rows -= row.capacity
@@ -172,11 +183,9 @@ class Memory:
 
     def save(self, place: Place) -> Row | None:
         """A row of exactly what the place holds."""
-        if not self._make_room(place.length):
-            return None
-        self._in_rows += place.length
-        row = Row(self.shapes, place.length)
-        row.take(place.layers(), place.length)
+        row = self.row(place.length)
+        if row is not None:
+            row.take(place.layers(), place.length)
         return row
 
     def _place(self, length: int, freed: int) -> Place | None:
@@ -189,10 +198,24 @@ class Memory:
                 if not self._make_room(lane.capacity, freed):
                     return None
                 size = lane.size + 1
-            lane.resize(self.shapes, size)
+            if self._allocated(partial(lane.resize, self.shapes, size)) is None:
+                return None
         place = Place(lane, len(lane.places))
         lane.places.append(place)
         return place
+
+    def _allocated(self, allocate: Callable[[], T]) -> T | None:
+        """Where the device has less than the budget, what is not needed is given back, and it is tried once more."""
+        for _ in range(2):
+            try:
+                return allocate()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            while self._give_back():
+                pass
+            free_memory(self.shapes[0].device)
+        return None
 
     def _fits(self, tokens: int, freed: int = 0) -> bool:
         return self.used + tokens - freed <= self.budget
