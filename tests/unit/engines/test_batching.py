@@ -17,15 +17,12 @@ from tunesmith.engines.batching.runners import Alone, Together
 pytestmark = pytest.mark.usefixtures("torch_one_thread")
 
 TOKENS = 24
+# One of each kind; tests/contracts/test_engine_types.py has all of them.
 TYPES = {
     "llama": Together,
-    "qwen2": Together,
-    "gemma2": Together,
     "gemma3_text": Together,
     "gpt2": Together,
-    "mamba": Alone,
     "bamba": Alone,
-    "bloom": Alone,
 }
 
 

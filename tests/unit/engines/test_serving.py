@@ -15,7 +15,7 @@ from tests.busy_engine import answers, differing, engine_of, generated, greedy, 
 from tests.tiny_models import tiny_model
 from tunesmith.core.errors import DataError, TunesmithError
 from tunesmith.engines.base import Overloaded, Piece, Request, Sampling
-from tunesmith.engines.batching.prefix import SHORTEST
+from tunesmith.engines.batching.prefix import MOST, SHORTEST
 from tunesmith.engines.batching.runners import Together
 from tunesmith.engines.batching.slots import LayerShape, Memory
 from tunesmith.engines.hf import HFEngine
@@ -373,7 +373,8 @@ def test_no_slot_leaks(make: Callable[..., HFEngine]) -> None:
     runner = engine._fitted.runner
     assert places(engine) == 0
     assert isinstance(runner, Together)
-    assert memory.used == sum(one.row.capacity for one in runner.prefixes._kept)
+    assert memory.used == runner.prefixes.tokens
+    assert len(runner.prefixes) <= MOST
     while runner.prefixes.give_back(memory):
         pass
     assert memory.used == 0

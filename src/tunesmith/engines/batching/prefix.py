@@ -5,16 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.engines.batching.slots import Memory, Row
 
-__all__ = ["SHORTEST", "Prefixes", "common"]
+__all__ = ["MOST", "SHORTEST", "Prefixes", "common"]
 
 SHORTEST = 16
 """Fewer tokens in common are computed again: that is cheaper than to look after them."""
+
+MOST = 256
+"""More are not kept, also where there is memory for them."""
+
+_Beginning: TypeAlias = tuple[str | None, bytes]
 
 
 @dataclass(slots=True, eq=False)
@@ -25,29 +32,39 @@ class _Kept:
 
 
 class Prefixes:
+    """At most `MOST` of them, found by the tokens that they begin with."""
+
     def __init__(self) -> None:
-        self._kept: list[_Kept] = []  # the one that was used last is the last one
+        self._kept: dict[_Kept, None] = {}  # the one that was used last is the last one
+        self._by_beginning: dict[_Beginning, list[_Kept]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def tokens(self) -> int:
+        """That are kept."""
+        return sum(one.row.capacity for one in self._kept)
+
     def find(self, adapter: str | None, ids: NDArray[np.int64]) -> tuple[Row | None, int]:
-        """The row that has most tokens in common with `ids` from their beginning on, and how many."""
-        best, most = None, 0
-        for one in self._kept:
-            if one.adapter == adapter and (length := common(one.ids, ids)) > most:
-                best, most = one, length
+        """The row that has most tokens in common with `ids` from their beginning on, `SHORTEST` at least, and how
+        many."""
+        alike = self._by_beginning.get(_beginning(adapter, ids), ())
+        best = max(alike, key=lambda one: common(one.ids, ids), default=None)
         if best is None:
             return None, 0
-        self._kept.remove(best)
-        self._kept.append(best)
-        return best.row, most
+        self._kept[best] = self._kept.pop(best)
+        return best.row, common(best.ids, ids)
 
     def keep(self, memory: Memory, adapter: str | None, ids: NDArray[np.int64], row: Row) -> None:
-        """Those that are a beginning of this one say nothing more, and go."""
-        same = [one for one in self._kept if one.adapter == adapter]
-        self._drop(memory, [one for one in same if common(one.ids, ids) == len(one.ids)])
-        self._kept.append(_Kept(adapter, ids, row))
+        """A row of `SHORTEST` tokens at least. Those that are a beginning of it say nothing more, and go."""
+        alike = self._by_beginning.get(_beginning(adapter, ids), ())
+        self._drop(memory, [one for one in alike if common(one.ids, ids) == len(one.ids)])
+        one = _Kept(adapter, ids, row)
+        self._kept[one] = None
+        self._by_beginning.setdefault(_beginning(adapter, ids), []).append(one)
+        if len(self._kept) > MOST:
+            self.give_back(memory)
 
     def forget(self, memory: Memory, adapter: str | None) -> None:
         """All of one adapter."""
@@ -55,14 +72,23 @@ class Prefixes:
 
     def give_back(self, memory: Memory) -> bool:
         """Drop the one that was unused for longest; False: there is none."""
-        oldest = self._kept[:1]
+        oldest = [*islice(self._kept, 1)]
         self._drop(memory, oldest)
         return bool(oldest)
 
     def _drop(self, memory: Memory, gone: Iterable[_Kept]) -> None:
-        for one in list(gone):
-            self._kept.remove(one)
+        for one in gone:
+            del self._kept[one]
+            beginning = _beginning(one.adapter, one.ids)
+            alike = self._by_beginning[beginning]
+            alike.remove(one)
+            if not alike:
+                del self._by_beginning[beginning]
             memory.drop(one.row)
+
+
+def _beginning(adapter: str | None, ids: NDArray[np.int64]) -> _Beginning:
+    return adapter, ids[:SHORTEST].tobytes()
 
 
 def common(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
