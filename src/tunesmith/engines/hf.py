@@ -25,8 +25,8 @@ _KEPT = ("disabled", "fa2", "fa3")
 
 
 class HFEngine(Engine):
-    """`settings`: None for the defaults of the config's keys. `keep_attention`: compute with the attention that the
-    model has, one request by itself."""
+    """`settings`: None for the defaults of the config's keys. `one_by_one`: a forward for each request,
+    with the attention that the model has, so that not a bit depends on what else runs."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class HFEngine(Engine):
         defaults: GenerateConfig,
         settings: EngineConfig | None = None,
         *,
-        keep_attention: bool = False,
+        one_by_one: bool = False,
     ) -> None:
         from tunesmith.engines.batching.adapters import NamedAdapters
         from tunesmith.engines.batching.fitting import Fitted
@@ -47,7 +47,7 @@ class HFEngine(Engine):
         self.tokenizer, self.renderer, self.defaults = tokenizer, renderer, defaults
         self.at_once = settings.max_batch_requests
         self._adapters = NamedAdapters(self.model)
-        self._fitted = Fitted(self.model, self._adapters, settings, keep_attention=keep_attention)
+        self._fitted = Fitted(self.model, self._adapters, settings, one_by_one=one_by_one)
         limits = (getattr(self._fitted.bare.config, "max_position_embeddings", None), self._fitted.budget)
         self.context = min((limit for limit in limits if limit), default=None)
         name = str(self._fitted.bare.config.name_or_path)
@@ -78,8 +78,8 @@ class HFEngine(Engine):
             model = attach_adapter(model, names[-1], adapters).to(device)
         fallback = fallback_template(config.model.model_name_or_path)
         renderer = make_renderer(config.template, loaded.tokenizer, fallback=fallback)
-        keep = config.model.flash_attn in _KEPT
-        return cls(model, loaded.tokenizer, renderer, config.generate, config.engine, keep_attention=keep)
+        kept = config.model.flash_attn in _KEPT
+        return cls(model, loaded.tokenizer, renderer, config.generate, config.engine, one_by_one=kept)
 
     # ---- the contract ----
 

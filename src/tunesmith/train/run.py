@@ -415,7 +415,8 @@ def _judge(
         trainer.prepare_evaluation()
         model, folder = trainer.accelerator.unwrap_model(trainer.model), Path(plan.output_dir)
         tokenizer, accelerator = trainer.processing_class, trainer.accelerator
-        with HFEngine(model, tokenizer, renderer, config.generate, config.engine) as engine:
+        exact = bool(config.train.value("full_determinism"))
+        with HFEngine(model, tokenizer, renderer, config.generate, config.engine, one_by_one=exact) as engine:
             found = predict(engine, datasets.eval, folder, plan.seed, accelerator)
         metrics |= record_metrics(trainer, "predict", found, config)
     return metrics

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from tests.busy_engine import Said, answers, differing, engine_of, generated, greedy, prompts
+from tests.busy_engine import Numbers, Said, answers, differing, engine_of, generated, greedy, prompts
 from tests.tiny_models import tiny_model
 from tunesmith.engines.base import Request
 from tunesmith.engines.batching.runners import Alone, Together
+from tunesmith.engines.hf import HFEngine
 
 pytestmark = pytest.mark.usefixtures("torch_one_thread")
 
@@ -40,6 +42,34 @@ def compare(model_type: str, runner: type, **settings: object) -> None:
 @pytest.mark.parametrize("model_type", TYPES)
 def test_greedy_replies_equal_those_of_generate(model_type: str) -> None:
     compare(model_type, TYPES[model_type], max_batch_requests=8, prefill_chunk_tokens=20)
+
+
+def test_one_by_one_not_a_bit_depends_on_what_else_runs() -> None:
+    """As a prediction does with full_determinism: in bfloat16 other sums would give other tokens."""
+    model = tiny_model("llama", None).to(torch.bfloat16)
+    requests = [Request(prompt, greedy(12, logprobs=1)) for prompt in prompts(6, 20, 97)]
+    renderer: Any = SimpleNamespace(stop_ids=())
+    with HFEngine(model, Numbers(), renderer, SimpleNamespace(), one_by_one=True) as engine:  # type: ignore[arg-type]
+        assert isinstance(engine._fitted.runner, Alone)
+        together = [piece.tokens for piece in answers(engine, requests)]
+        assert together == [answers(engine, [request])[0].tokens for request in requests]
+
+
+def test_a_model_that_was_compiled_for_training_writes_as_it_is_written() -> None:
+    asked = prompts(3, 20, 97)
+    said = [generated(tiny_model("llama", None), prompt, 8) for prompt in asked]
+    model, graphs = tiny_model("llama", None), list[Any]()
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model.compile(backend=backend)
+    with engine_of(model) as engine:
+        assert differing(answers(engine, [Request(prompt, greedy(8)) for prompt in asked]), said) == []
+    assert not graphs
+    model(torch.tensor([[5, 6, 7]]))
+    assert graphs  # it is compiled again for whoever goes on
 
 
 def stories_requests(stories: Path, count: int, tokens: int) -> tuple[Any, list[Request], list[Said]]:

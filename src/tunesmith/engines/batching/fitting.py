@@ -11,7 +11,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.engines.batching.runners import Alone, Runner, Together
 from tunesmith.engines.batching.slots import LayerShape
 from tunesmith.engines.batching.step import layer_shapes
-from tunesmith.models.attention import KEPT, OURS, attention_of, register
+from tunesmith.models.attention import KEPT, attention_of, register
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.segments import tell_limit
 
@@ -27,19 +27,19 @@ _GB = 1024**3
 
 
 class Fitted:
-    """A model that is ready to run. `keep_attention`: with its own, though requests run one by one then. `undo` gives
-    the model back as it was."""
+    """A model that is ready to run. `one_by_one`: requests have a forward of their own in any case. `undo` gives the
+    model back as it was."""
 
     def __init__(
-        self, model: Any, adapters: NamedAdapters, settings: EngineConfig, *, keep_attention: bool = False
+        self, model: Any, adapters: NamedAdapters, settings: EngineConfig, *, one_by_one: bool = False
     ) -> None:
         self.bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.device: torch.device = model.device
         self._before = attention_of(self.bare)
         family = family_of(self.bare.config.model_type)
         reason = _alone(self.bare, family, settings)
-        if keep_attention and self._before not in OURS:
-            reason = reason or f"flash_attn asks for {self._before}"
+        if one_by_one:
+            reason = "flash_attn or full_determinism asks for it"
         shapes = None if reason else self._shapes(adapters, family)
         if shapes is None:
             self.undo()

@@ -220,7 +220,7 @@ def layer_shapes(model: Any, device: torch.device) -> tuple[LayerShape, ...] | N
     probe = _Probe()
     ids = torch.zeros(1, 2, dtype=torch.long, device=device)
     positions = torch.arange(2, device=device)[None]
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
         model(
             input_ids=ids, position_ids=positions, past_key_values=probe, use_cache=True, kept=probe, logits_to_keep=1
         )
