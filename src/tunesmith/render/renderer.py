@@ -29,7 +29,7 @@ from tunesmith.render.errors import QuickWayFault, RenderError
 from tunesmith.render.fast_runs import FastRuns
 from tunesmith.render.jinja import JinjaTemplate, compile_template
 from tunesmith.render.jinja_reads import Reads, reads_of
-from tunesmith.render.replies import parse_reply
+from tunesmith.render.replies import ReplyReader, parse_reply
 from tunesmith.render.shapes import Shapes
 from tunesmith.render.slot_reads import reads_of_slots
 from tunesmith.render.slot_text import Place, walk
@@ -179,9 +179,28 @@ class Renderer:
         """Ids of a chat that ends with the opening of a reply, for generation."""
         return list(self._encoder.encode(self.samples(Chat(messages, tools), open_reply=True))[0].ids)
 
-    def parse(self, text: str) -> Message:
-        """What the model wrote, as a message: thoughts and tool calls split off, stop tokens removed."""
-        return parse_reply(text, self.template.thinking, self._stop_texts, self.template.dialect)
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of a text that a model is to continue, outside any chat: with the beginning-of-text token where the
+        tokenizer adds one by itself. Look-alikes of control tokens in it stay text."""
+        found = self._encoder.encode([[Span(text, trusted=False)]] if text else [])
+        return [*self._text_prefix, *(found[0].ids if found else ())]
+
+    def parse(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Message:
+        """What the model wrote, as a message: thoughts and tool calls split off, stop tokens removed. `tools`: those
+        of the chat, whose schemas tell types where the form of a call does not."""
+        return parse_reply(text, self.template.thinking, self._stop_texts, self.template.dialect, tools)
+
+    def reader(
+        self, *, thinks_first: bool = False, reads_calls: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> ReplyReader:
+        """Takes a reply apart while the model writes it."""
+        return ReplyReader(
+            self.template.thinking,
+            self.template.dialect,
+            thinks_first=thinks_first,
+            reads_calls=reads_calls,
+            tools=tools,
+        )
 
 
 def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | None = None) -> Renderer:
