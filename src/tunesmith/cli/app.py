@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "runs": ("tunesmith.cli.runs", "ls, show, tail, stop, compare, rm, tag, verify: your runs"),
     "queue": ("tunesmith.cli.queue", "add, ls, rm, pause, resume, run, logs: runs one after the other"),
     "chat": ("tunesmith.cli.chat", "talk with a model, with or without an adapter"),
+    "api": ("tunesmith.cli.api", "serve a model to OpenAI's clients (also: serve)"),
     "export": ("tunesmith.cli.export", "merge an adapter into its base model and save it"),
     "demo": ("tunesmith.cli.demo", "teach a small chat model something, before and after"),
     "init": ("tunesmith.cli.init", "write a short config to start from"),
@@ -33,6 +34,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("tunesmith.cli.version", "the version of Tunesmith"),
 }
 
+ALIASES = {"serve": "api"}
+
 EPILOG = """\b
 Examples:
   tunesmith demo
@@ -40,6 +43,7 @@ Examples:
   tunesmith data preview run.yaml
   tunesmith train run.yaml learning_rate=1e-4
   tunesmith chat run.yaml
+  tunesmith api run.yaml
   tunesmith export run.yaml export_dir=merged
 
 \b
@@ -90,6 +94,9 @@ class LazyGroup(VerbGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, [ALIASES.get(args[0], args[0]), *args[1:]])
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:

@@ -19,7 +19,18 @@ from tunesmith.core.secrets import redact
 PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "huggingface-hub"),
     *("numpy", "pyarrow", "typer", "rich"),
-    *("gguf", "matplotlib", "tensorboard", "flash-attn", "bitsandbytes", "deepspeed", "vllm"),
+    *(
+        "starlette",
+        "uvicorn",
+        "llguidance",
+        "gguf",
+        "matplotlib",
+        "tensorboard",
+        "flash-attn",
+        "bitsandbytes",
+        "deepspeed",
+        "vllm",
+    ),
 )
 _GIB = 1 << 30
 

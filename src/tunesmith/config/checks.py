@@ -16,7 +16,7 @@ __all__ = ["CHECKS", "Check", "check"]
 
 _TRAIN = ("train",)
 _DATA = ("train", *LOOKING)
-_ALL = ("train", "preview", "chat", "export")
+_ALL = ("train", "preview", "chat", "api", "export")
 _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 

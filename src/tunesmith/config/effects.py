@@ -50,7 +50,7 @@ def _evaluates(config: RunConfig) -> bool:
 
 
 def _predicts(config: RunConfig) -> bool:
-    return config.verb == "chat" or (config.verb == "train" and config.train.do_predict)
+    return config.verb in ("chat", "api") or (config.verb == "train" and config.train.do_predict)
 
 
 def _in_steps(strategy: str, config: RunConfig) -> bool:
@@ -98,9 +98,9 @@ def rules() -> tuple[Rule, ...]:
     return (
         Rule(training - _keys(_SHARED), _trains, "only in training", of_verb=True),
         Rule(_section("export"), lambda c: c.verb == "export", "only in export", of_verb=True),
-        Rule(_keys("infer_dtype"), lambda c: not _trains(c), "only in chat and export", of_verb=True),
-        Rule(_section("generate") | _keys(_CACHE), _predicts, "only in chat and prediction", of_verb=True),
-        Rule(_section("engine"), lambda c: c.verb == "chat", "only in chat", of_verb=True),
+        Rule(_section("generate") | _keys(_CACHE), _predicts, "only in chat, api and prediction", of_verb=True),
+        Rule(_section("engine"), lambda c: c.verb in ("chat", "api"), "only in chat and api", of_verb=True),
+        Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
         Rule(_keys(_LORA), lambda c: c.method.finetuning_type == "lora", "only with finetuning_type: lora"),
         Rule(_keys(_FREEZE), lambda c: c.method.finetuning_type == "freeze", "only with finetuning_type: freeze"),
         Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),

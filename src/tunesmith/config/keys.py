@@ -24,6 +24,7 @@ from tunesmith.config.model import ModelConfig
 from tunesmith.config.objective import ObjectiveConfig
 from tunesmith.config.optimizer import OptimizerConfig
 from tunesmith.config.quantization import QuantizationConfig
+from tunesmith.config.serve import ServeConfig
 from tunesmith.config.template import TemplateConfig
 from tunesmith.config.track import TrackConfig
 from tunesmith.config.train import TrainConfig
@@ -39,6 +40,7 @@ SECTIONS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "generate": GenerateConfig,
     "engine": EngineConfig,
+    "serve": ServeConfig,
     "export": ExportConfig,
     "track": TrackConfig,
     "quantization": QuantizationConfig,

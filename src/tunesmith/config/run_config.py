@@ -20,6 +20,7 @@ from tunesmith.config.model import ModelConfig
 from tunesmith.config.objective import ObjectiveConfig
 from tunesmith.config.optimizer import OptimizerConfig
 from tunesmith.config.quantization import QuantizationConfig
+from tunesmith.config.serve import ServeConfig
 from tunesmith.config.template import TemplateConfig
 from tunesmith.config.track import TrackConfig
 from tunesmith.config.train import TrainConfig
@@ -42,6 +43,7 @@ class RunConfig:
     train: TrainConfig
     generate: GenerateConfig
     engine: EngineConfig
+    serve: ServeConfig
     export: ExportConfig
     track: TrackConfig
     quantization: QuantizationConfig

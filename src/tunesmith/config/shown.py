@@ -119,6 +119,8 @@ _SHOWN: dict[str, str] = {
     _TEMPLATE + "test_preserve_thinking": "preserve_thinking",
     "tests/unit/engines/test_engine_keys.py::test_the_engine_is_looked_up_by_its_name": "infer_backend",
     "tests/unit/engines/test_engine_keys.py::test_special_tokens_inside_a_reply": "skip_special_tokens",
+    "tests/unit/serve/test_adapters.py::test_adapters_of_the_config_can_be_named": "adapters",
+    "tests/unit/serve/test_adapters.py::test_an_adapter_is_loaded_and_unloaded_by_its_name": "adapter_dir",
     "tests/unit/export/test_export_device.py::test_weights_are_merged_where_it_was_asked_for": "export_device",
     _PLAN + "test_the_processor_is_used_on_request": "use_cpu",
     _PLAN + "test_tf32_is_switched": "tf32",

@@ -1,0 +1,167 @@
+"""What the endpoints share: the engine, its names, renderers, limits, counters, and what is running."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith._version import __version__
+from tunesmith.core.errors import TunesmithError
+from tunesmith.core.suggest import did_you_mean
+from tunesmith.core.types import Chat, Message
+from tunesmith.engines.base import Engine
+from tunesmith.render import Renderer
+from tunesmith.serve.errors import ApiError, as_api_error, invalid, not_found, unsupported
+from tunesmith.serve.grammar import Grammars
+from tunesmith.serve.limits import LIMITS, Limits
+from tunesmith.serve.metrics import Metrics
+from tunesmith.serve.settings import Settings
+from tunesmith.serve.slots import Slots
+from tunesmith.serve.tokens import TokenTexts
+
+if TYPE_CHECKING:
+    from tunesmith.config.template import TemplateConfig
+    from tunesmith.serve.running import Running
+
+__all__ = ["Service", "Stamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What all parts of one answer have in common."""
+
+    id: str
+    created: int
+    model: str
+    fingerprint: str
+
+
+@dataclass
+class Service:
+    """`template`: the config's section, for renderers with another `enable_thinking`; None: there are no others.
+    `adapter_dir`: where adapters lie that may be loaded by name."""
+
+    engine: Engine
+    settings: Settings
+    template: TemplateConfig | None = None
+    fallback: str | None = None
+    adapter_dir: Path | None = None
+    limits: Limits = LIMITS
+    metrics: Metrics = field(default_factory=Metrics)
+    running: set[Running] = field(default_factory=set)
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.created = int(time.time())
+        self.slots = Slots(self.settings.max_concurrent, self.limits.queue)
+        self.texts = TokenTexts(self.engine.tokenizer)
+        self.grammars = Grammars(self.engine.tokenizer, self.engine.renderer.stop_ids, self.limits.grammar_seconds)
+        self.renderers: dict[bool, Renderer] = {}
+        digest = self.engine.renderer.template_digest + __version__ + self.settings.model_name
+        self.fingerprint = f"fp_{sha256(digest.encode()).hexdigest()[:12]}"
+
+    # ---- names ----
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models that a request may name: the model as configured, then its adapters."""
+        return [self.settings.model_name, *self.engine.adapters]
+
+    def adapter(self, model: str) -> str | None:
+        """The adapter that a model's name means. Raises ApiError (404) for a name that means nothing."""
+        if model == self.settings.model_name:
+            return None
+        if model in self.engine.adapters:
+            return model
+        hint = did_you_mean(model, self.names) or f"there is {', '.join(self.names[:10])}"
+        raise not_found(f"there is no model {model!r} here; {hint}", "model", "model_not_found")
+
+    def stamp(self, prefix: str, model: str) -> Stamp:
+        return Stamp(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), model, self.fingerprint)
+
+    def check_open(self) -> None:
+        """Raises ApiError (503) where the server is being stopped."""
+        if self.draining:
+            message = "the server is being stopped"
+            raise ApiError(503, message, kind="server_error", code="stopping", headers={"Retry-After": "5"})
+
+    # ---- prompts ----
+
+    def renderer(self, thinking: bool | None) -> Renderer:
+        """The engine's own, or one that asks the model to think, or not to. Raises ApiError (400) where the template
+        writes the same in both cases."""
+        if thinking is None:
+            return self.engine.renderer
+        if not self.renderers and self.template is not None:
+            from dataclasses import replace
+
+            from tunesmith.render import make_renderer
+
+            made = {
+                wanted: make_renderer(
+                    replace(self.template, enable_thinking=wanted), self.engine.tokenizer, fallback=self.fallback
+                )
+                for wanted in (True, False)
+            }
+            chat = Chat([Message("user", "hello")])
+            if made[True].text(chat, open_reply=True) != made[False].text(chat, open_reply=True):
+                self.renderers = made
+        if not self.renderers:
+            message = "the model's template knows no enable_thinking"
+            raise unsupported(message, "chat_template_kwargs.enable_thinking")
+        return self.renderers[thinking]
+
+    def chat_prompt(
+        self, renderer: Renderer, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[int, ...]:
+        """Raises ApiError (400) for a chat that the template refuses."""
+        shown = [{**tool, "function": _without(tool["function"], "strict")} for tool in tools]
+        try:
+            return tuple(renderer.encode_prompt(messages, shown))
+        except TunesmithError as error:
+            raise as_api_error(error, "messages") from None
+
+    def plain_prompt(self, prompt: str | Sequence[int], param: str) -> tuple[int, ...]:
+        """A text that is no chat, or ids, which have to be of the vocabulary. Raises ApiError (400)."""
+        if isinstance(prompt, str):
+            try:
+                return tuple(self.engine.renderer.encode_plain(prompt))
+            except TunesmithError as error:
+                raise as_api_error(error, param) from None
+        if wrong := next((one for one in prompt if one >= len(self.engine.tokenizer)), None):
+            raise invalid(f"there is no token {wrong}: the vocabulary has {len(self.engine.tokenizer)}", param)
+        return tuple(prompt)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        text: str = self.engine.tokenizer.decode(
+            list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def check_room(self, prompt: int, reply: int | None, param: str) -> int | None:
+        """How many tokens a reply may have; `reply`: how many were asked for. None: the engine knows no limit.
+
+        Raises ApiError (400) where that does not fit the model's context.
+        """
+        context = self.engine.context
+        if context is None:
+            return None
+        if prompt + (reply or 1) > context:
+            asked = f" and {reply} for the reply" if reply else ", which leaves none for a reply"
+            message = f"the model's context is {context} tokens; this asks for {prompt} in the prompt{asked}"
+            raise ApiError(400, message, param=param, code="context_length_exceeded")
+        return context - prompt
+
+    def thinks_first(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt ends inside a thought: some templates open it for the model."""
+        opening, _ = self.engine.renderer.template.thinking
+        return self.text_of(prompt[-16:]).rstrip().endswith(opening)
+
+
+def _without(mapping: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key != name}

@@ -1,0 +1,81 @@
+"""Answers that end when the client does: a stream of events, or one object that takes long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from tunesmith.serve.errors import ApiError, bug
+from tunesmith.serve.responses import DONE, event
+from tunesmith.serve.running import Running
+
+__all__ = ["ClientGone", "EventStream", "while_connected"]
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def _left(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`. Raises ClientGone, with `work` cancelled, where the client leaves before."""
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(_left(request.receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return await task
+    finally:
+        for one in (task, watch):
+            one.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+class EventStream:
+    """An ASGI response of server-sent events. What goes wrong once it has begun is an event of its own, and the last
+    one: the official client raises it."""
+
+    def __init__(self, running: Running, events: AsyncIterator[str]) -> None:
+        self._running, self._events = running, events
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        writing = asyncio.ensure_future(self._write(send, scope["request_id"]))
+        watching = asyncio.ensure_future(_left(receive))
+        try:
+            await asyncio.wait({writing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                await writing
+        finally:
+            self._running.close()
+            for one in (writing, watching):
+                one.cancel()
+            await asyncio.gather(writing, watching, return_exceptions=True)
+
+    async def _write(self, send: Any, request_id: str) -> None:
+        headers = {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache",
+            "x-accel-buffering": "no",  # a proxy that collects would make a stream pointless
+        }
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+        with suppress(OSError):  # the client left
+            try:
+                async for text in self._events:
+                    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+                last = DONE
+            except ApiError as error:
+                last = event(error.body())
+            except Exception as error:
+                last = event(bug(error, request_id).body())
+            await send({"type": "http.response.body", "body": last.encode(), "more_body": False})

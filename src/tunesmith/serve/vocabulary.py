@@ -1,0 +1,55 @@
+"""POST /tokenize and /detokenize: what a prompt is in tokens, and the other way round."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from tunesmith.serve.body import read_json
+from tunesmith.serve.errors import missing, unsupported
+from tunesmith.serve.fields import Reader, boolean, integer, list_of, object_with, read_object, text
+from tunesmith.serve.messages import read_messages, read_tools
+from tunesmith.serve.service import Service
+
+__all__ = ["detokenize", "tokenize"]
+
+_MOST = 2**20
+_TOKENIZE: dict[str, Reader] = {
+    "model": text(1, 256),
+    "prompt": text(),
+    "messages": read_messages,
+    "tools": read_tools,
+    "chat_template_kwargs": object_with({"enable_thinking": boolean}),
+}
+_DETOKENIZE: dict[str, Reader] = {"model": text(1, 256), "tokens": list_of(integer(0), _MOST)}
+
+
+async def tokenize(http: Request) -> Any:
+    """A text as /v1/completions takes it, or messages as /v1/chat/completions does."""
+    service: Service = http.scope["service"]
+    found = read_object(await read_json(http, service.limits), _TOKENIZE)
+    if ("prompt" in found) == ("messages" in found):
+        raise missing("prompt") if "prompt" not in found else unsupported("either a prompt or messages", "prompt")
+    tokens = await asyncio.to_thread(_tokens, service, found)
+    return JSONResponse({"count": len(tokens), "max_model_len": service.engine.context, "tokens": list(tokens)})
+
+
+def _tokens(service: Service, found: dict[str, Any]) -> tuple[int, ...]:
+    if "model" in found:
+        service.adapter(found["model"])
+    if "prompt" in found:
+        return service.plain_prompt(found["prompt"], "prompt")
+    renderer = service.renderer(found.get("chat_template_kwargs", {}).get("enable_thinking"))
+    return service.chat_prompt(renderer, found["messages"], found.get("tools", []))
+
+
+async def detokenize(http: Request) -> Any:
+    service: Service = http.scope["service"]
+    found = read_object(await read_json(http, service.limits), _DETOKENIZE, required=["tokens"])
+    if "model" in found:
+        service.adapter(found["model"])
+    ids = service.plain_prompt(found["tokens"], "tokens")
+    return JSONResponse({"prompt": await asyncio.to_thread(service.text_of, ids)})
