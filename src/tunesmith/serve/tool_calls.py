@@ -26,6 +26,7 @@ class CallForm:
 
     trigger   the word in `before` that says that it is a call
     own       whether it is the form of the model's template, which its reader reads
+    marked    whether prose never has the trigger
     """
 
     before: str
@@ -34,6 +35,7 @@ class CallForm:
     behind: str
     trigger: str
     own: bool = True
+    marked: bool = True
 
 
 _COMMON = CallForm(
@@ -44,7 +46,7 @@ _COMMON = CallForm(
     trigger="<tool_call>",
 )
 """Where a model's own template is not known further: what its reader looks for."""
-_LIST = CallForm('[{"name": "', '", "arguments": ', '}, {"name": "', "}]", "", own=False)
+_LIST = CallForm('[{"name": "', '", "arguments": ', '}, {"name": "', "}]", "", own=False, marked=False)
 """Where a form does not write its arguments as JSON."""
 
 
@@ -70,7 +72,7 @@ def form_of(renderer: Renderer) -> CallForm:
     trigger = next((word for word in dialect.opens if word in before), None)
     if trigger is None:
         return _LIST
-    return CallForm(before, middle, between, behind, trigger)
+    return CallForm(before, middle, between, behind, trigger, marked=dialect.in_content and len(trigger) > 1)
 
 
 def _json_in(text: str, call: ToolCall) -> str | None:
@@ -125,7 +127,7 @@ def strict_grammar(
 ) -> Grammar:
     """For a reply that may hold calls, whose arguments obey their schemas where a tool is strict."""
     form = form_of(renderer)
-    if not form.own:
+    if not form.marked:
         message = "with this model, strict goes with a tool_choice that demands a call"
         raise unsupported(message, "tools[0].function.strict")
     rest = CallForm(form.before.partition(form.trigger)[2], form.middle, form.between, form.behind, "")
