@@ -18,7 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "tunesmith"
 PAGES = [
     ROOT / name
-    for name in ("README.md", "CONTRIBUTING.md", "examples/README.md", "docs/architecture.md", "docs/runs.md")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "examples/README.md",
+        "docs/architecture.md",
+        "docs/runs.md",
+        "docs/serving.md",
+    )
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

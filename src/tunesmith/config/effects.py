@@ -98,6 +98,7 @@ def rules() -> tuple[Rule, ...]:
     return (
         Rule(training - _keys(_SHARED), _trains, "only in training", of_verb=True),
         Rule(_section("export"), lambda c: c.verb == "export", "only in export", of_verb=True),
+        Rule(_keys("infer_dtype"), lambda c: not _trains(c), "only in chat, api and export", of_verb=True),
         Rule(_section("generate") | _keys(_CACHE), _predicts, "only in chat, api and prediction", of_verb=True),
         Rule(_section("engine"), lambda c: c.verb in ("chat", "api"), "only in chat and api", of_verb=True),
         Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
