@@ -199,6 +199,7 @@ def serving(engine: Engine, **settings: Any) -> Iterator[tuple[str, Service]]:
             thread.join(10)
             assert not thread.is_alive(), "the server did not stop"
             engine.close()
+            service.grammars.close()
 
 
 def without_times(answer: Mapping[str, Any]) -> dict[str, Any]:

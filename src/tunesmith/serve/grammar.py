@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ __all__ = ["Grammar", "GrammarConstraint", "Grammars", "as_json"]
 _SPACES = {"whitespace_pattern": r"[ \n]{0,20}"}
 """Some, but not for ever: a model that is not sure what comes next likes blanks."""
 
+_KEPT = 64
+"""Grammars that are not made anew."""
+
 
 def as_json(schema: Mapping[str, Any]) -> str:
     """A value of a JSON schema, in the notation of Lark grammars. OpenAI's own promise is about `strict`; here every
@@ -35,8 +38,12 @@ class Grammar:
     demanded  the reply may not end without it; otherwise it holds each time that the trigger has come
     """
 
-    def __init__(self, text: str, trigger: str | None = None, demanded: bool = True) -> None:
-        self.text, self.trigger, self.demanded = text, trigger, demanded
+    def __init__(self, matcher: Any, trigger: str | None = None, demanded: bool = True) -> None:
+        self._matcher, self.trigger, self.demanded = matcher, trigger, demanded
+
+    def begin(self) -> Any:
+        """A matcher at the beginning of the grammar, for one reply."""
+        return self._matcher.deep_copy()
 
 
 class Grammars:
@@ -48,6 +55,7 @@ class Grammars:
         self._tokenizer, self._seconds = tokenizer, seconds
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(2, "grammar")
+        self._known: dict[str, Future[Any]] = {}
 
     @cached_property
     def tokens(self) -> Any:
@@ -61,33 +69,41 @@ class Grammars:
         return from_tokenizer(self._tokenizer, eos_token=self.stop_ids)
 
     def check(self, text: str) -> str | None:
-        """What is wrong with a grammar. Raises ApiError (500) where it takes longer than it may to find out."""
-        from llguidance import LLMatcher
-
-        with self._lock:
-            tokens = self.tokens
-        found = self._pool.submit(LLMatcher.validate_grammar, LLMatcher.grammar_from_lark(text), tokens)
+        """What is wrong with a grammar, which may be that it takes longer than it may to find out."""
         try:
-            return found.result(self._seconds) or None
+            made = self._compiled(text)
         except TimeoutError:
             return f"making a grammar of it takes longer than {self._seconds:g} s"
+        return (made.get_error() or "it is no grammar") if made.is_error() else None
+
+    def _compiled(self, text: str) -> Any:
+        """A matcher at its beginning. Many requests come with one schema, so the latest are kept."""
+        with self._lock:
+            tokens = self.tokens
+            if (known := self._known.pop(text, None)) is None:
+                known = self._pool.submit(_compile, tokens, text)
+            self._known[text] = known
+            if len(self._known) > _KEPT:
+                del self._known[next(iter(self._known))]
+        return known.result(self._seconds)
 
     def made(self, text: str, param: str, *, trigger: str | None = None, demanded: bool = True) -> Grammar:
         """Raises ApiError (400) with `param` for a grammar that cannot be made."""
         if wrong := self.check(text):
             raise invalid(f"no grammar can be made of this schema: {wrong.splitlines()[0]}", param, "invalid_schema")
-        return Grammar(text, trigger, demanded)
+        return Grammar(self._compiled(text), trigger, demanded)
 
     def constraint(self, grammar: Grammar) -> GrammarConstraint:
         return GrammarConstraint(self, grammar)
 
-    def matcher(self, text: str) -> Any:
-        from llguidance import LLMatcher
-
-        return LLMatcher(self.tokens, LLMatcher.grammar_from_lark(text), log_level=0)
-
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _compile(tokens: Any, text: str) -> Any:
+    from llguidance import LLMatcher
+
+    return LLMatcher(tokens, LLMatcher.grammar_from_lark(text), log_level=0)
 
 
 class GrammarConstraint:
@@ -97,7 +113,7 @@ class GrammarConstraint:
         self._grammars, self._grammar = grammars, grammar
         self._trigger = None if grammar.trigger is None else grammar.trigger.encode()
         self._seen = b""  # behind the last grammar, where a trigger is waited for
-        self._matcher: Any = grammars.matcher(grammar.text) if self._trigger is None else None
+        self._matcher: Any = grammar.begin() if self._trigger is None else None
 
     @property
     def finished(self) -> bool:
@@ -136,7 +152,7 @@ class GrammarConstraint:
             self._seen = self._seen[-len(self._trigger) :]
             return
         self._seen = b""
-        self._matcher = self._grammars.matcher(self._grammar.text)
+        self._matcher = self._grammar.begin()
         if behind:
             self._feed(self._grammars.tokens.tokenize_bytes(behind))
 
