@@ -3,6 +3,7 @@
 #   make test    the quick suite: lint, types, import directions, unit tests
 #   make ci      the quick and the slow suite, each timed
 #   make test-faults  runs that are killed, starved and damaged, in an hour
+#   make test-api  the API, with an older client as well
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow test-faults test-faults-again ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults test-faults-again test-api ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,6 +49,13 @@ test-faults: $(STAMP) ## the whole fault matrix: every kill, full disk and damag
 test-faults-again: $(STAMP) ## what failed in the fault matrix, once more
 	@$(TEST_ENV) $(BIN)/python -m pytest -p tests.faults.record -m row -n $(WORKERS) --dist loadgroup \
 		--fault-results bench/results/faults.json --fault-again --last-failed --last-failed-no-failures none
+
+# The last client of the 1.x series, and what it needs beside what is there.
+OLD_CLIENT := build/openai-1
+test-api: $(STAMP) ## the API with an older official client, and with 5,000 bodies of any kind
+	@$(BIN)/python -m pip install -q --upgrade --no-deps --target $(OLD_CLIENT) openai==1.109.1 httpx==0.28.1 httpcore==1.0.9
+	@PYTHONPATH=$(OLD_CLIENT) $(TEST_ENV) $(BIN)/python -m pytest tests/unit/serve/test_client.py
+	@$(TEST_ENV) $(BIN)/python -m pytest -m "slow or not slow" tests/property/test_api_fuzz.py tests/unit/serve tests/e2e/test_api_real.py
 
 ci: ## both suites, each timed; fails if one does
 	@$(PYTHON) scripts/ci.py

@@ -32,7 +32,7 @@ class Limits:
     inputs: int = 2048
     """Texts of one request for embeddings."""
     idle_seconds: float = 60.0
-    """Without a byte of a body that is expected; between two requests of a connection."""
+    """Without a byte of a body that is expected; for headers; between two requests of a connection."""
     body_seconds: float = 300.0
     """For a whole body."""
     generation_seconds: float = 600.0

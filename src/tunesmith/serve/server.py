@@ -17,6 +17,7 @@ import uvicorn
 from tunesmith.core.errors import ConfigError, MachineError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.serve.app import make_app
+from tunesmith.serve.protocol import protocol
 from tunesmith.serve.service import Service
 from tunesmith.serve.settings import NAME, Settings
 
@@ -39,7 +40,7 @@ class Server(uvicorn.Server):
             access_log=False,
             lifespan="off",
             ws="none",
-            http="h11",
+            http=protocol(service.limits.idle_seconds),
             server_header=False,
             proxy_headers=False,  # who the client is, is not for the client to say
             h11_max_incomplete_event_size=service.limits.header_bytes,

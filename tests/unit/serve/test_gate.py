@@ -298,6 +298,25 @@ def test_a_body_that_does_not_come(site) -> None:
         assert b" 408 " in sock.recv(4096).split(b"\r\n")[0]
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_headers_that_do_not_end(site, before: bytes) -> None:
+    made = site(limits=SMALL)
+    with socket.create_connection(made.host.split(":"), timeout=10) as sock:
+        if before:
+            sock.sendall(before)
+            assert b"200 OK" in sock.recv(4096)
+        sock.sendall(b"GET /health HTTP/1.1\r\n")
+        began = time.monotonic()
+        try:
+            while time.monotonic() - began < 5:
+                sock.sendall(b"X: y\r\n")
+                time.sleep(0.05)
+        except OSError:  # closed by the other end
+            pass
+        assert time.monotonic() - began < 3
+    assert made.ask("GET", "/health").status == 200
+
+
 def nested(depth: int) -> bytes:
     return b'{"model": "tiny", "messages": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
