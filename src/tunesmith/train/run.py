@@ -18,6 +18,7 @@ from tunesmith.core.signals import StopSignals, current_signals
 from tunesmith.runs.facts import model_facts
 from tunesmith.runs.record import Record, recording
 from tunesmith.train.arguments import training_arguments
+from tunesmith.train.assemble import build_trainer
 from tunesmith.train.checkpoint import check_writable, find_resume, in_main_process, read_position
 from tunesmith.train.counting import Counting
 from tunesmith.train.determinism import explained, seed_all
@@ -33,14 +34,12 @@ from tunesmith.train.uploads import Uploads, uploading
 if TYPE_CHECKING:
     from transformers import Seq2SeqTrainingArguments
 
-    from tunesmith.checkpoints.reserve import Reserve
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.data import Datasets
     from tunesmith.data.streaming.samples import SampleStream
     from tunesmith.models.fast_path import FastPath
     from tunesmith.objectives import Objective
     from tunesmith.render import Renderer
-    from tunesmith.train.saving import SavingSettings
     from tunesmith.train.trainer import Trainer
 
 __all__ = ["train"]
@@ -146,9 +145,9 @@ def _run(
     facts |= _model_facts(config, plan, model) | {"order": plan.order, "batches": plan.batches}
     record_plan(plan, record.prefix)
     record.keep(status="running", plan=plan.to_dict(), model=model_facts(config))
-    trainer = _build_trainer(
-        config, plan, arguments, objective, model, tokenizer, datasets, position, facts, record, uploads, left_out
-    )
+    parts = objective, model, tokenizer, datasets, position, facts
+    told: dict[str, Any] = {"on_steps": record.on_steps, "on_event": record.event}
+    trainer = build_trainer(config, plan, arguments, *parts, uploads, left_out, **told)
     try:
         with naming_lost_ranks(plan.world_size):
             result = _finish(config, plan, trainer, renderer, datasets, uploads)
@@ -265,100 +264,6 @@ def _prove(
     record_proof(plan, proof)
     record.keep(checks={"self_proof": proof.to_dict()})
     return plan
-
-
-def _build_trainer(
-    config: RunConfig,
-    plan: RunPlan,
-    arguments: Seq2SeqTrainingArguments,
-    objective: Objective,
-    model: Any,
-    tokenizer: Any,
-    datasets: Datasets,
-    position: Mapping[str, Any] | None,
-    facts: Mapping[str, Any],
-    record: Record,
-    uploads: Uploads | None,
-    left_out: frozenset[int],
-) -> Trainer:
-    from tunesmith.data.collate import FlatCollator, PaddingCollator
-    from tunesmith.models.tokenizer import pad_id_of
-    from tunesmith.train.callbacks import make_callbacks
-    from tunesmith.train.control import ControlSettings
-    from tunesmith.train.memory import read_limits
-    from tunesmith.train.nonfinite import NonFiniteSettings, read_left_out
-    from tunesmith.train.step_memory import MemorySettings
-    from tunesmith.train.trainer import Trainer
-
-    longest = min(plan.cutoff_len, getattr(model.config, "max_position_embeddings", None) or plan.cutoff_len)
-    evaluation, pad_id = datasets.eval, pad_id_of(tokenizer)
-    collate: Any = FlatCollator(pad_id)
-    if plan.batches == "padded":  # a row for each pack: attention with a mask costs the square of a row
-        collate = FlatCollator(pad_id, one_row=False) if plan.packing else PaddingCollator(pad_id)
-    return Trainer(
-        model=model,
-        args=arguments,
-        objective=objective,
-        collate=collate,
-        train_dataset=datasets.train,
-        eval_dataset=next(iter(evaluation.values())) if len(evaluation) == 1 else evaluation or None,
-        tokenizer=tokenizer,
-        callbacks=make_callbacks(config, plan, record.on_steps),
-        order=plan.order,
-        position=position,
-        memory=MemorySettings(read_limits(plan.resume), config.train.memory_probe, longest),
-        control=ControlSettings(plan.resume, resumes=_resumes(config)),
-        nonfinite=NonFiniteSettings(config.train.on_nonfinite, left_out | read_left_out(plan.resume)),
-        optimizer_in_bwd=config.optimizer.optimizer_in_bwd,
-        peak_flops=_peak_flops(config, plan),
-        saving=_saving(config, plan, facts, uploads),
-        on_event=record.event,
-    )
-
-
-def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any], uploads: Uploads | None) -> SavingSettings:
-    from tunesmith.train.saving import SavingSettings
-
-    train = config.train
-    if train.async_save and plan.world_size > 1:
-        get_logger().warning("async_save is without effect: %d processes save together", plan.world_size)
-    return SavingSettings(
-        reserve=_reserve(config, plan),
-        limit=train.value("save_total_limit"),
-        only_model=bool(train.value("save_only_model")),
-        background=train.async_save and plan.world_size == 1,
-        goes_on=train.on_disk_full == "continue",
-        facts=facts,
-        on_committed=None if uploads is None else uploads.checkpoint,
-    )
-
-
-def _reserve(config: RunConfig, plan: RunPlan) -> Reserve | None:
-    """Held from here on. Raises StorageError where the disk has no such room."""
-    from tunesmith.checkpoints.reserve import Reserve
-
-    if not is_main_process():
-        return None
-    folder = Path(plan.output_dir)
-    reserve = Reserve(folder, round(config.train.disk_reserve_gb * 1e9))
-    with naming_the_disk(folder):
-        reserve.hold()
-    return reserve
-
-
-def _resumes(config: RunConfig) -> bool:
-    """Whether the same command goes on from the newest checkpoint."""
-    wanted = str(config.train.value("resume_from_checkpoint")).lower()
-    return wanted in ("true", "auto") or (wanted == "none" and not config.train.overwrite_output_dir)
-
-
-def _peak_flops(config: RunConfig, plan: RunPlan) -> float | None:
-    """FLOP/s of a device at most: as the config says, or else its maker."""
-    from tunesmith.models.peaks import peak_flops
-
-    if config.train.peak_tflops is not None:
-        return config.train.peak_tflops * 1e12
-    return peak_flops(plan.device, plan.autocast or plan.dtype)
 
 
 def _finish(
