@@ -108,6 +108,7 @@ def _interrupted(process: subprocess.Popen[str]) -> str:
     raise AssertionError("it goes on after three interrupts")
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_ends_a_run_with_75_in_plain_lines(workplace: Path, tiny_model: Path, tiny_data: Path) -> None:
     words = f"""train --model_name_or_path {tiny_model} --dataset {tiny_data / "new_openai.jsonl"} --do_train
         --finetuning_type lora --output_dir out --max_steps 100000 --logging_steps 1 --use_cpu"""
@@ -144,6 +145,7 @@ def test_a_finished_run_that_is_started_again_says_so(
     assert (workplace / "out" / "train_results.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_chat_reads_what_is_not_utf8(workplace: Path, tiny_model: Path) -> None:
     words = ["chat", f"model_name_or_path={tiny_model}", "max_new_tokens=3"]
     done = subprocess.run(

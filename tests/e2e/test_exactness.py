@@ -94,6 +94,7 @@ def test_accumulation_changes_nothing(train, tmp_path, reference, batch, accumul
     assert split.metrics["eval_loss"] == pytest.approx(whole.metrics["eval_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "accumulation"), [(2, 1), (1, 2)])
 def test_two_ranks_change_nothing(launch, run_keys, tmp_path, reference, batch, accumulation):
     """15 rows to train on and 7 to evaluate: neither divides by two ranks."""

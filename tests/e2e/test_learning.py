@@ -40,7 +40,12 @@ def predictions(folder):
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("method", METHODS)
+_QUICK = {"lora", "full"}
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name in _QUICK else [pytest.mark.slow]) for name in METHODS]
+)
 def test_every_method_teaches_new_answers(tiny_model, swapped, tmp_path, torch_one_thread, method):
     keys = {
         "model_name_or_path": str(tiny_model),

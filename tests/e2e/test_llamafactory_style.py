@@ -57,7 +57,10 @@ def workplace(assets, tmp_path_factory):
 SHORT = {"max_steps": 1, "max_samples": 12, "cutoff_len": 128, "use_cpu": True, "dataloader_num_workers": 0}
 
 
-@pytest.mark.parametrize("name", ["sft_lora", "sft_full", "sft_freeze", "pt_lora"])
+@pytest.mark.parametrize(
+    "name",
+    ["sft_lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sft_full", "sft_freeze", "pt_lora"))],
+)
 def test_training_runs(workplace, monkeypatch, name):
     monkeypatch.chdir(workplace)
     result = tunesmith.train(STYLE / f"{name}.yaml", **SHORT)

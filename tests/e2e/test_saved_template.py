@@ -64,6 +64,7 @@ def test_a_full_run_saves_the_template_it_trained_with(template, run, tiny_model
         assert own.encode_prompt(messages) == renderer.encode_prompt(messages)
 
 
+@pytest.mark.slow
 def test_the_command_line_chats_with_the_saved_folder(run):
     folder = run(template="alpaca", finetuning_type="full", max_steps=2).output_dir
     command = [sys.executable, "-m", "tunesmith", "chat", "--model_name_or_path", str(folder), "max_new_tokens=4"]

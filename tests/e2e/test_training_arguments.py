@@ -163,6 +163,7 @@ def test_loading_rows_in_other_processes_changes_nothing(run: Run, trainers: lis
     assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (1, 3, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pin", [True, False])
 def test_memory_is_pinned_for_a_gpu(
     run: Run, trainers: list[Trainer], monkeypatch: pytest.MonkeyPatch, pin: bool

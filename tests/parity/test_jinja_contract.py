@@ -40,6 +40,7 @@ def auto_template(source: str, settings: Callable[..., Any]) -> AutoTemplate:
     return AutoTemplate(template, ControlTokens(added, "\0".join(template.literals)), settings(), SPECIAL)
 
 
+@pytest.mark.slow
 def test_text_equals_transformers_on_every_official_template(
     assets: Path,
     settings: Callable[..., Any],

@@ -64,6 +64,7 @@ def test_every_deviation_has_a_reason() -> None:
                 assert len(entry["why"]) > 20, name
 
 
+@pytest.mark.slow
 def test_few_cases_deviate(assets: Path) -> None:
     """At most 2 of 100."""
     counts: Counter[str] = Counter()
@@ -102,6 +103,7 @@ def test_smollm2s_own_template_is_that_of_the_demos_model(assets: Path) -> None:
     assert official_source("official/SmolLM2-135M-Instruct.jinja", assets) == TEMPLATE
 
 
+@pytest.mark.slow
 def test_the_page_of_templates_is_current(assets: Path) -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "generate_templates_doc.py"))
     page = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")

@@ -115,6 +115,7 @@ def test_no_named_template_can_be_forged(name: str, tiny_model: Path) -> None:
     assert ({"offered", "called"} <= counts.keys()) == (load_slots(name).dialect not in (None, "deepseek_v3_1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_official_template_can_be_forged(part: int, assets: Path, tiny_model: Path) -> None:
     taken = 0

@@ -36,6 +36,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         tunesmith.trian  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     ["import tunesmith", "import tunesmith.train.callbacks, tunesmith", "from tunesmith import train, load_config"],

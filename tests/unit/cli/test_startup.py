@@ -49,6 +49,7 @@ def test_config_check_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not modules_after("config", "check", str(config)) & (HEAVY | SLOW)
 
 
+@pytest.mark.slow
 def test_the_queue_imports_nothing_heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
     config = tmp_path / "run.yaml"

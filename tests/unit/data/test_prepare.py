@@ -80,6 +80,7 @@ def test_processes_give_what_one_gives(file: Path, tiny_model: Path) -> None:
         same(build(file, make(tiny_model), preprocessing_num_workers=workers, preprocessing_batch_size=block), alone)
 
 
+@pytest.mark.slow
 @forks
 def test_processes_do_not_wait_for_threads_that_did_not_come_along(tiny_model: Path, tmp_path: Path) -> None:
     """The library's threads are at work in the parent before, and the user wants them."""

@@ -225,6 +225,7 @@ def test_a_crash_before_the_rename_costs_nothing(
     assert files_of(own_cache if again else own_cache / "other") == expected
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kills_at_random_times_lose_no_byte(

@@ -42,6 +42,7 @@ texts = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "qwen3", "llama3"])
 def test_ids_and_masks_equal_those_of_tokenizers(name: str, encoders: dict[str, Encoder]) -> None:
     encoder = encoders[name]

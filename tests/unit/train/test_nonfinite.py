@@ -280,6 +280,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     assert_finite(model)
 
 
+@pytest.mark.slow
 def test_a_loss_spike_is_told_and_changes_nothing(run: Run, broken: Any, tmp_path: Path) -> None:
     keys = {"num_train_epochs": 7, "learning_rate": 1e-5}
     plain = run(output_dir=str(tmp_path / "plain"), **keys)

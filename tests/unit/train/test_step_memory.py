@@ -194,7 +194,10 @@ def test_the_probe_finds_it_before_the_first_step(
     assert min(scarce.seen) == -largest
 
 
-@pytest.mark.parametrize(("form", "method"), [*((form, "lora") for form in FORMS), ("flat", "full")])
+@pytest.mark.parametrize(
+    ("form", "method"),
+    [*(pytest.param(form, "lora", marks=pytest.mark.slow) for form in FORMS), ("flat", "full")],
+)
 def test_the_probe_leaves_no_trace(run: Run, tmp_path: Path, form: str, method: str) -> None:
     dropout = {"lora_dropout": 0.3} if method == "lora" else {}
     keys = {"max_steps": 12, "finetuning_type": method, **dropout, **FORMS[form], "per_device_train_batch_size": 2}
