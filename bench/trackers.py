@@ -5,8 +5,10 @@
 
 A server on this machine stands for the service: it answers with an error, with nothing for as long as it is asked, or
 as it should. Each run is a process of its own, in turns with one that reports and uploads nothing: stories260K, all
-weights, steps of a tenth of a second, a checkpoint every tenth. A figure is the time of the steps but the first, with
-what lies between them, over that of the run without a service before it.
+weights, steps of a tenth of a second, a checkpoint every tenth. A figure is the median time from one step to the next
+over that of the run without a service before it; steps that save wait for the disk, whose time is not the service's.
+"Held up" is the share of the time in which the run hands events and checkpoints over, by a clock around those calls.
+Set OMP_NUM_THREADS below the number of cores, so that the process which uploads has one.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,6 @@ from sft_inputs import CASES, make_inputs
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.stand_in_hub import StandInHub  # found by the line before
 
-SERVICES = ("report", "upload")
 WAYS = {"well": "answers", "refuse": "answers 403", "broken": "answers 500", "hang": "never answers"}
 
 
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--ways", default="well,broken,hang")
+    parser.add_argument("--services", default="report,upload")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--table", type=Path, help="print the Markdown table of a JSON file of this script")
     parser.add_argument("--child", help=argparse.SUPPRESS)  # the process that is measured
@@ -49,7 +52,9 @@ def main() -> None:
         print(table(json.loads(options.table.read_text())))
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(_keys(Path(folder), options.steps), options.ways.split(","), options.repeats)
+        found = measure(
+            _keys(Path(folder), options.steps), options.services.split(","), options.ways.split(","), options.repeats
+        )
     print(table(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -73,38 +78,39 @@ def _keys(folder: Path, steps: int) -> dict[str, Any]:
     }
 
 
-def measure(keys: dict[str, Any], ways: list[str], repeats: int) -> dict[str, Any]:
+def measure(keys: dict[str, Any], services: list[str], ways: list[str], repeats: int) -> dict[str, Any]:
     """Service and way -> ratios of times, and seconds of the run alone."""
     found: dict[str, Any] = {"alone": []}
     for _ in range(repeats):
-        for service in SERVICES:
+        for service in services:
             for way in ways:
                 alone = child.run(__file__, keys)["seconds"]
                 server = StandInHub(way)
                 try:
-                    seconds = child.run(__file__, {**keys, "service": service, "address": server.address})["seconds"]
+                    told = child.run(__file__, {**keys, "service": service, "address": server.address})
                 finally:
                     server.close()
                 found["alone"].append(alone)
-                found.setdefault(f"{service} {way}", []).append(seconds / alone)
+                found.setdefault(f"{service} {way}", []).append([told["seconds"] / alone, told["held"]])
     return found
 
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: a row a service and way."""
-    lines = ["| the run | its service | time of the steps, without one = 1 |", "|---|---|---|"]
+    lines = ["| the run | its service | held up by it | time of a step, without one = 1 |", "|---|---|---|---|"]
     names = {"report": "reports each step", "upload": "uploads checkpoints"}
-    for name, ratios in found.items():
+    for name, pairs in found.items():
         if name == "alone":
             continue
+        ratios, held = zip(*pairs, strict=True)
         service, way = name.split()
         cell = f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
-        lines.append(f"| {names[service]} | {WAYS[way]} | {cell} |")
+        lines.append(f"| {names[service]} | {WAYS[way]} | {100 * max(held):.3f} % | {cell} |")
     return "\n".join(lines)
 
 
 def _child(config: dict[str, Any]) -> None:
-    """One run: the seconds of its steps but the first, and of what lies between them."""
+    """One run: the median seconds from one step to the next."""
     service, address = config.pop("service", None), config.pop("address", None)
     keys = {"seed": 1, "use_cpu": True, "learning_rate": 1e-4, **config}
     if service == "report":
@@ -114,8 +120,10 @@ def _child(config: dict[str, Any]) -> None:
         keys |= {"push_to_hub": True, "hub_token": "hf_of_nobody"}
         _without_waiting()
     clock = _clock()
+    _time_what_is_handed_over()
     child.train(keys, clock)
-    print(json.dumps({"seconds": clock.times[-1] - clock.times[0]}))
+    held = sum(HELD) / (clock.times[-1] - clock.times[0])
+    print(json.dumps({"held": held, "seconds": statistics.median(end - begin for begin, end in pairwise(clock.times))}))
 
 
 def _report_to(address: str) -> None:
@@ -143,6 +151,26 @@ def _without_waiting() -> None:
     uploads.Uploads.finish = lambda self: None  # type: ignore[method-assign]
 
 
+HELD: list[float] = []
+"""Seconds of each call by which the run hands something over to a service."""
+
+
+def _time_what_is_handed_over() -> None:
+    from tunesmith.train.trackers import Tracker
+    from tunesmith.train.uploads import Uploads
+
+    def timed(original: Any) -> Any:
+        def call(*arguments: Any) -> None:
+            begin = time.perf_counter()
+            original(*arguments)
+            HELD.append(time.perf_counter() - begin)
+
+        return call
+
+    Tracker.put = timed(Tracker.put)  # type: ignore[method-assign]
+    Uploads.checkpoint = timed(Uploads.checkpoint)  # type: ignore[method-assign]
+
+
 def _clock() -> Any:
     """A callback with the `times` at which steps began, but the first, and at which training ended."""
     from transformers import TrainerCallback
@@ -150,7 +178,7 @@ def _clock() -> Any:
     class Clock(TrainerCallback):  # type: ignore[misc]
         times: list[float] = []  # noqa: RUF012  # one run a process
 
-        def on_step_begin(self, *_: Any, state: Any = None, **__: Any) -> None:
+        def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             if state.global_step:
                 self.times.append(time.perf_counter())
 
