@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse
 
 from tunesmith.core.types import ToolCall
 from tunesmith.engines.base import End, Piece, Request, Token
@@ -19,7 +18,7 @@ from tunesmith.serve.grammar import Grammar, as_json
 from tunesmith.serve.request import ChatRequest, read_chat
 from tunesmith.serve.running import Running
 from tunesmith.serve.service import Service
-from tunesmith.serve.streams import EventStream, while_connected
+from tunesmith.serve.streams import answer
 from tunesmith.serve.tokens import chat_logprobs
 from tunesmith.serve.tool_calls import JsonCalls, calls_grammar, form_of, strict_grammar
 
@@ -40,11 +39,7 @@ async def create(http: HttpRequest) -> Any:
     service: Service = http.scope["service"]
     wishes = read_chat(await read_json(http, service.limits))
     chat = await asyncio.to_thread(_Chat, service, wishes, http.scope["client_name"])
-    running = Running(service, chat.requests)
-    if not wishes.stream:
-        return JSONResponse(await while_connected(http, _whole(running, chat)))
-    await while_connected(http, running.start())
-    return EventStream(running, _events(running, chat))
+    return await answer(http, chat, _whole, _events)
 
 
 class _Chat:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse
 
 from tunesmith.engines.base import End, Piece, Request, Token
 from tunesmith.serve import responses
@@ -15,7 +14,7 @@ from tunesmith.serve.body import read_json
 from tunesmith.serve.request import CompletionRequest, read_completion
 from tunesmith.serve.running import Running
 from tunesmith.serve.service import Service
-from tunesmith.serve.streams import EventStream, while_connected
+from tunesmith.serve.streams import answer
 from tunesmith.serve.tokens import completion_logprobs
 
 __all__ = ["create"]
@@ -25,11 +24,7 @@ async def create(http: HttpRequest) -> Any:
     service: Service = http.scope["service"]
     wishes = read_completion(await read_json(http, service.limits))
     made = await asyncio.to_thread(_Completion, service, wishes, http.scope["client_name"])
-    running = Running(service, made.requests)
-    if not wishes.stream:
-        return JSONResponse(await while_connected(http, _whole(running, made)))
-    await while_connected(http, running.start())
-    return EventStream(running, _events(running, made))
+    return await answer(http, made, _whole, _events)
 
 
 class _Completion:

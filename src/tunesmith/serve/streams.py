@@ -5,17 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from tunesmith.serve.errors import ApiError, bug
 from tunesmith.serve.responses import DONE, event
 from tunesmith.serve.running import Running
 
-__all__ = ["ClientGone", "EventStream", "while_connected"]
+if TYPE_CHECKING:
+    from tunesmith.engines.base import Request as EngineRequest
+    from tunesmith.serve.service import Service
+
+__all__ = ["ClientGone", "answer", "while_connected"]
 
 T = TypeVar("T")
+
+
+class Made(Protocol):
+    """A client's request in the engine's terms."""
+
+    service: Service
+    requests: list[EngineRequest]
+    wishes: Any
+    """What was asked for; `stream` says how it is answered."""
 
 
 class ClientGone(Exception):
@@ -39,6 +53,20 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for one in (task, watch):
             one.cancel()
         await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def answer(
+    http: Request,
+    made: Made,
+    whole: Callable[[Running, Any], Coroutine[Any, Any, dict[str, Any]]],
+    events: Callable[[Running, Any], AsyncIterator[str]],
+) -> Any:
+    """The replies to what `made` asks of the engine: one object, or a stream. Both end where the client leaves."""
+    running = Running(made.service, made.requests)
+    if not made.wishes.stream:
+        return JSONResponse(await while_connected(http, whole(running, made)))
+    await while_connected(http, running.start())
+    return EventStream(running, events(running, made))
 
 
 class EventStream:

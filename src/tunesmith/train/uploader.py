@@ -11,7 +11,8 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 __all__ = ["main"]
@@ -34,11 +35,10 @@ def _work(lines: queue.Queue[str]) -> None:
     answer = _told(hub.open)
     while True:
         print(json.dumps(answer), flush=True)
-        wanted = json.loads(lines.get())
-        answer = _told(lambda wanted=wanted: hub.send(wanted))  # type: ignore[misc]
+        answer = _told(partial(hub.send, json.loads(lines.get())))
 
 
-def _told(action: Any) -> dict[str, Any]:
+def _told(action: Callable[[], str]) -> dict[str, Any]:
     try:
         return {"done": action()}
     except Exception as error:  # of the hub's library, of the network, of the disk: the run says which

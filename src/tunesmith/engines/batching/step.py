@@ -35,7 +35,17 @@ class Part:
     adapter: str | None = None
 
 
-class RowBatch(Cache):  # type: ignore[misc]
+class _OneForward(Cache):  # type: ignore[misc]  # mypy does not look into transformers
+    """A cache that holds nothing for the model: positions and masks are ours."""
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return query_length, 0
+
+
+class RowBatch(_OneForward):
     """What the model knows as its cache, for one forward. Next tokens come first, in the order of their lanes."""
 
     def __init__(self, parts: Sequence[Part], device: torch.device) -> None:
@@ -85,12 +95,6 @@ class RowBatch(Cache):  # type: ignore[misc]
             one.store(layer_idx, key, value)
         self._fresh = layer_idx, key
         return key, value
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        return query_length, 0
 
     # ---- the attention ----
 
@@ -185,7 +189,7 @@ class _PromptTokens:
         return self._masks[window]
 
 
-class _Probe(Cache):  # type: ignore[misc]
+class _Probe(_OneForward):
     """Takes down what layers store, and whether each attends to just that."""
 
     def __init__(self) -> None:
@@ -201,12 +205,6 @@ class _Probe(Cache):  # type: ignore[misc]
         self.shapes.append(shape)
         self._fresh = key, value
         return key, value
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        return query_length, 0
 
     def attend(self, one: LayerAttention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         self.fits &= self._fresh is not None and self._fresh[0] is key and self._fresh[1] is value
