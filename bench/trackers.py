@@ -4,11 +4,11 @@
     python bench/trackers.py --table FILE
 
 A server on this machine stands for the service: it answers with an error, with nothing for as long as it is asked, or
-as it should. Each run is a process of its own, in turns with one that reports and uploads nothing: stories260K, all
-weights, steps of a tenth of a second, a checkpoint every tenth. A figure is the median time from one step to the next
-over that of the run without a service before it; steps that save wait for the disk, whose time is not the service's.
-"Held up" is the share of the time in which the run hands events and checkpoints over, by a clock around those calls.
-Set OMP_NUM_THREADS below the number of cores, so that the process which uploads has one.
+as it should. A run of stories260K (all weights, a checkpoint every tenth step) has its service from the middle on: the
+figure is the median time of a step in its second half over that in its first, so that two processes, which differ by a
+fifth on some machines, need not be compared. `none` is the same for a run without any service. Steps that save wait for
+the disk, and are outside of the median. "Held up" is the share of the time in which events and checkpoints are handed
+over, by a clock around those calls. Set OMP_NUM_THREADS below the number of cores: the process that uploads needs one.
 """
 
 from __future__ import annotations
@@ -79,59 +79,61 @@ def _keys(folder: Path, steps: int) -> dict[str, Any]:
 
 
 def measure(keys: dict[str, Any], services: list[str], ways: list[str], repeats: int) -> dict[str, Any]:
-    """Service and way -> ratios of times, and seconds of the run alone."""
-    found: dict[str, Any] = {"alone": []}
+    """Service and way -> for each run [second half over first half, share held up]; by turns."""
+    found: dict[str, Any] = {}
     for _ in range(repeats):
-        for service in services:
-            for way in ways:
-                alone = child.run(__file__, keys)["seconds"]
-                server = StandInHub(way)
-                try:
-                    told = child.run(__file__, {**keys, "service": service, "address": server.address})
-                finally:
-                    server.close()
-                found["alone"].append(alone)
-                found.setdefault(f"{service} {way}", []).append([told["seconds"] / alone, told["held"]])
+        for service, way in [("none", "well"), *((service, way) for service in services for way in ways)]:
+            server = StandInHub(way)
+            try:
+                told = child.run(__file__, {**keys, "service": service, "address": server.address})
+            finally:
+                server.close()
+            found.setdefault(f"{service} {way}", []).append([told["ratio"], told["held"]])
     return found
 
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: a row a service and way."""
-    lines = ["| the run | its service | held up by it | time of a step, without one = 1 |", "|---|---|---|---|"]
-    names = {"report": "reports each step", "upload": "uploads checkpoints"}
+    lines = ["| the run | its service | held up by it | time of a step, without it = 1 |", "|---|---|---|---|"]
+    names = {"none": "has no service", "report": "reports each step", "upload": "uploads checkpoints"}
     for name, pairs in found.items():
-        if name == "alone":
-            continue
         ratios, held = zip(*pairs, strict=True)
         service, way = name.split()
         cell = f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
-        lines.append(f"| {names[service]} | {WAYS[way]} | {100 * max(held):.3f} % | {cell} |")
+        lines.append(
+            f"| {names[service]} | {WAYS[way] if service != 'none' else ''} | {100 * max(held):.3f} % | {cell} |"
+        )
     return "\n".join(lines)
 
 
 def _child(config: dict[str, Any]) -> None:
-    """One run: the median seconds from one step to the next."""
-    service, address = config.pop("service", None), config.pop("address", None)
+    """One run: how long its steps take in the second half, with the service, over the first."""
+    service, address = config.pop("service"), config.pop("address")
     keys = {"seed": 1, "use_cpu": True, "learning_rate": 1e-4, **config}
+    half = keys["max_steps"] // 2
     if service == "report":
-        _report_to(address)
+        _report_to(address, half)
     if service == "upload":
         os.environ |= {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
         keys |= {"push_to_hub": True, "hub_token": "hf_of_nobody"}
-        _without_waiting()
+        _upload_from(half)
     clock = _clock()
     _time_what_is_handed_over()
     child.train(keys, clock)
-    held = sum(HELD) / (clock.times[-1] - clock.times[0])
-    print(json.dumps({"held": held, "seconds": statistics.median(end - begin for begin, end in pairwise(clock.times))}))
+    steps = [end - begin for begin, end in pairwise(clock.times)]
+    before, after = steps[: half - 1], steps[half:]
+    held = sum(HELD) / sum(after)
+    print(json.dumps({"held": held, "ratio": statistics.median(after) / statistics.median(before)}))
 
 
-def _report_to(address: str) -> None:
-    """An integration that asks the service at every step, as those of transformers do, and waits for the answer."""
+def _report_to(address: str, half: int) -> None:
+    """An integration as those of transformers: asks at every step of the second half, and waits for the answer."""
     from transformers import TrainerCallback
 
     class Service(TrainerCallback):  # type: ignore[misc]
-        def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
+        def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+            if state.global_step <= half:
+                return
             urllib.request.urlopen(urllib.request.Request(address, json.dumps(logs).encode()), timeout=30).close()
 
     Service.__module__ = "transformers.integrations.of_the_bench"
@@ -143,10 +145,17 @@ def _report_to(address: str) -> None:
     trackers.WAIT = 0.1  # the end of the run is not measured
 
 
-def _without_waiting() -> None:
-    """Neither for the first answer of a hub nor for the last: the start and the end of the run are not measured."""
+def _upload_from(half: int) -> None:
+    """Checkpoints of the second half are uploaded. What waits at the start and the end of a run is not measured."""
     from tunesmith.train import uploads
 
+    original = uploads.Uploads.checkpoint
+
+    def checkpoint(self: Any, folder: Path, files: Any) -> None:
+        if int(folder.name.rpartition("-")[2]) >= half:
+            original(self, folder, files)
+
+    uploads.Uploads.checkpoint = checkpoint  # type: ignore[method-assign]
     uploads.FIRST_ANSWER = 0.5
     uploads.Uploads.finish = lambda self: None  # type: ignore[method-assign]
 

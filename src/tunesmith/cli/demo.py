@@ -98,7 +98,7 @@ def summarise(
         "tokens_per_second": result.metrics["train_tokens_per_second"],
         "seconds": result.metrics["train_runtime"],
         "peak_memory_gib": result.metrics["peak_memory_gib"],
-        "saved": sorted(str(path) for path in result.output_dir.iterdir() if path.is_file()),
+        "saved": sorted(str(path) for path in result.output_dir.iterdir() if path.is_file() and path.name[0] != "."),
         "next": next_commands(result.output_dir),
     }
 
