@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from tunesmith._version import __version__
 
 if TYPE_CHECKING:
-    from tunesmith.api import Conversation, chat, export_model, train
+    from tunesmith.api import chat, compare, export_model, train
     from tunesmith.config import RunConfig, load_config
     from tunesmith.core.errors import Problem, TunesmithError
     from tunesmith.core.types import Message
+    from tunesmith.engines.conversation import Conversation
 
 __all__ = [
     "Conversation",
@@ -28,18 +29,20 @@ __all__ = [
     "TunesmithError",
     "__version__",
     "chat",
+    "compare",
     "export_model",
     "load_config",
     "train",
 ]
 
 _HOMES = {
-    "Conversation": "tunesmith.api",
+    "Conversation": "tunesmith.engines.conversation",
     "Message": "tunesmith.core.types",
     "Problem": "tunesmith.core.errors",
     "RunConfig": "tunesmith.config",
     "TunesmithError": "tunesmith.core.errors",
     "chat": "tunesmith.api",
+    "compare": "tunesmith.api",
     "export_model": "tunesmith.api",
     "load_config": "tunesmith.config",
 }

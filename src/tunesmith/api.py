@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tunesmith.config import RunConfig, load_config
+from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.log import get_logger
-from tunesmith.core.types import Chat, Message
 
 if TYPE_CHECKING:
+    from tunesmith.engines.conversation import Conversation
     from tunesmith.train.results import Result
 
-__all__ = ["Conversation", "Source", "as_config", "chat", "export_model", "train", "with_result"]
+__all__ = ["Source", "as_config", "chat", "compare", "export_model", "train", "with_result"]
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | RunConfig | None
 
@@ -75,71 +76,39 @@ def chat(source: Source = None, **overrides: Any) -> Conversation:
         print(conversation.ask("Who are you?"))
     """
     from tunesmith.engines import make_engine
+    from tunesmith.engines.conversation import Conversation
 
     config = with_result(as_config(source, overrides, "chat"))
     return Conversation(make_engine(config), system=config.template.default_system)
 
 
-class Conversation:
-    """A chat with memory over an engine. `system` is the system message, None for the template's own."""
+def compare(source: Source = None, **overrides: Any) -> dict[str, Conversation]:
+    """Two conversations, "base" and "tuned": the model that training began with, and what it made of it.
 
-    def __init__(self, engine: Any, system: str | None = None) -> None:
-        self.engine = engine
-        self.system = system
-        self.messages: list[Message] = []
+    One adapter is loaded beside its base and both are answered in one batch; otherwise both models are loaded. Raises
+    UsageError where the config names nothing that was tuned.
+    """
+    from tunesmith.engines import make_engine
+    from tunesmith.engines.conversation import Conversation
 
-    def stream(self, text: str, tools: Sequence[Mapping[str, Any]] = (), **sampling: Any) -> Generator[str]:
-        """Send a user's message and yield the answer in pieces, as the model writes it (thoughts included).
-
-        The exchange is remembered when the answer is complete, or when the caller stops reading (or
-        Ctrl-C) with what there is by then; if the engine fails it is not.
-        """
-        history = self._history(text)
-        pieces: list[str] = []
+    base = as_config(source, overrides, "chat")
+    tuned = with_result(base)
+    base = replace(base, model=replace(base.model, adapter_name_or_path=()))
+    if tuned.model == base.model:
+        what, fix = (
+            "there is nothing to compare with the base",
+            "name adapter_name_or_path, or the config of a training",
+        )
+        raise UsageError(Problem("E-CLI-022", what, base.model.model_name_or_path, fix=fix))
+    system, engine = base.template.default_system, make_engine(base)
+    others = tuned.model.adapter_name_or_path
+    if tuned.model.model_name_or_path == base.model.model_name_or_path and len(others) == 1:
         try:
-            for piece in self.engine.stream(history, tools=tools, **sampling):
-                pieces.append(piece)
-                yield piece
-        except (GeneratorExit, KeyboardInterrupt):
-            if pieces:
-                self._remember(text, pieces)
-            raise
-        self._remember(text, pieces)
+            engine.load_adapter(_TUNED, others[0])
+            return {"base": Conversation(engine, system), _TUNED: Conversation(engine, system, adapter=_TUNED)}
+        except UsageError as error:
+            get_logger().info("the base is loaded twice: %s", error.problems[0].what)
+    return {"base": Conversation(engine, system), _TUNED: Conversation(make_engine(tuned), system)}
 
-    def ask(self, text: str, tools: Sequence[Mapping[str, Any]] = (), **sampling: Any) -> str:
-        """Send a user's message and return the answer without its thoughts."""
-        for _ in self.stream(text, tools, **sampling):
-            pass
-        return self.messages[-1].content
 
-    @property
-    def thought_marks(self) -> tuple[str, str]:
-        """What the model writes before and after a thought."""
-        opening, closing = self.engine.renderer.template.thinking
-        return opening.strip(), closing.strip()
-
-    def thinks_first(self, text: str) -> bool:
-        """Whether the answer to `text` begins inside a thought: some templates open it in the prompt."""
-        prompt: str = self.engine.renderer.text(Chat(self._history(text)), open_reply=True)
-        return prompt.rstrip().endswith(self.thought_marks[0])
-
-    def clear(self) -> None:
-        """Forget what was said; the system message stays."""
-        self.messages.clear()
-
-    def close(self) -> None:
-        self.engine.close()
-
-    def __enter__(self) -> Conversation:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _history(self, text: str) -> list[Message]:
-        system = [Message("system", self.system)] if self.system else []
-        return [*system, *self.messages, Message("user", text)]
-
-    def _remember(self, text: str, pieces: Sequence[str]) -> None:
-        answer = self.engine.renderer.parse("".join(pieces))
-        self.messages += [Message("user", text), answer]
+_TUNED = "tuned"

@@ -19,6 +19,7 @@ def test_the_list_of_public_names() -> None:
         "TunesmithError",
         "__version__",
         "chat",
+        "compare",
         "export_model",
         "load_config",
         "train",

@@ -191,7 +191,7 @@ def test_importing_the_light_folders_loads_no_training_stack() -> None:
 def test_foreign_private_names_stay_in_their_two_places() -> None:
     """Names with a leading underscore that the package itself does not define belong to a library underneath."""
     allowed = ("src/tunesmith/train/trainer.py", "src/tunesmith/models/quirks/")
-    own = set()
+    own = {"_exit"}  # of os: documented
     for _, node in nodes(SOURCE):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             own.add(node.name)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunesmith.core.registry import Registry
-from tunesmith.engines.base import Engine, Reply, Sampling
+from tunesmith.engines.base import Engine, Sampling
+from tunesmith.engines.chat import ChatEngine, Reply
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
 
-__all__ = ["ENGINES", "Engine", "Reply", "Sampling", "make_engine"]
+__all__ = ["ENGINES", "ChatEngine", "Engine", "Reply", "Sampling", "make_engine"]
 
 ENGINES: Registry[type[Engine]] = Registry("infer_backend", code="E-ENGINE-001")
 ENGINES.add("huggingface", "tunesmith.engines.hf:HFEngine")

@@ -8,13 +8,14 @@ generate, stream       messages in, a reply or its text out
 from __future__ import annotations
 
 import queue
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from tunesmith.core.errors import Problem, TunesmithError, UnavailableError
-from tunesmith.core.types import Message
+from tunesmith.core.types import Chat, Message
+from tunesmith.engines.chat import ChatEngine, Reply
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,18 +184,7 @@ class Handle(Protocol):
         """Within one token step the reply ends with finish_reason `cancelled`. Idempotent, from any thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """`message` is what `text` says once thoughts are split off; token counts include the stop token."""
-
-    message: Message
-    text: str
-    finish_reason: Literal["stop", "length"]
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Engine(ABC):
+class Engine(ChatEngine):
     """A loaded model that answers. All methods may be called from any thread.
 
     context    most tokens of prompt and reply together; None: no limit is known
@@ -297,11 +287,13 @@ class Engine(ABC):
 
     def stream(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), **sampling: Any
-    ) -> Iterator[str]:
-        """Pieces of text as they come; closing the iterator ends generation. Raises as `generate` does."""
+    ) -> Generator[str, None, int | None]:
+        count: int | None = None
         for piece in self._run_messages(messages, tools, sampling):
             if piece.text:
                 yield piece.text
+            count = piece.end.completion_tokens if piece.end else None
+        return count
 
     def _run_messages(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: dict[str, Any]
@@ -313,11 +305,18 @@ class Engine(ABC):
                 raise piece.end.error
             yield piece
 
-    def __enter__(self) -> Engine:
-        return self
+    def parse(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Message:
+        return self.renderer.parse(text, tools)
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    @property
+    def thought_marks(self) -> tuple[str, str]:
+        opening, closing = self.renderer.template.thinking
+        return opening.strip(), closing.strip()
+
+    def thinks_first(self, messages: Sequence[Message]) -> bool:
+        """Some templates open a thought in the prompt."""
+        prompt = self.renderer.text(Chat(messages), open_reply=True)
+        return prompt.rstrip().endswith(self.thought_marks[0])
 
 
 class _Joined:

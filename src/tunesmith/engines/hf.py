@@ -139,7 +139,9 @@ class HFEngine(Engine):
         return self._scheduler.stats()
 
     def close(self) -> None:
-        """The model is as it was, for those who still hold it."""
+        """The model is as it was, for those who still hold it. Conversations share an engine, and each closes it."""
+        if not hasattr(self, "_fitted"):
+            return
         self._scheduler.close()
         self._fitted.undo()
         del self.model, self._adapters, self._fitted

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import sys
-from collections.abc import Iterator
-from types import SimpleNamespace
+from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tunesmith.api import Conversation
-from tunesmith.cli.chat import talk
-from tunesmith.core.errors import DataError, Problem
-from tunesmith.core.types import Message
+from tunesmith.cli.chat import messages_of, talk
+from tunesmith.cli.chat_commands import COMMANDS
+from tunesmith.core.errors import DataError, OutputError, Problem, TunesmithError, UsageError
+from tunesmith.core.types import Message, ToolCall
+from tunesmith.engines.conversation import Conversation
 
 
 class Parrot:
@@ -23,14 +26,20 @@ class Parrot:
         self.thought = thought
         self.closed = False
         self.seen: list[list[Message]] = []
-        self.renderer = SimpleNamespace(
-            parse=lambda text: Message("assistant", text.split("</think>")[-1]),
-            text=lambda chat, open_reply: "<assistant>",
-            template=SimpleNamespace(thinking=("<think>\n", "\n</think>\n\n")),
-        )
+        self.sampling: list[dict[str, Any]] = []
+        self.thought_marks = ("<think>", "</think>")
 
-    def stream(self, messages: list[Message], tools: Any = (), **sampling: Any) -> Iterator[str]:
+    def parse(self, text: str, tools: Any = ()) -> Message:
+        said = text.split("</think>")[-1]
+        calls = (ToolCall("look", {"at": said}),) if tools and "CALL" in said else ()
+        return Message("assistant", said, tool_calls=calls)
+
+    def thinks_first(self, messages: list[Message]) -> bool:
+        return False
+
+    def stream(self, messages: list[Message], tools: Any = (), **sampling: Any) -> Generator[str, None, int]:
         self.seen.append(list(messages))
+        self.sampling.append(sampling)
         yield self.thought
         yield f"{len(messages)}:"
         if messages[-1].content == "stop":
@@ -38,6 +47,7 @@ class Parrot:
         if messages[-1].content == "fail":
             raise DataError(Problem("E-ENGINE-002", "no room"))
         yield messages[-1].content.upper()
+        return 7
 
     def close(self) -> None:
         self.closed = True
@@ -50,7 +60,7 @@ class Terminal(io.StringIO):
 
 def run(*lines: str, engine: Parrot | None = None, **settings: Any) -> Conversation:
     conversation = Conversation(engine or Parrot())
-    talk(conversation, iter(lines), **settings)
+    talk({"": conversation}, messages_of(lines), **settings)
     return conversation
 
 
@@ -84,9 +94,124 @@ def test_system_sets_the_system_message() -> None:
 
 def test_an_unknown_command_is_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
     engine = Parrot()
-    run("/sytsem x", engine=engine)
+    run("/sytsem x", engine=engine, interactive=True)
     assert engine.seen == []
-    assert "/sytsem" in capsys.readouterr().err
+    assert 'did you mean "/system"?' in capsys.readouterr().err
+    with pytest.raises(UsageError, match="E-CLI-019"):  # in a pipe nobody would see it
+        run("/sytsem x", engine=engine)
+
+
+def test_a_space_before_a_slash_sends_it(capsys: pytest.CaptureFixture[str]) -> None:
+    run(" /usr/bin is a folder")
+    assert capsys.readouterr().out == "1:/USR/BIN IS A FOLDER\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "messages"),
+    [
+        (['"""', "one", "", "two", '"""', "three"], ["one\n\ntwo", "three"]),
+        (['"""one', 'two"""'], ["one\ntwo"]),
+        (['"""one"""'], ["one"]),
+        (["one\\", "  two\\", "three"], ["one\n  two\nthree"]),
+        (['"""', "the input ends"], ["the input ends"]),
+        (["one\\"], ["one"]),
+        (["", "  ", "one\r\n"], ["one"]),
+        (['"""', "/exit", '"""'], ["/exit"]),
+    ],
+)
+def test_messages_of_several_lines(lines: list[str], messages: list[str]) -> None:
+    assert list(messages_of(lines)) == messages
+
+
+def test_a_question_is_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+    conversation = run("hello", "again", "/retry", "/retry")
+    assert capsys.readouterr().out == "1:HELLO\n3:AGAIN\n3:AGAIN\n3:AGAIN\n"
+    assert len(conversation.messages) == 4
+    assert run("/retry").messages == []
+    assert "nothing was asked yet" in capsys.readouterr().err
+
+
+TOOLS = [{"type": "function", "function": {"name": "look", "description": "", "parameters": {"type": "object"}}}]
+
+
+def test_a_call_gets_its_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tools.json").write_text(json.dumps(TOOLS))
+    engine = Parrot()
+    conversation = run(f"/tools {tmp_path / 'tools.json'}", "call it", "/result 42", engine=engine)
+    assert "(tools: look)" in capsys.readouterr().err
+    assert [message.role for message in conversation.messages] == ["user", "assistant", "tool", "assistant"]
+    assert conversation.messages[2] == Message("tool", "42", name="look")
+    with pytest.raises(UsageError, match="E-ENGINE-042"):
+        run("hello", "/result 42")
+
+
+def test_a_conversation_is_saved_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "chat.json"
+    saved = run("/system Be brief.", "hello", f"/save {file}")
+    assert [one["role"] for one in json.loads(file.read_text())["messages"]] == ["system", "user", "assistant"]
+    capsys.readouterr()
+    loaded = run(f"/load {file}", "more")
+    assert loaded.system == "Be brief."
+    assert loaded.messages[:2] == saved.messages
+    assert capsys.readouterr().out == "4:MORE\n"
+
+
+def test_a_saved_question_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "chat.json"
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": "well?"}]}))
+    run(f"/load {file}")
+    assert capsys.readouterr().out == "1:WELL?\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (None, "E-ENGINE-043"),
+        ("{", "E-ENGINE-044"),
+        ("[]", "E-ENGINE-044"),
+        ('{"messages": 3}', "E-ENGINE-044"),
+        ('{"messages": [{"role": "user", "content": 3}]}', "E-ENGINE-044"),
+    ],
+)
+def test_a_file_that_is_no_conversation(content: str | None, code: str, tmp_path: Path) -> None:
+    file = tmp_path / "chat.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(TunesmithError, match=code):
+        run("hello", f"/load {file}")
+    with pytest.raises(UsageError, match="E-CLI-021"):
+        run("/save")
+
+
+def test_a_conversation_that_cannot_be_saved_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="E-ENGINE-041"):
+        run("hello", f"/save {tmp_path}/nowhere/chat.json")
+
+
+def test_the_adapter_is_chosen_for_each_answer() -> None:
+    engine = Parrot()
+    run("hello", "/adapter pirate", "hello", "/adapter off", "hello", engine=engine)
+    assert engine.sampling == [{}, {"adapter": "pirate"}, {}]
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    run("/help")
+    told = capsys.readouterr().err
+    assert all(f"  {name} " in told for name in COMMANDS if name.startswith("/") and name != "/quit")
+    assert max(len(line) for line in told.splitlines()) <= 80
+
+
+def test_two_are_asked_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    engines = {"base": Parrot(), "tuned": Parrot("<think>hmm</think>")}
+    chats = {name: Conversation(engine) for name, engine in engines.items()}  # type: ignore[arg-type]
+    talk(chats, messages_of(["hello", "/retry", f"/save {tmp_path / 'chat.json'}"]))
+    assert capsys.readouterr().out == "base: 1:HELLO\ntuned: 1:HELLO\n" * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chat.base.json", "chat.tuned.json"]
+    with pytest.raises(UsageError, match="E-CLI-020"):
+        talk(chats, messages_of(["/adapter x"]))
+    with pytest.raises(DataError, match="E-ENGINE-002"):
+        talk(chats, messages_of(["fail"]))
+    assert all(len(chat.messages) == 2 for chat in chats.values())
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +241,7 @@ def test_no_colour_means_no_escape_codes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_speed_is_told_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     run("hello", interactive=True)
-    assert "tokens/s)" in capsys.readouterr().err
+    assert re.search(r"\(7 tokens, [\d.]+ tokens/s, the first after [\d.]+ s\)", capsys.readouterr().err)
 
 
 def test_an_error_ends_a_pipe_but_not_a_talk(capsys: pytest.CaptureFixture[str]) -> None:
