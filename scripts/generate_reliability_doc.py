@@ -20,7 +20,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "R2": ("`kill -9` before every call of a save that changes the disk, and in the middle of each write", "="),
     "R3": ("`kill -9` every 3 to 7 steps until the run is done", "="),
     "R4": (
-        "SIGTERM, SIGUSR1 in every phase, at random times, and within a save",
+        "SIGTERM, SIGUSR1 in every phase, at random times, within a save, and while predictions are written",
         "exit 75 within the grace, no step lost, =",
     ),
     "R5": (
@@ -68,8 +68,12 @@ ROWS: dict[str, tuple[str, str]] = {
         "the power goes: only what was synced is left, or some of the rest",
         "no checkpoint that was reported as saved is lost; then =",
     ),
+    "R21": (
+        "clients that leave in the middle of a stream of the API",
+        "the model stops within a few steps; no slot stays taken; memory within 1 %",
+    ),
     "R22": (
-        "hundreds of checkpoints in one run",
+        "hundreds of checkpoints in one run; thousands of requests to the API",
         "descriptors and threads stay as many, memory within 1 % in a thousand",
     ),
 }

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -205,3 +209,25 @@ def serving(engine: Engine, **settings: Any) -> Iterator[tuple[str, Service]]:
 def without_times(answer: Mapping[str, Any]) -> dict[str, Any]:
     """What two answers to one request have in common."""
     return {name: value for name, value in answer.items() if name not in ("id", "created")}
+
+
+@contextmanager
+def api(model: Path, *words: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """`tunesmith serve` as a process: (it, its address, lines that it printed at its start)."""
+    given = {**os.environ, "API_PORT": "0", **variables}
+    command = [sys.executable, "-m", "tunesmith", "serve", f"model_name_or_path={model}", "use_cpu=true", *words]
+    with subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            lines: list[str] = []
+            assert process.stderr is not None
+            for line in process.stderr:
+                lines.append(line)
+                if found := re.search(r" at (http://\S+)/v1", line):
+                    break
+            else:
+                raise AssertionError("".join(lines))
+            threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True).start()  # or it fills up
+            yield process, found[1], lines
+        finally:
+            process.kill()
+            process.wait(10)

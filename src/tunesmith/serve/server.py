@@ -118,6 +118,7 @@ def serve(config: RunConfig, note: Callable[[str], None]) -> None:
                 adapter_dir=Path(folder).expanduser() if folder else None,
             )
             service.metrics.load_seconds = time.monotonic() - began
+            sock.listen()  # who reads the next lines may connect at once
             note(greeting(service, sock.getsockname()[1]))
             asyncio.run(Server(service).serve([sock]))
 
