@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from tunesmith.config import RunConfig, load_config
 from tunesmith.core.errors import MissingInputError, Problem
-from tunesmith.engines.base import End, Engine, Overloaded, Piece, Request, Sink, Token
+from tunesmith.engines.base import End, Engine, Overloaded, Pair, Piece, Request, Score, Sink, Token
 from tunesmith.render import make_renderer
 from tunesmith.serve.server import Server, bind
 from tunesmith.serve.service import Service
@@ -131,6 +131,9 @@ class ScriptedEngine(Engine):
         self, prompts: Sequence[Sequence[int]], pooling: Literal["mean", "last"] = "mean", adapter: str | None = None
     ) -> list[list[float]]:
         return [[float(len(prompt)), float(prompt[-1]), 1.0 if pooling == "mean" else 2.0] for prompt in prompts]
+
+    def score(self, pairs: Sequence[Pair], adapter: str | None = None) -> list[Score]:
+        return [Score(tuple(-1.0 for _ in continuation), False) for _, continuation in pairs]
 
     @property
     def adapters(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 submit(request, sink)  returns at once; the sink gets the pieces as they come, the last one with `end`
 run(request)           the same as an iterator
 generate, stream       messages in, a reply or its text out
+score                  prompts and continuations in, log probabilities out
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ __all__ = [
     "FinishReason",
     "Handle",
     "Overloaded",
+    "Pair",
     "Piece",
     "Reply",
     "Request",
     "Sampling",
+    "Score",
     "Sink",
     "Token",
 ]
@@ -166,6 +169,16 @@ class Piece:
 
 
 Sink: TypeAlias = Callable[[Piece], None]
+Pair: TypeAlias = tuple[Sequence[int], Sequence[int]]
+"""The ids of a prompt, and those of a continuation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely a continuation is: the log probability of each of its tokens, and whether each was the likeliest."""
+
+    logprobs: tuple[float, ...]
+    greedy: bool
 
 
 class Overloaded(UnavailableError):
@@ -216,6 +229,15 @@ class Engine(ChatEngine):
         """The last hidden state of each prompt: the mean over its tokens, or that of the last one; not normalized.
 
         Raises DataError for a prompt that is empty or longer than the context.
+        """
+
+    @abstractmethod
+    def score(self, pairs: Sequence[Pair], adapter: str | None = None) -> list[Score]:
+        """How likely each continuation is after its prompt, for the model itself: a log softmax in float32, without
+        temperature, bias or penalties.
+
+        Raises DataError for an empty prompt or continuation, and where the model would have to read more than its
+        context, which the last token of a continuation is no part of. UsageError for an adapter that is not loaded.
         """
 
     @property

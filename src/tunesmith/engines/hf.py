@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.config.engine import EngineConfig
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.engines.base import Engine, Handle, Request, Sink
+from tunesmith.engines.base import Engine, Handle, Pair, Request, Score, Sink
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -45,14 +45,14 @@ class HFEngine(Engine):
         settings = settings or EngineConfig()
         self.model = model.eval()
         self.tokenizer, self.renderer, self.defaults = tokenizer, renderer, defaults
-        self.at_once = settings.max_batch_requests
+        self.at_once, self._chunk = settings.max_batch_requests, settings.prefill_chunk_tokens
         self._adapters = NamedAdapters(self.model)
         self._fitted = Fitted(self.model, self._adapters, settings, one_by_one=one_by_one)
         limits = (getattr(self._fitted.bare.config, "max_position_embeddings", None), self._fitted.budget)
         self.context = min((limit for limit in limits if limit), default=None)
-        name = str(self._fitted.bare.config.name_or_path)
+        self._name = str(self._fitted.bare.config.name_or_path)
         self._scheduler = Scheduler(
-            self._fitted.runner, self._fitted.device, self.at_once, settings.max_queued_requests, name
+            self._fitted.runner, self._fitted.device, self.at_once, settings.max_queued_requests, self._name
         )
 
     @classmethod
@@ -113,6 +113,17 @@ class HFEngine(Engine):
         hidden = self._adapters([adapter], inputs, flat=False).hidden_states[-1][0].float()  # [T, H]
         found: list[float] = (hidden.mean(dim=0) if pooling == "mean" else hidden[-1]).tolist()
         return found
+
+    def score(self, pairs: Sequence[Pair], adapter: str | None = None) -> list[Score]:
+        from tunesmith.engines.batching.scoring import check_pairs, score_slice, slices
+
+        self._check_adapter(adapter)
+        check_pairs(pairs, self.context)
+        found: dict[int, Score] = {}
+        for own in slices(pairs, self._chunk):  # so that replies go on between them
+            how = (self._fitted.runner, self._fitted.device, self._name, pairs, own, adapter)
+            found |= self._scheduler.call(partial(score_slice, *how))
+        return [found[number] for number in range(len(pairs))]
 
     @property
     def adapters(self) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ state that runs along the sequence, with an attention of their own, or with posi
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,13 +19,20 @@ from tunesmith.engines.batching.prefix import SHORTEST, Prefixes, common
 from tunesmith.engines.batching.slots import LayerShape, Memory, Place, Row
 from tunesmith.engines.batching.step import Part, RowBatch
 
-__all__ = ["Alone", "Call", "Runner", "Together"]
+__all__ = ["Alone", "Call", "Runner", "Scored", "Together"]
 
 
 class Call(Protocol):
     """The model, with the adapters of the sequences in a row: a name for each token of it (`flat`), or for all."""
 
     def __call__(self, adapters: Sequence[str | None], inputs: dict[str, Any], *, flat: bool) -> Any: ...
+
+
+class Scored(NamedTuple):
+    """A sequence, of which the last `wanted` tokens are to have logits."""
+
+    ids: Sequence[int]
+    wanted: int
 
 
 class Runner(Protocol):
@@ -42,6 +50,9 @@ class Runner(Protocol):
 
     def drop(self, job: Job, *, keep: bool) -> None:
         """Forget what is held of a job. `keep`: others may begin like it."""
+
+    def logits(self, sequences: Sequence[Scored], adapter: str | None) -> Iterator[Tensor]:
+        """[wanted, V] of each sequence, in the model's precision. Nothing of them is kept."""
 
     def forget(self, adapter: str | None) -> None:
         """What was kept of an adapter is not true any more."""
@@ -107,6 +118,23 @@ class Together:
             if keep and held.length >= SHORTEST and (row := self.memory.save(held)) is not None:
                 self.prefixes.keep(self.memory, job.request.adapter, job.array()[: held.length], row)
             self.memory.leave(held, wipe=not keep)
+
+    def logits(self, sequences: Sequence[Scored], adapter: str | None) -> Iterator[Tensor]:
+        """All in one row."""
+        ids = [token for sequence in sequences for token in sequence.ids]
+        ends = list(accumulate(len(sequence.ids) for sequence in sequences))
+        wanted = [at for one, end in zip(sequences, ends, strict=True) for at in range(end - one.wanted, end)]
+        inputs: dict[str, Any] = {
+            "input_ids": torch.tensor([ids], device=self._device),
+            "position_ids": torch.tensor(
+                [[at for one in sequences for at in range(len(one.ids))]], device=self._device
+            ),
+            "logits_to_keep": torch.tensor(wanted, device=self._device),
+            "bounds": (0, *ends),
+            "use_cache": False,
+        }
+        logits: Tensor = self._call([adapter] * len(ids), inputs, flat=True).logits[0]
+        yield from logits.split([one.wanted for one in sequences])
 
     def forget(self, adapter: str | None) -> None:
         self.prefixes.forget(self.memory, adapter)
@@ -178,12 +206,8 @@ class Alone:
 
     def _scores(self, job: Job) -> Tensor:
         own: _Own = job.held
-        ids = torch.tensor([job.ids], device=self._device)
         first = len(job.ids) - 1 if own.state is not None else 0
-        where = {"position_ids": torch.arange(len(job.ids), device=self._device)[None, first:]}
-        where["attention_mask"] = torch.ones_like(ids)
-        inputs: dict[str, Any] = {name: where[name] for name in self._told}  # not every model counts by itself
-        inputs |= {"input_ids": ids[:, first:], "logits_to_keep": 1, "use_cache": self._name is not None}
+        inputs = self._inputs(job.ids, first) | {"logits_to_keep": 1, "use_cache": self._name is not None}
         if self._name is not None:
             inputs[self._name] = own.state
         output = self._call([job.request.adapter], inputs, flat=False)
@@ -194,8 +218,22 @@ class Alone:
         scores: Tensor = output.logits[0, -1].float()
         return scores
 
+    def _inputs(self, tokens: Sequence[int], first: int) -> dict[str, Any]:
+        """From the token `first` on."""
+        ids = torch.tensor([list(tokens)], device=self._device)
+        where = {"position_ids": torch.arange(len(tokens), device=self._device)[None, first:]}
+        where["attention_mask"] = torch.ones_like(ids)
+        told = {name: where[name] for name in self._told}  # not every model counts by itself
+        return told | {"input_ids": ids[:, first:]}
+
     def drop(self, job: Job, *, keep: bool) -> None:
         job.held = None
+
+    def logits(self, sequences: Sequence[Scored], adapter: str | None) -> Iterator[Tensor]:
+        """Each by itself."""
+        for ids, wanted in sequences:
+            inputs = self._inputs(ids, 0) | {"logits_to_keep": wanted, "use_cache": False}
+            yield self._call([adapter], inputs, flat=False).logits[0, -wanted:]
 
     def forget(self, adapter: str | None) -> None:
         pass

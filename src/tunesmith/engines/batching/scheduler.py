@@ -25,7 +25,7 @@ from tunesmith.engines.batching.runners import Runner
 from tunesmith.engines.batching.waiting import FairQueue
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 
-__all__ = ["Scheduler"]
+__all__ = ["Scheduler", "no_memory", "not_finite"]
 
 T = TypeVar("T")
 
@@ -162,7 +162,7 @@ class Scheduler:
                 self._limit = len(self._running)
                 self._put_back(job)
             else:
-                self._fail(job, _no_memory())
+                self._fail(job, no_memory())
                 self._count([job])
 
     def _put_back(self, job: Job) -> None:
@@ -174,7 +174,7 @@ class Scheduler:
         for job in list(self._running):
             while job in self._running and not self._runner.ready(job, self._running):
                 if len(self._running) == 1:
-                    self._fail(job, _no_memory())
+                    self._fail(job, no_memory())
                     self._leave()
                 else:
                     self._send_back(self._running[-1])
@@ -237,7 +237,7 @@ class Scheduler:
 
     def _choose_one(self, job: Job, row: Tensor, finite: bool, likeliest: int) -> None:
         if not finite:
-            raise _not_finite(self._model)
+            raise not_finite(self._model)
         self._counts["generated_tokens"] += 1
         if job.chooser.plain:
             job.chooser.accept(likeliest)
@@ -288,13 +288,13 @@ def _told(error: Exception) -> _Told:
     if isinstance(error, TunesmithError):
         return _Told(False, error)
     if is_out_of_memory(error):
-        return _Told(True, _no_memory())
+        return _Told(True, no_memory())
     get_logger().error("a step of the engine failed", exc_info=error)
     got = f"{type(error).__name__}: {error}"
     return _Told(False, TunesmithError(Problem("E-ENGINE-007", "this reply could not be computed", got=got)))
 
 
-def _no_memory() -> MachineError:
+def no_memory() -> MachineError:
     what, fix = (
         "there is no memory for this request, even alone",
         "shorten it, or raise kv_cache_gb where memory is free",
@@ -302,7 +302,7 @@ def _no_memory() -> MachineError:
     return MachineError(Problem("E-ENGINE-008", what, fix=fix))
 
 
-def _not_finite(model: str) -> DataError:
+def not_finite(model: str) -> DataError:
     what = "the model computes values that are not finite, so there is nothing to choose a word by"
     fix = "its weights are broken, or too large for infer_dtype: get it again, or use an earlier checkpoint"
     return DataError(Problem("E-ENGINE-003", what, where=model, fix=fix))
