@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith._version import __version__
 
 if TYPE_CHECKING:
-    from tunesmith.api import chat, compare, export_model, train
+    from tunesmith.api import chat, compare, evaluate_model, export_model, train
     from tunesmith.config import RunConfig, load_config
     from tunesmith.core.errors import Problem, TunesmithError
     from tunesmith.core.types import Message
@@ -30,6 +30,7 @@ __all__ = [
     "__version__",
     "chat",
     "compare",
+    "evaluate_model",
     "export_model",
     "load_config",
     "train",
@@ -43,6 +44,7 @@ _HOMES = {
     "TunesmithError": "tunesmith.core.errors",
     "chat": "tunesmith.api",
     "compare": "tunesmith.api",
+    "evaluate_model": "tunesmith.api",
     "export_model": "tunesmith.api",
     "load_config": "tunesmith.config",
 }

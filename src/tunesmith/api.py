@@ -13,9 +13,10 @@ from tunesmith.core.log import get_logger
 
 if TYPE_CHECKING:
     from tunesmith.engines.conversation import Conversation
+    from tunesmith.evaluate.report import Evaluation
     from tunesmith.train.results import Result
 
-__all__ = ["Source", "as_config", "chat", "compare", "export_model", "train", "with_result"]
+__all__ = ["Source", "as_config", "chat", "compare", "evaluate_model", "export_model", "train", "with_result"]
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | RunConfig | None
 
@@ -33,7 +34,7 @@ def as_config(source: Source, overrides: Mapping[str, Any], verb: str) -> RunCon
 
 
 def with_result(config: RunConfig) -> RunConfig:
-    """For chat and export: a training config stands for what that training saved in its output_dir.
+    """For all verbs that use a model: a training config stands for what that training saved in its output_dir.
 
     Unchanged where the config names an adapter itself, has no output_dir, or nothing is there yet.
     """
@@ -67,6 +68,22 @@ def export_model(source: Source = None, **overrides: Any) -> Path:
     from tunesmith.export.merge import export_model as run
 
     return run(with_result(as_config(source, overrides, "export")))
+
+
+def evaluate_model(source: Source = None, **overrides: Any) -> Evaluation:
+    """Ask a model the questions of a benchmark: `tunesmith.evaluate_model("run.yaml", task="mmlu_test")`.
+
+    With `save_dir` the results are written there as well.
+    """
+    from tunesmith.evaluate.multiple_choice import evaluate_choices
+    from tunesmith.evaluate.report import folder_for_results
+
+    config = with_result(as_config(source, overrides, "eval"))
+    with folder_for_results(config.evaluate.save_dir) as folder:
+        evaluation = evaluate_choices(config)
+        if folder is not None:
+            evaluation.save(folder)
+    return evaluation
 
 
 def chat(source: Source = None, **overrides: Any) -> Conversation:

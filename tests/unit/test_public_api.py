@@ -20,6 +20,7 @@ def test_the_list_of_public_names() -> None:
         "__version__",
         "chat",
         "compare",
+        "evaluate_model",
         "export_model",
         "load_config",
         "train",

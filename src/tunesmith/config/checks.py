@@ -16,7 +16,7 @@ __all__ = ["CHECKS", "Check", "check"]
 
 _TRAIN = ("train",)
 _DATA = ("train", *LOOKING)
-_ALL = ("train", "preview", "chat", "api", "export")
+_ALL = ("train", "eval", "preview", "chat", "api", "export")
 _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
@@ -51,6 +51,12 @@ def _model_is_named(config: RunConfig) -> Iterator[Problem]:
 def _output_is_named(config: RunConfig) -> Iterator[Problem]:
     if not config.train.output_dir:
         yield _missing('"output_dir" is missing', "output_dir: a folder for the run, like saves/my-first-run")
+
+
+@_rule(("eval",), "task")
+def _task_is_named(config: RunConfig) -> Iterator[Problem]:
+    if not config.evaluate.task:
+        yield _missing('"task" is missing', "task: mmlu_test, ceval_validation, cmmlu_test, or lm_eval:NAME")
 
 
 @_rule(("export",), "export_dir")

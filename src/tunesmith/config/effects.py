@@ -49,6 +49,10 @@ def _evaluates(config: RunConfig) -> bool:
     return config.train.do_eval or config.train.do_predict or bool(config.train.value("eval_on_start"))
 
 
+def _harness(config: RunConfig) -> bool:
+    return str(config.evaluate.task).startswith("lm_eval:")
+
+
 def _predicts(config: RunConfig) -> bool:
     return config.verb in ("chat", "api") or (config.verb == "train" and config.train.do_predict)
 
@@ -94,13 +98,39 @@ _HUB = (
 @cache
 def rules() -> tuple[Rule, ...]:
     """All rules; the first that fails for a key is the one that is told."""
+    return (*_rules_of_verbs(), *_rules_of_settings())
+
+
+def _rules_of_verbs() -> tuple[Rule, ...]:
     training = _section("data", "method", "objective", "train", "track") | _keys(f"{_MASK} {_MODEL_IN_TRAINING}")
     return (
-        Rule(training - _keys(_SHARED), _trains, "only in training", of_verb=True),
+        Rule(training - _keys(f"{_SHARED} max_samples offline"), _trains, "only in training", of_verb=True),
+        Rule(
+            _keys("max_samples offline"),
+            lambda c: _trains(c) or c.verb == "eval",
+            "only in training and eval",
+            of_verb=True,
+        ),
         Rule(_section("export"), lambda c: c.verb == "export", "only in export", of_verb=True),
-        Rule(_keys("infer_dtype"), lambda c: not _trains(c), "only in chat, api and export", of_verb=True),
-        Rule(_section("generate") | _keys(_CACHE), _predicts, "only in chat, api and prediction", of_verb=True),
-        Rule(_section("engine"), lambda c: c.verb in ("chat", "api"), "only in chat and api", of_verb=True),
+        Rule(_keys("infer_dtype"), lambda c: not _trains(c), "not in training", of_verb=True),
+        Rule(_section("generate"), _predicts, "only in chat, api and prediction", of_verb=True),
+        Rule(
+            _keys(_CACHE),
+            lambda c: _predicts(c) or c.verb == "eval",
+            "only in chat, api, eval and prediction",
+            of_verb=True,
+        ),
+        Rule(
+            _section("engine"), lambda c: c.verb in ("chat", "api", "eval"), "only in chat, api and eval", of_verb=True
+        ),
+        Rule(_section("evaluate"), lambda c: c.verb == "eval", "only in eval", of_verb=True),
+    )
+
+
+def _rules_of_settings() -> tuple[Rule, ...]:
+    return (
+        Rule(_keys("task_dir lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
+        Rule(_keys("offline"), lambda c: c.verb != "eval" or not _harness(c), "HF_DATASETS_OFFLINE says so to lm_eval"),
         Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
         Rule(_keys(_LORA), lambda c: c.method.finetuning_type == "lora", "only with finetuning_type: lora"),
         Rule(_keys(_FREEZE), lambda c: c.method.finetuning_type == "freeze", "only with finetuning_type: freeze"),

@@ -25,6 +25,7 @@ _LOADING = "tests/unit/models/test_loading.py::"
 _TEMPLATE = "tests/unit/render/test_template_keys.py::"
 _EXACT = "tests/e2e/test_exactness.py::"
 _EXPORT = "tests/e2e/test_adapters_and_export.py::"
+_CHOICE = "tests/unit/evaluate/test_multiple_choice.py::"
 _STREAM = "tests/unit/data/test_streaming.py::"
 
 _SHOWN: dict[str, str] = {
@@ -178,6 +179,11 @@ _SHOWN: dict[str, str] = {
     ),
     _EXACT + "test_packing_changes_neither_loss_nor_gradient": "packing neat_packing",
     _EXACT + "test_accumulation_changes_nothing": "per_device_train_batch_size gradient_accumulation_steps",
+    _CHOICE + "test_every_answer_is_that_of_a_script_by_hand": "task task_dir n_shot",
+    _CHOICE + "test_the_size_of_a_batch_changes_nothing": "batch_size",
+    _CHOICE + "test_results_are_written_into_a_new_folder": "save_dir",
+    "tests/unit/evaluate/test_fewshot.py::test_the_texts_are_those_of_the_field": "lang",
+    "tests/unit/data/sources/test_hub.py::test_files_of_a_benchmark_are_chosen_by_their_names": "download_mode",
     _EXPORT + "test_the_adapter_loads_in_plain_peft_and_the_merged_model_equals_it": "export_dir",
     _EXPORT + "test_shards_have_the_size_that_was_asked_for": "export_size",
     _EXPORT + "test_the_dtype_of_an_export_can_be_chosen": "infer_dtype",

@@ -8,7 +8,7 @@ from tunesmith.config.keys import all_keys
 
 __all__ = ["LOOKING", "VERBS", "infer_verb"]
 
-VERBS = ("train", "chat", "api", "export", "preview", "inspect", "check", "show")
+VERBS = ("train", "eval", "chat", "api", "export", "preview", "inspect", "check", "show")
 LOOKING = ("preview", "inspect")
 """Verbs that look at data; `inspect` also without a model. They read the rows of stages that cannot be trained yet."""
 
@@ -17,10 +17,13 @@ _SHARED = {"seed", "use_cpu"}
 
 
 def infer_verb(keys: Collection[str]) -> str:
-    """What a file is for, by its keys: train if it has data or arguments of training, else api, export or chat."""
+    """What a file is for, by its keys: train if it has data or arguments of training, else eval, api, export or
+    chat."""
     known = all_keys()
     if not keys or any(name.endswith("dataset") or (known[name].passed_on and name not in _SHARED) for name in keys):
         return "train"
+    if "task" in keys:
+        return "eval"
     if not {"adapters", "adapter_dir"}.isdisjoint(keys):
         return "api"
     return "export" if "export_dir" in keys else "chat"

@@ -4,7 +4,7 @@ one commit; a repository of ModelScope or openMind is fetched whole."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -23,7 +23,7 @@ from tunesmith.hubs import HUB_NAMES, download
 if TYPE_CHECKING:
     from tunesmith.data.spec import DatasetSpec
 
-__all__ = ["fetch_file", "folder_sources", "open_other_hub", "open_repository"]
+__all__ = ["fetch_file", "folder_sources", "open_files", "open_other_hub", "open_repository"]
 
 README = "README.md"
 
@@ -119,6 +119,22 @@ def fetch_file(repository: str, file: str, *, offline: bool, revision: str | Non
     return _fetch(commit, [file], offline)[0]
 
 
+def open_files(
+    repository: str, choose: Callable[[Sequence[str]], Sequence[str]], *, offline: bool, again: bool = False
+) -> list[Blob]:
+    """Files of a dataset of the Hugging Face hub, by a choice among their names; of archives, what is in them.
+    `again`: fetched also where the cache holds them. Raises what `open_repository` raises."""
+    offline = offline or env.get_bool("HF_HUB_OFFLINE")
+    commit = _commit(repository, None, offline)
+    names = choose(commit.files)
+    blobs: list[Blob] = []
+    for name, path in zip(names, _fetch(commit, names, offline, again=again), strict=True):
+        blob = HubFile(commit.repository, commit.sha, name, path)
+        with blob.open() as stream:
+            blobs += unpacked(blob, stream.read(MAGIC_LENGTH))
+    return blobs
+
+
 def _endpoint() -> str | None:
     return env.get("HF_ENDPOINT") or None
 
@@ -170,8 +186,8 @@ def _last_commit(repository: str, revision: str | None) -> _Commit:
     return _Commit(repository, folder.name, files)
 
 
-def _fetch(commit: _Commit, files: Sequence[str], offline: bool) -> list[Path]:
-    """The files of a commit in the hub's cache, fetched where they are not there."""
+def _fetch(commit: _Commit, files: Sequence[str], offline: bool, *, again: bool = False) -> list[Path]:
+    """The files of a commit in the hub's cache, fetched where they are not there, or are asked for `again`."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     paths: dict[str, Path] = {}
@@ -179,13 +195,18 @@ def _fetch(commit: _Commit, files: Sequence[str], offline: bool) -> list[Path]:
         known: Any = try_to_load_from_cache(commit.repository, file, revision=commit.sha, repo_type="dataset")
         if isinstance(known, str):
             paths[file] = Path(known)
-    missing = [file for file in files if file not in paths]
+    missing = [file for file in files if file not in paths or (again and not offline)]
     if missing and offline:
         raise MissingInputError(_not_fetched(commit.repository, commit.sha, missing))
     for file in missing:
         try:
             path = hf_hub_download(
-                commit.repository, file, repo_type="dataset", revision=commit.sha, endpoint=_endpoint()
+                commit.repository,
+                file,
+                repo_type="dataset",
+                revision=commit.sha,
+                endpoint=_endpoint(),
+                force_download=again,
             )
         except Exception as error:
             raise _explained(commit.repository, error) from error

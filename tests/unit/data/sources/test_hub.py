@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from io import BytesIO
 from types import ModuleType
+from zipfile import ZipFile
 
 import pytest
 from pyarrow import BufferOutputStream, Table, parquet
@@ -254,3 +256,31 @@ def test_a_hub_that_fails_is_explained(cache, monkeypatch):
     with pytest.raises(TunesmithError, match="no such dataset") as caught:
         open_source(DatasetSpec("d", "owner/name", "modelscope"))
     assert caught.value.code == "E-DATA-040"
+
+
+def test_files_of_a_benchmark_are_chosen_by_their_names(hub):
+    """And fetched once, unless they are asked for again; without files of their own, archives are looked into."""
+    from dataclasses import replace
+
+    from tunesmith.evaluate.benchmarks import all_benchmarks
+    from tunesmith.evaluate.questions import read_subject, source_of
+
+    benchmark = replace(all_benchmarks()["mmlu"], hub="owner/name")
+    subject = next(one for one in benchmark.subjects if one.key == "anatomy")
+    row = b"q,1,2,3,4,B\n"
+    hub.commit(**{"dev/anatomy_dev.csv": row, "test/anatomy_test.csv": row * 2, "x/train.csv": b"no"})
+
+    def questions(**how) -> int:
+        source = source_of(benchmark, "test", None, **how)
+        return len(read_subject(source, subject, ("test",)))
+
+    assert questions(offline=False, again=False) == questions(offline=True, again=False) == 2
+    assert sorted(fetched(hub)) == ["anatomy_dev.csv", "anatomy_test.csv"]
+    assert questions(offline=False, again=True) == 2
+    assert sorted(fetched(hub)) == ["anatomy_dev.csv", "anatomy_dev.csv", "anatomy_test.csv", "anatomy_test.csv"]
+    with BytesIO() as packed:
+        with ZipFile(packed, "w") as archive:
+            archive.writestr("test/anatomy.csv", row * 3)
+        hub.repository.clear()
+        hub.commit(**{"data.zip": packed.getvalue(), "mmlu.py": b"a script"})
+    assert questions(offline=False, again=False) == 3
