@@ -4,6 +4,7 @@
 #   make ci      the quick and the slow suite, each timed
 #   make test-faults  runs that are killed, starved and damaged, in an hour
 #   make test-api  the API, with an older client as well
+#   make test-lm-eval  tasks of lm-evaluation-harness
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow test-faults test-faults-again test-api ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -56,6 +57,15 @@ test-api: $(STAMP) ## the API with an older official client, and with 5,000 bodi
 	@$(BIN)/python -m pip install -q --upgrade --no-deps --target $(OLD_CLIENT) openai==1.109.1 httpx==0.28.1 httpcore==1.0.9
 	@PYTHONPATH=$(OLD_CLIENT) $(TEST_ENV) $(BIN)/python -m pytest tests/unit/serve/test_client.py
 	@$(TEST_ENV) $(BIN)/python -m pytest -m "slow or not slow" tests/property/test_api_fuzz.py tests/unit/serve tests/e2e/test_api_real.py
+
+# The harness and what it needs, beside the packages that are there.
+LM_EVAL := build/lm-eval
+PACKAGES := "import sysconfig; print(sysconfig.get_path('purelib'))"
+test-lm-eval: $(STAMP) ## tasks of lm-evaluation-harness, which gets an environment of its own
+	@test -x $(LM_EVAL)/bin/python || $(BIN)/python -m venv $(LM_EVAL)
+	@$(BIN)/python -c $(PACKAGES) > "$$($(LM_EVAL)/bin/python -c $(PACKAGES))/base.pth"
+	@$(LM_EVAL)/bin/python -m pip install -q --constraint constraints.txt lm-eval==0.4.13
+	@PYTHONPATH=src HF_DATASETS_CACHE=$(LM_EVAL)/cache $(TEST_ENV) $(LM_EVAL)/bin/python -m pytest -n 0 tests/unit/evaluate/test_harness.py
 
 ci: ## both suites, each timed; fails if one does
 	@$(PYTHON) scripts/ci.py

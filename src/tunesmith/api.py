@@ -75,12 +75,14 @@ def evaluate_model(source: Source = None, **overrides: Any) -> Evaluation:
 
     With `save_dir` the results are written there as well.
     """
+    from tunesmith.evaluate.harness import PREFIX, evaluate_tasks
     from tunesmith.evaluate.multiple_choice import evaluate_choices
     from tunesmith.evaluate.report import folder_for_results
 
     config = with_result(as_config(source, overrides, "eval"))
     with folder_for_results(config.evaluate.save_dir) as folder:
-        evaluation = evaluate_choices(config)
+        harness = str(config.evaluate.task).startswith(PREFIX)
+        evaluation = evaluate_tasks(config) if harness else evaluate_choices(config)
         if folder is not None:
             evaluation.save(folder)
     return evaluation

@@ -15,6 +15,7 @@ Examples:
   tunesmith eval --model_name_or_path Qwen/Qwen3-0.6B --task mmlu_test
   tunesmith eval run.yaml task=cmmlu_test lang=zh task_dir=data/cmmlu
   tunesmith eval run.yaml task=ceval_validation n_shot=0 save_dir=results
+  tunesmith eval run.yaml task=lm_eval:arc_easy,hellaswag
 \b
 docs/evaluation.md tells where questions come from, and what figures mean.
 """

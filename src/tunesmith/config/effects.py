@@ -129,7 +129,7 @@ def _rules_of_verbs() -> tuple[Rule, ...]:
 
 def _rules_of_settings() -> tuple[Rule, ...]:
     return (
-        Rule(_keys("task_dir lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
+        Rule(_keys("lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
         Rule(_keys("offline"), lambda c: c.verb != "eval" or not _harness(c), "HF_DATASETS_OFFLINE says so to lm_eval"),
         Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
         Rule(_keys(_LORA), lambda c: c.method.finetuning_type == "lora", "only with finetuning_type: lora"),
