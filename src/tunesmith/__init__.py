@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith._version import __version__
 
 if TYPE_CHECKING:
-    from tunesmith.api import chat, compare, evaluate_model, export_model, train
+    from tunesmith.api import chat, compare, evaluate_model, export_model, predict, train
     from tunesmith.config import RunConfig, load_config
     from tunesmith.core.errors import Problem, TunesmithError
     from tunesmith.core.types import Message
@@ -33,6 +33,7 @@ __all__ = [
     "evaluate_model",
     "export_model",
     "load_config",
+    "predict",
     "train",
 ]
 
@@ -47,6 +48,7 @@ _HOMES = {
     "evaluate_model": "tunesmith.api",
     "export_model": "tunesmith.api",
     "load_config": "tunesmith.config",
+    "predict": "tunesmith.api",
 }
 
 

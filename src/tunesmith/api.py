@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from tunesmith.evaluate.report import Evaluation
     from tunesmith.train.results import Result
 
-__all__ = ["Source", "as_config", "chat", "compare", "evaluate_model", "export_model", "train", "with_result"]
+__all__ = [
+    "Source",
+    "as_config",
+    "chat",
+    "compare",
+    "evaluate_model",
+    "export_model",
+    "predict",
+    "train",
+    "with_result",
+]
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | RunConfig | None
 
@@ -86,6 +96,16 @@ def evaluate_model(source: Source = None, **overrides: Any) -> Evaluation:
         if folder is not None:
             evaluation.save(folder)
     return evaluation
+
+
+def predict(source: Source = None, **overrides: Any) -> dict[str, Any]:
+    """Answer the rows of a dataset: `tunesmith.predict("run.yaml", eval_dataset="test.jsonl")`.
+
+    Predictions and figures go to `output_dir`; returns the figures.
+    """
+    from tunesmith.evaluate.dataset import predict_dataset
+
+    return predict_dataset(with_result(as_config(source, overrides, "predict")))
 
 
 def chat(source: Source = None, **overrides: Any) -> Conversation:

@@ -23,6 +23,7 @@ def test_the_list_of_public_names() -> None:
         "evaluate_model",
         "export_model",
         "load_config",
+        "predict",
         "train",
     ]
 

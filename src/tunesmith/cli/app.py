@@ -18,6 +18,7 @@ __all__ = ["CONTEXT", "VERBS", "WORDS", "Verb", "VerbGroup", "invoke", "make_app
 # Verb -> (module, what it does). The order is that of the help.
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("tunesmith.cli.train", "train as a config says"),
+    "predict": ("tunesmith.cli.predict", "answers to the rows of a dataset, and how close they are"),
     "eval": ("tunesmith.cli.eval", "benchmarks: MMLU, C-Eval, CMMLU, lm-evaluation-harness"),
     "runs": ("tunesmith.cli.runs", "ls, show, tail, stop, compare, rm, tag, verify: your runs"),
     "queue": ("tunesmith.cli.queue", "add, ls, rm, pause, resume, run, logs: runs one after the other"),

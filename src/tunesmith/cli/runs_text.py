@@ -31,10 +31,14 @@ def row_line(row: Row) -> str:
     return f"{row.id:<8}  {_cut(row.name or row.output_dir, 18):<18}  {row.status:<9}  {steps:>13}  {numbers}"
 
 
+def _figure(value: Any) -> str:
+    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
+
+
 def show_lines(row: Row, found: Mapping[str, Any]) -> Iterator[str]:
     """The page of a run."""
     yield from table_lines({key: value for key, value in _facts(row, found).items() if value})
-    metrics = {key: f"{value:,.6g}" for key, value in sorted((found["metrics"] or {}).items()) if _is_shown(key)}
+    metrics = {key: _figure(value) for key, value in sorted((found["metrics"] or {}).items()) if _is_shown(key)}
     if metrics:
         yield ""
         yield "metrics:"

@@ -16,7 +16,7 @@ __all__ = ["CHECKS", "Check", "check"]
 
 _TRAIN = ("train",)
 _DATA = ("train", *LOOKING)
-_ALL = ("train", "eval", "preview", "chat", "api", "export")
+_ALL = ("train", "predict", "eval", "preview", "chat", "api", "export")
 _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
@@ -47,7 +47,7 @@ def _model_is_named(config: RunConfig) -> Iterator[Problem]:
         yield _missing('"model_name_or_path" is missing', "model_name_or_path: a folder, or a repository of the hub")
 
 
-@_rule(_TRAIN, "output_dir")
+@_rule(("train", "predict"), "output_dir")
 def _output_is_named(config: RunConfig) -> Iterator[Problem]:
     if not config.train.output_dir:
         yield _missing('"output_dir" is missing', "output_dir: a folder for the run, like saves/my-first-run")
@@ -71,7 +71,7 @@ def _training_has_data(config: RunConfig) -> Iterator[Problem]:
         yield _missing('"dataset" is missing', "dataset: path/to/rows.jsonl, or a name of dataset_info.json")
 
 
-@_rule(LOOKING, "dataset", "eval_dataset")
+@_rule((*LOOKING, "predict"), "dataset", "eval_dataset")
 def _preview_has_data(config: RunConfig) -> Iterator[Problem]:
     if not config.data.dataset and not config.data.eval_dataset:
         yield _missing('"dataset" is missing', "dataset: path/to/rows.jsonl, or a name of dataset_info.json")
@@ -357,6 +357,12 @@ def _one_loss_of_tokens(config: RunConfig) -> Iterator[Problem]:
     for key in asked[1:]:
         what = f'"{key}" and "{asked[0]}" both say what the loss of a token is'
         yield _contradiction(config, key, what, "keep one of them")
+
+
+@_rule(("predict",), "stage")
+def _predictions_answer_prompts(config: RunConfig) -> Iterator[Problem]:
+    if config.objective.stage == "pt":
+        yield _contradiction(config, "stage", "predict answers prompts, and stage pt has none", "stage: sft")
 
 
 @_rule(_TRAIN, "predict_with_generate", "compute_accuracy")

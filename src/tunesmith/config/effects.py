@@ -54,7 +54,7 @@ def _harness(config: RunConfig) -> bool:
 
 
 def _predicts(config: RunConfig) -> bool:
-    return config.verb in ("chat", "api") or (config.verb == "train" and config.train.do_predict)
+    return config.verb in ("chat", "api", "predict") or (config.verb == "train" and config.train.do_predict)
 
 
 def _in_steps(strategy: str, config: RunConfig) -> bool:
@@ -87,6 +87,8 @@ _EVALUATION = (
     "eval_dataset eval_steps eval_delay eval_on_each_dataset per_device_eval_batch_size per_gpu_eval_batch_size "
     "compute_accuracy bf16_full_eval fp16_full_eval"
 )
+# Keys of data that say how a model is trained on it.
+_TRAINED = "mix_strategy interleave_probs val_size packing neat_packing streaming buffer_size"
 _CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
 
 _HUB = (
@@ -102,13 +104,26 @@ def rules() -> tuple[Rule, ...]:
 
 
 def _rules_of_verbs() -> tuple[Rule, ...]:
-    training = _section("data", "method", "objective", "train", "track") | _keys(f"{_MASK} {_MODEL_IN_TRAINING}")
+    data = _section("data")
+    training = _section("method", "objective", "train", "track") | _keys(f"{_MASK} {_MODEL_IN_TRAINING}")
     return (
-        Rule(training - _keys(f"{_SHARED} max_samples offline"), _trains, "only in training", of_verb=True),
+        Rule((training | _keys(_TRAINED)) - _keys(_SHARED), _trains, "only in training", of_verb=True),
         Rule(
             _keys("max_samples offline"),
-            lambda c: _trains(c) or c.verb == "eval",
-            "only in training and eval",
+            lambda c: _trains(c) or c.verb in ("predict", "eval"),
+            "only in training, prediction and eval",
+            of_verb=True,
+        ),
+        Rule(
+            data - _keys(f"{_SHARED} max_samples offline"),
+            lambda c: _trains(c) or c.verb == "predict",
+            "only in training and prediction",
+            of_verb=True,
+        ),
+        Rule(
+            _keys("dataset"),
+            lambda c: c.verb != "predict" or not c.data.eval_dataset,
+            "eval_dataset is what is answered",
             of_verb=True,
         ),
         Rule(_section("export"), lambda c: c.verb == "export", "only in export", of_verb=True),
@@ -121,7 +136,10 @@ def _rules_of_verbs() -> tuple[Rule, ...]:
             of_verb=True,
         ),
         Rule(
-            _section("engine"), lambda c: c.verb in ("chat", "api", "eval"), "only in chat, api and eval", of_verb=True
+            _section("engine"),
+            lambda c: not _trains(c) and c.verb != "export",
+            "not in training and export",
+            of_verb=True,
         ),
         Rule(_section("evaluate"), lambda c: c.verb == "eval", "only in eval", of_verb=True),
     )
@@ -175,7 +193,11 @@ def _rules_of_settings() -> tuple[Rule, ...]:
             lambda c: not c.model.disable_gradient_checkpointing,
             "disable_gradient_checkpointing is on",
         ),
-        Rule(_keys(_EVALUATION), lambda c: c.verb in LOOKING or _evaluates(c), "nothing asks for evaluation"),
+        Rule(
+            _keys(_EVALUATION),
+            lambda c: c.verb in (*LOOKING, "predict") or _evaluates(c),
+            "nothing asks for evaluation",
+        ),
         Rule(
             _keys("val_size"),
             lambda c: c.verb in LOOKING or _evaluates(c),

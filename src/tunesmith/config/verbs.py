@@ -8,7 +8,7 @@ from tunesmith.config.keys import all_keys
 
 __all__ = ["LOOKING", "VERBS", "infer_verb"]
 
-VERBS = ("train", "eval", "chat", "api", "export", "preview", "inspect", "check", "show")
+VERBS = ("train", "predict", "eval", "chat", "api", "export", "preview", "inspect", "check", "show")
 LOOKING = ("preview", "inspect")
 """Verbs that look at data; `inspect` also without a model. They read the rows of stages that cannot be trained yet."""
 

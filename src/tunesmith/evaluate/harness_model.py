@@ -64,9 +64,9 @@ class EngineModel(TemplateLM):  # type: ignore[misc]  # mypy does not look into 
         self, requests: Sequence[tuple[Any, Sequence[int], Sequence[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         """Sums over the tokens of each continuation. A prompt that does not fit loses its beginning."""
-        pairs = [self._fitted(prompt, continuation) for _, prompt, continuation in requests]
+        pairs = [self._fitted(prompt, continuation) for _text, prompt, continuation in requests]
         found = [(sum(score.logprobs), score.greedy) for score in self._score(pairs)]
-        for (asked, _, _), answer in zip(requests, found, strict=True):
+        for (asked, *_rest), answer in zip(requests, found, strict=True):
             if asked is not None:
                 self.cache_hook.add_partial("loglikelihood", asked, answer)
         return found

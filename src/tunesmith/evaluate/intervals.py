@@ -23,7 +23,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     share, square = right / count, _Z * _Z
     middle = (share + square / (2 * count)) / (1 + square / count)
     half = _Z / (1 + square / count) * sqrt(share * (1 - share) / count + square / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return middle - half if right else 0.0, middle + half if right < count else 1.0
 
 
 def standard_error(right: int, count: int) -> float:

@@ -14,46 +14,80 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tunesmith._version import __version__
 from tunesmith.core.files import write_atomically
 from tunesmith.core.log import get_logger
-from tunesmith.engines.base import Piece, Request, Sampling
-from tunesmith.engines.hf import HFEngine
+from tunesmith.engines.base import Engine, Piece, Request, Sampling
 from tunesmith.evaluate.answers import FOLDER, Answers, claim, not_written
-from tunesmith.models.digest import weights_digest
+from tunesmith.evaluate.metrics import score_texts
 from tunesmith.train.counting import Counting
 
 if TYPE_CHECKING:
     from tunesmith.render import Renderer
 
-__all__ = ["PREDICTIONS", "predict", "prompt_and_label"]
+__all__ = ["ONE", "PREDICTIONS", "Processes", "predict", "prompt_and_label"]
 
 PREDICTIONS = "generated_predictions.jsonl"
 _WRITTEN = ("prompt", "predict", "label")
 
 
+class Processes(Protocol):
+    """Those that share the rows, as accelerate's Accelerator tells of them."""
+
+    @property
+    def process_index(self) -> int: ...
+
+    @property
+    def num_processes(self) -> int: ...
+
+    def wait_for_everyone(self) -> None: ...
+
+    def gather(self, tensor: Any, /) -> Any: ...
+
+    @property
+    def device(self) -> Any: ...
+
+
+class _One:
+    """A process by itself."""
+
+    process_index, num_processes, device = 0, 1, "cpu"
+
+    def wait_for_everyone(self) -> None:
+        """There is nobody to wait for."""
+
+    def gather(self, tensor: Any, /) -> Any:
+        return tensor
+
+
+ONE: Processes = _One()
+
+
 def predict(
-    engine: HFEngine, datasets: dict[str, Any], output_dir: Path, seed: int, accelerator: Any
-) -> dict[str, float]:
-    """Answer the last turn of every row and write {prompt, predict, label} lines. Returns counts and speed.
+    engine: Engine, weights: Any, datasets: dict[str, Any], output_dir: Path, seed: int, processes: Processes = ONE
+) -> dict[str, Any]:
+    """Answer the last turn of every row and write {prompt, predict, label} lines. Returns counts, speed, and how close
+    the answers are to the labels (`evaluate.metrics`; in the main process only), by names that begin with `predict_`.
+
+    `weights`: a digest of what answers, or another plain value that tells it from others.
 
     The prompt is what precedes the last trained run of a row, so it is exactly what training saw. Of several ranks each
     answers every so-many-th row; the file is in the order of the rows. Rows that were answered before this call, for
     the same weights, rows and keys, count in all but the speed.
     """
-    rank, ranks = accelerator.process_index, accelerator.num_processes
+    rank, ranks = processes.process_index, processes.num_processes
     sampling, renderer, tokenizer = Sampling.of(engine.defaults), engine.renderer, engine.tokenizer
     every = [(dataset, number) for dataset in datasets.values() for number in range(len(dataset))]
     if rank == 0:
-        claim(output_dir, _asked(engine.model, renderer, every, replace(sampling, seed=seed)))
-    accelerator.wait_for_everyone()
+        claim(output_dir, _asked(weights, renderer, every, replace(sampling, seed=seed)))
+    processes.wait_for_everyone()
     tokens, begin = 0, time.perf_counter()
     with Answers(output_dir, rank) as answers, Counting("predicting", "rows") as count:
-        accelerator.wait_for_everyone()  # all have read what was there before one writes
+        processes.wait_for_everyone()  # all have read what was there before one writes
         left = [row for row in range(len(every)) if row not in answers.known]
         before = len(every) - len(left)
         if before:
@@ -64,16 +98,18 @@ def predict(
             answers.add(own[number], _answer(tokenizer, renderer, *every[own[number]], reply, sampling))
             tokens += reply.end.completion_tokens if reply.end else 0
             count(min(before + done * ranks, len(every)), len(every))
-    tokens = _sum(accelerator, tokens)
+    tokens = _sum(processes, tokens)
     answers.read()
-    equal = sum(line["predict"] == line["label"] for line in answers.known.values())
-    accelerator.wait_for_everyone()  # all have read before the folder goes
-    if rank == 0:
-        _write(output_dir, [answers.known[row] for row in range(len(every))])
+    processes.wait_for_everyone()  # all have read before the folder goes
     seconds = time.perf_counter() - begin
+    close: dict[str, Any] = {}
+    if rank == 0:
+        lines = [answers.known[row] for row in range(len(every))]
+        _write(output_dir, lines)
+        close = score_texts([line["predict"] for line in lines], [line["label"] for line in lines], seed)
     return {
         "predict_rows": len(every),
-        "predict_exact_match": equal / max(len(every), 1),
+        **{f"predict_{name}": value for name, value in close.items()},
         "predict_tokens_per_second": round(tokens / seconds, 2),
         "predict_runtime": round(seconds, 2),
     }
@@ -103,7 +139,7 @@ def _seed_of(seed: int, row: int) -> int:
     return int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _asked(model: Any, renderer: Renderer, every: Iterable[tuple[Any, int]], sampling: Sampling) -> dict[str, Any]:
+def _asked(weights: Any, renderer: Renderer, every: Iterable[tuple[Any, int]], sampling: Sampling) -> dict[str, Any]:
     """Everything that an answer depends on, as plain values."""
     rows = hashlib.blake2b(digest_size=20)
     for dataset, number in every:
@@ -112,7 +148,7 @@ def _asked(model: Any, renderer: Renderer, every: Iterable[tuple[Any, int]], sam
             values = np.ascontiguousarray(row[name], dtype=np.int64)
             rows.update(len(values).to_bytes(8, "little") + values.tobytes())
     return {
-        "weights": weights_digest(model),
+        "weights": weights,
         "rows": rows.hexdigest(),
         "sampling": json.loads(json.dumps(asdict(sampling))),
         "template": json.loads(json.dumps(renderer.fingerprint())),
@@ -120,12 +156,12 @@ def _asked(model: Any, renderer: Renderer, every: Iterable[tuple[Any, int]], sam
     }
 
 
-def _sum(accelerator: Any, value: int) -> int:
+def _sum(processes: Processes, value: int) -> int:
     """The sum over all ranks, which wait for each other here."""
     import torch
 
-    own = torch.tensor([value], dtype=torch.int64, device=accelerator.device)
-    return int(accelerator.gather(own).sum())
+    own = torch.tensor([value], dtype=torch.int64, device=processes.device)
+    return int(processes.gather(own).sum())
 
 
 def _write(folder: Path, answers: Iterable[Mapping[str, Any]]) -> None:

@@ -316,13 +316,14 @@ def _judge(
     if config.train.do_predict:
         from tunesmith.engines.hf import HFEngine
         from tunesmith.evaluate.predict import predict
+        from tunesmith.models.digest import weights_digest
 
         trainer.prepare_evaluation()
         model, folder = trainer.accelerator.unwrap_model(trainer.model), Path(plan.output_dir)
         tokenizer, accelerator = trainer.processing_class, trainer.accelerator
         exact = bool(config.train.value("full_determinism"))
         with HFEngine(model, tokenizer, renderer, config.generate, config.engine, one_by_one=exact) as engine:
-            found = predict(engine, datasets.eval, folder, plan.seed, accelerator)
+            found = predict(engine, weights_digest(model), datasets.eval, folder, plan.seed, accelerator)
         metrics |= record_metrics(trainer, "predict", found, config)
     return metrics
 

@@ -77,9 +77,25 @@ def test_sampling_keys_count_in_chat_and_prediction() -> None:
     assert load_config({"model_name_or_path": "m", "temperature": 0.5}, verb="chat").warnings == ()
 
 
+def test_what_has_an_effect_in_predict_and_in_eval() -> None:
+    model, asked = {"model_name_or_path": "m"}, {"eval_dataset": "d", "cutoff_len": 512, "max_samples": 3, "seed": 1}
+    predict = {**model, **asked, "output_dir": "o", "temperature": 0.5, "kv_cache_gb": 2}
+    assert load_config(predict, verb="predict").warnings == ()
+    (told,) = load_config({**predict, "dataset": "t", "packing": True, "n_shot": 3}, verb="predict").warnings
+    for text in ("packing (only in training)", "dataset (eval_dataset is what is answered)", "n_shot (only in eval)"):
+        assert text in told
+    choices = {**model, "task": "mmlu_test", "lang": "zh", "download_mode": "force_redownload", "offline": True}
+    assert load_config({**choices, "task_dir": "t", "max_samples": 3, "seed": 1}, verb="eval").warnings == ()
+    (told,) = load_config({**choices, "task": "lm_eval:x", "temperature": 0.5}, verb="eval").warnings
+    for text in ("lang, download_mode (tasks of lm_eval", "offline (HF_DATASETS_OFFLINE", "temperature (only in chat"):
+        assert text in told
+
+
 def test_a_training_file_serves_chat_with_one_warning() -> None:
     text = warning("chat", learning_rate=1e-4, lora_rank=8)
-    assert text == "keys without effect: dataset, learning_rate, lora_rank (only in training)"
+    assert text == (
+        "keys without effect: dataset (only in training and prediction); learning_rate, lora_rank (only in training)"
+    )
 
 
 def test_what_the_trainer_does_anyway_is_no_news() -> None:
