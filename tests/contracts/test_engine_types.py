@@ -7,6 +7,7 @@ import pytest
 
 from tests.busy_engine import answers, differing, engine_of, generated, greedy, prompts
 from tests.tiny_models import tiny_model
+from tests.unit.engines.test_scoring import pairs_of, plain
 from tunesmith.engines.base import Request
 from tunesmith.engines.batching.runners import Together
 from tunesmith.models.families import FLAT, SHIMS
@@ -17,6 +18,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("torch_one_thread")]
 OTHERWISE = {
     "axk1", "deepseek_v2", "deepseek_v3", "diffllama", "glm4_moe_lite", "jetmoe", "longcat_flash", "minicpm3", "youtu"
 }  # fmt: skip
+
+
+# Types of which transformers' own forward changes the logits of a token with those behind it: what a token attends to
+# is chosen among all.
+NOT_CAUSAL = {"axk2", "deepseek_v32", "doge", "dots3_note_text"}
 
 
 @pytest.mark.parametrize("model_type", sorted(FLAT | SHIMS.keys()))
@@ -30,3 +36,13 @@ def test_replies_equal_those_of_generate(model_type: str) -> None:
         found = answers(engine, [Request(prompt, greedy(16)) for prompt in asked])
     assert differing(found, said) == []
     assert together == (model_type in FLAT - OTHERWISE or model_type in ("phimoe", "qwen2_moe"))
+
+
+@pytest.mark.parametrize("model_type", sorted((FLAT | SHIMS.keys()) - NOT_CAUSAL))
+def test_scores_equal_those_of_a_plain_forward(model_type: str) -> None:
+    reference = tiny_model(model_type, None)
+    pairs = [pair for pair in pairs_of(reference) if len(pair[0]) + len(pair[1]) <= 50]
+    with engine_of(tiny_model(model_type, None)) as engine:
+        found = engine.score(pairs)
+    for score, pair in zip(found, pairs, strict=True):
+        assert score.logprobs == pytest.approx(plain(reference, *pair).logprobs, abs=1e-5)

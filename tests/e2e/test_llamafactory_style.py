@@ -50,6 +50,10 @@ def workplace(assets, tmp_path_factory):
         "c4_demo": {"file_name": "c4_demo.jsonl", "columns": {"prompt": "text"}},
     }
     (data / "dataset_info.json").write_text(json.dumps(registered))
+    for split in ("dev", "test"):
+        (folder / "evaluation" / "mmlu" / split).mkdir(parents=True)
+        source = assets / "data" / "eval" / "mmlu_dev" / "anatomy_dev.csv"
+        shutil.copy(source, folder / "evaluation" / "mmlu" / split / f"anatomy_{split}.csv")
     return folder
 
 
@@ -77,5 +81,8 @@ def test_predict_chat_and_export_run_on_what_was_trained(workplace, monkeypatch)
     assert len((predicted.output_dir / "generated_predictions.jsonl").read_text().splitlines()) == 4
     with tunesmith.chat(STYLE / "chat.yaml", use_cpu=True) as conversation:
         assert isinstance(conversation.ask("hi", max_new_tokens=3), str)
+    evaluation = tunesmith.evaluate_model(STYLE / "eval.yaml", use_cpu=True)
+    assert evaluation.metrics["average"]["questions"] == 5
+    assert {line["shots"] for line in evaluation.questions} == {5}
     exported = tunesmith.export_model(STYLE / "export.yaml")
     assert (exported / "model.safetensors").is_file()

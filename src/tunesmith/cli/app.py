@@ -44,6 +44,7 @@ Examples:
   tunesmith init --model Qwen/Qwen3-0.6B --data my_rows.jsonl
   tunesmith data preview run.yaml
   tunesmith train run.yaml learning_rate=1e-4
+  tunesmith eval run.yaml task=mmlu_test
   tunesmith chat run.yaml
   tunesmith api run.yaml
   tunesmith export run.yaml export_dir=merged

@@ -16,6 +16,7 @@ FILES = {
     "sft_freeze": "train",
     "pt_lora": "train",
     "predict": "train",
+    "eval": "eval",
     "export": "export",
     "chat": "chat",
 }
