@@ -236,8 +236,8 @@ class Engine(ChatEngine):
         """How likely each continuation is after its prompt, for the model itself: a log softmax in float32, without
         temperature, bias or penalties.
 
-        Raises DataError for an empty prompt or continuation, and where the model would have to read more than its
-        context, which the last token of a continuation is no part of. UsageError for an adapter that is not loaded.
+        Raises DataError for an empty prompt or continuation, and where the model would have to read more than it can,
+        which the last token of a continuation is no part of. UsageError for an adapter that is not loaded.
         """
 
     @property

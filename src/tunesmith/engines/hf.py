@@ -48,8 +48,8 @@ class HFEngine(Engine):
         self.at_once, self._chunk = settings.max_batch_requests, settings.prefill_chunk_tokens
         self._adapters = NamedAdapters(self.model)
         self._fitted = Fitted(self.model, self._adapters, settings, one_by_one=one_by_one)
-        limits = (getattr(self._fitted.bare.config, "max_position_embeddings", None), self._fitted.budget)
-        self.context = min((limit for limit in limits if limit), default=None)
+        self._longest = getattr(self._fitted.bare.config, "max_position_embeddings", None)
+        self.context = min((limit for limit in (self._longest, self._fitted.budget) if limit), default=None)
         self._name = str(self._fitted.bare.config.name_or_path)
         self._scheduler = Scheduler(
             self._fitted.runner, self._fitted.device, self.at_once, settings.max_queued_requests, self._name
@@ -118,7 +118,7 @@ class HFEngine(Engine):
         from tunesmith.engines.batching.scoring import check_pairs, score_slice, slices
 
         self._check_adapter(adapter)
-        check_pairs(pairs, self.context)
+        check_pairs(pairs, self._longest)  # nothing is kept of them
         found: dict[int, Score] = {}
         for own in slices(pairs, self._chunk):  # so that replies go on between them
             how = (self._fitted.runner, self._fitted.device, self._name, pairs, own, adapter)
