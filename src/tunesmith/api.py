@@ -46,8 +46,11 @@ def as_config(source: Source, overrides: Mapping[str, Any], verb: str) -> RunCon
 def with_result(config: RunConfig) -> RunConfig:
     """For all verbs that use a model: a training config stands for what that training saved in its output_dir.
 
-    Unchanged where the config names an adapter itself, has no output_dir, or nothing is there yet.
+    Unchanged where the config names an adapter itself, has no output_dir, or nothing is there yet, and where another
+    server has the model.
     """
+    if config.engine.infer_backend == "remote":
+        return config
     output_dir = config.train.output_dir if "output_dir" in config.user_keys else None
     if output_dir is None or config.model.adapter_name_or_path:
         return config
@@ -114,11 +117,11 @@ def chat(source: Source = None, **overrides: Any) -> Conversation:
     with tunesmith.chat("run.yaml") as conversation:
         print(conversation.ask("Who are you?"))
     """
-    from tunesmith.engines import make_engine
+    from tunesmith.engines import make_chat_engine
     from tunesmith.engines.conversation import Conversation
 
     config = with_result(as_config(source, overrides, "chat"))
-    return Conversation(make_engine(config), system=config.template.default_system)
+    return Conversation(make_chat_engine(config), system=config.template.default_system)
 
 
 def compare(source: Source = None, **overrides: Any) -> dict[str, Conversation]:

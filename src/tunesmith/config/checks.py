@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunesmith.config.check_table import Check, rules_into
 from tunesmith.config.check_table import contradiction as _contradiction
+from tunesmith.config.engine_checks import ENGINE_CHECKS, sends_messages
 from tunesmith.config.memory_checks import MEMORY_CHECKS
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
@@ -21,7 +22,7 @@ _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
 
-CHECKS: list[Check] = [*MEMORY_CHECKS]
+CHECKS: list[Check] = [*ENGINE_CHECKS, *MEMORY_CHECKS]
 _rule = rules_into(CHECKS)
 
 
@@ -41,9 +42,9 @@ def _missing(what: str, fix: str) -> Problem:
 # --- what a verb cannot do without ---
 
 
-@_rule(_ALL, "model_name_or_path")
+@_rule(_ALL, "model_name_or_path", "infer_backend", "remote_prompts")
 def _model_is_named(config: RunConfig) -> Iterator[Problem]:
-    if not config.model.model_name_or_path:
+    if not config.model.model_name_or_path and not sends_messages(config):
         yield _missing('"model_name_or_path" is missing', "model_name_or_path: a folder, or a repository of the hub")
 
 

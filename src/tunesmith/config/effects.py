@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from tunesmith.config.engine_checks import sends_messages
 from tunesmith.config.keys import all_keys
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
@@ -91,10 +92,32 @@ _EVALUATION = (
 _TRAINED = "mix_strategy interleave_probs val_size packing neat_packing streaming buffer_size"
 _CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
 
+_OF_HF = "use_kv_cache kv_cache_gb prefill_chunk_tokens flash_attn"
+_OF_REMOTE = "remote_url remote_model remote_prompts remote_timeout remote_retries"
+_HERE = "infer_dtype max_batch_requests max_queued_requests"
+
 _HUB = (
     "hub_model_id hub_token hub_private_repo hub_strategy hub_always_push hub_revision push_to_hub_model_id "
     "push_to_hub_organization push_to_hub_token"
 )
+
+
+def _engine_rules() -> tuple[Rule, ...]:
+    return (
+        Rule(
+            _keys(_OF_HF),
+            lambda c: _trains(c) or c.verb == "export" or c.engine.infer_backend == "huggingface",
+            "only with infer_backend: huggingface",
+            of_verb=True,
+        ),
+        Rule(_keys(_OF_REMOTE), lambda c: c.engine.infer_backend == "remote", "only with infer_backend: remote"),
+        Rule(
+            _section("model", "template") - _keys("default_system") | _keys(_HERE),
+            lambda c: not sends_messages(c),
+            "the server has the model and its template",
+            of_verb=True,
+        ),
+    )
 
 
 @cache
@@ -141,6 +164,7 @@ def _rules_of_verbs() -> tuple[Rule, ...]:
             "not in training and export",
             of_verb=True,
         ),
+        *_engine_rules(),
         Rule(_section("evaluate"), lambda c: c.verb == "eval", "only in eval", of_verb=True),
     )
 

@@ -15,8 +15,8 @@ _SGLANG = "the SGLang engine"
 class EngineConfig:
     """The engine and its own settings."""
 
-    infer_backend: Literal["huggingface", "vllm", "sglang"] = works("huggingface", later=("vllm", "sglang"))
-    """Engine that generates."""
+    infer_backend: Literal["huggingface", "vllm", "sglang", "remote"] = works("huggingface", later=("vllm", "sglang"))
+    """Engine that generates; remote: any server with OpenAI's protocol."""
     use_kv_cache: bool = works(True)
     """Keep keys and values of earlier tokens while generating."""
     kv_cache_gb: float | None = works(None, above=0)
@@ -27,6 +27,16 @@ class EngineConfig:
     """Most requests that wait; more are refused."""
     prefill_chunk_tokens: int = works(512, least=1)
     """Most tokens of prompts that are read between two tokens of the replies that are being written."""
+    remote_url: str | None = works(None)
+    """Base address of the server, like http://127.0.0.1:8000/v1. Its key is in the variable REMOTE_API_KEY."""
+    remote_model: str | None = works(None)
+    """Name of the model, or adapter, at the server (default: its only one)."""
+    remote_prompts: Literal["messages", "ids"] = works("messages")
+    """Send messages, or token ids (made here, with the tokenizer of `model_name_or_path`) to servers that take them."""
+    remote_timeout: float = works(600.0, above=0)
+    """Seconds of silence after which the server is given up."""
+    remote_retries: int = works(4, least=0)
+    """How often a server that is busy, or not there, is asked again."""
     vllm_maxlen: int = later(4096, _VLLM)
     """Most tokens of prompt and reply together."""
     vllm_gpu_util: float = later(0.7, _VLLM)

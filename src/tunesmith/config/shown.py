@@ -16,6 +16,7 @@ _INFO = "tests/unit/data/test_dataset_info.py::"
 _BAD = "tests/unit/data/test_bad_input.py::"
 _METHODS = "tests/unit/methods/test_methods.py::"
 _ENGINE = "tests/unit/engines/test_hf.py::"
+_REMOTE = "tests/unit/engines/test_remote.py::"
 _SERVING = "tests/unit/engines/test_serving.py::"
 _RUN = "tests/e2e/test_run.py::"
 _ARGUMENTS = "tests/e2e/test_training_arguments.py::"
@@ -119,6 +120,10 @@ _SHOWN: dict[str, str] = {
     _TEMPLATE + "test_enable_thinking": "enable_thinking",
     _TEMPLATE + "test_preserve_thinking": "preserve_thinking",
     "tests/unit/engines/test_engine_keys.py::test_the_engine_is_looked_up_by_its_name": "infer_backend",
+    _REMOTE + "test_a_chat_with_a_server_elsewhere": "remote_url remote_model",
+    _REMOTE + "test_ids_give_what_the_engine_itself_gives": "remote_prompts",
+    _REMOTE + "test_silence_has_an_end": "remote_timeout",
+    _REMOTE + "test_a_busy_server_is_asked_again": "remote_retries",
     "tests/unit/engines/test_engine_keys.py::test_special_tokens_inside_a_reply": "skip_special_tokens",
     "tests/unit/serve/test_adapters.py::test_adapters_of_the_config_can_be_named": "adapters",
     "tests/unit/serve/test_adapters.py::test_an_adapter_is_loaded_and_unloaded_by_its_name": "adapter_dir",

@@ -52,6 +52,7 @@ TABLE: dict[str, Variable] = {
         Variable("API_MODEL_NAME", "", "name of the model in the API (default: the last part of its path)"),
         Variable("FASTAPI_ROOT_PATH", "", "path under which a proxy has the API"),
         Variable("MAX_CONCURRENT", "", "most requests that the API runs at once (default: what the engine takes)"),
+        Variable("REMOTE_API_KEY", "", "key of the server that infer_backend: remote asks"),
         Variable("TENSORBOARD_LOGGING_DIR", "", "folder of TensorBoard's log (wins over logging_dir)"),
         Variable("WORLD_SIZE", "1", "number of processes, set by the launcher"),
         Variable("RANK", "0", "number of this process, set by the launcher"),

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.config.engine import EngineConfig
-from tunesmith.core.errors import DataError, Problem
 from tunesmith.engines.base import Engine, Handle, Pair, Request, Score, Sink
+from tunesmith.engines.room import no_room, room_of
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -87,11 +87,8 @@ class HFEngine(Engine):
         from tunesmith.engines.batching.job import Job
 
         self._check_adapter(request.adapter)
-        size, wanted = len(request.prompt), request.sampling.room(len(request.prompt))
-        left = self.context - size if self.context else wanted
-        if left <= 0 or not size:
-            raise _no_room(size, self.context)
-        job = Job(request, sink, self.tokenizer, self.renderer.stop_ids, min(left, wanted))
+        room = room_of(request, self.context)
+        job = Job(request, sink, self.tokenizer, self.renderer.stop_ids, room)
         self._scheduler.submit(job)
         return job
 
@@ -101,7 +98,7 @@ class HFEngine(Engine):
         self._check_adapter(adapter)
         for prompt in prompts:
             if not prompt or (self.context and len(prompt) > self.context):
-                raise _no_room(len(prompt), self.context)
+                raise no_room(len(prompt), self.context)
         # One at a time, so that replies go on between them.
         return [self._scheduler.call(partial(self._embedding, prompt, pooling, adapter)) for prompt in prompts]
 
@@ -156,10 +153,3 @@ class HFEngine(Engine):
         self._scheduler.close()
         self._fitted.undo()
         del self.model, self._adapters, self._fitted
-
-
-def _no_room(tokens: int, context: int | None) -> DataError:
-    what = "the prompt leaves no room for a reply" if tokens else "the prompt is empty"
-    fix = "shorten the conversation (/clear starts a new one)"
-    got = f"{tokens} tokens, the context is {context}"
-    return DataError(Problem("E-ENGINE-002", what, got=got, fix=fix))

@@ -27,7 +27,9 @@ def test_the_engine_is_looked_up_by_its_name(monkeypatch: pytest.MonkeyPatch) ->
     registry.add("huggingface", "tunesmith.engines.hf:HFEngine")
     registry.add("other", f"{__name__}:OtherEngine")
     monkeypatch.setattr(engines, "ENGINES", registry)
-    assert engines.make_engine(SimpleNamespace(engine=SimpleNamespace(infer_backend="other"))) == "the other engine"
+    assert (
+        engines.make_chat_engine(SimpleNamespace(engine=SimpleNamespace(infer_backend="other"))) == "the other engine"
+    )
 
 
 class Dictated:

@@ -1,0 +1,24 @@
+"""Whether a prompt leaves room for a reply: the same answer from every engine."""
+
+from __future__ import annotations
+
+from tunesmith.core.errors import DataError, Problem
+from tunesmith.engines.base import Request
+
+__all__ = ["no_room", "room_of"]
+
+
+def room_of(request: Request, context: int | None) -> int:
+    """How many tokens the reply may have. Raises DataError (E-ENGINE-002) where that is none, or the prompt is."""
+    size, wanted = len(request.prompt), request.sampling.room(len(request.prompt))
+    left = context - size if context else wanted
+    if left <= 0 or not size:
+        raise no_room(size, context)
+    return min(left, wanted)
+
+
+def no_room(tokens: int, context: int | None) -> DataError:
+    what = "the prompt leaves no room for a reply" if tokens else "the prompt is empty"
+    fix = "shorten the conversation (/clear starts a new one)"
+    got = f"{tokens} tokens, the context is {context}"
+    return DataError(Problem("E-ENGINE-002", what, got=got, fix=fix))
