@@ -16,7 +16,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-vllm test-sglang ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -66,6 +66,18 @@ test-lm-eval: $(STAMP) ## tasks of lm-evaluation-harness, which gets an environm
 	@$(BIN)/python -c $(PACKAGES) > "$$($(LM_EVAL)/bin/python -c $(PACKAGES))/base.pth"
 	@$(LM_EVAL)/bin/python -m pip install -q --constraint constraints.txt lm-eval==0.4.13
 	@PYTHONPATH=src HF_DATASETS_CACHE=$(LM_EVAL)/cache $(TEST_ENV) $(LM_EVAL)/bin/python -m pytest -n 0 tests/unit/evaluate/test_harness.py
+
+# Engines for GPUs, which pin their own torch: each in an environment of its own.
+define test-engine
+	@test -x build/$(1)/bin/python || $(PYTHON) -m venv build/$(1)
+	@build/$(1)/bin/python -m pip install -q --editable '.[$(1)]' hypothesis pytest pytest-timeout
+	@$(TEST_ENV) HF_HUB_OFFLINE=0 TRANSFORMERS_OFFLINE=0 build/$(1)/bin/python -m pytest -m "slow or not slow" -k $(1) \
+		tests/contracts/test_outside_names.py tests/contracts/test_real_engines.py
+endef
+test-vllm: ## the vLLM engine: its names, and where there is a GPU what it says
+	$(call test-engine,vllm)
+test-sglang: ## the same for SGLang
+	$(call test-engine,sglang)
 
 ci: ## both suites, each timed; fails if one does
 	@$(PYTHON) scripts/ci.py

@@ -94,6 +94,8 @@ _CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
 
 _OF_HF = "use_kv_cache kv_cache_gb prefill_chunk_tokens flash_attn"
 _OF_REMOTE = "remote_url remote_model remote_prompts remote_timeout remote_retries"
+_OF_VLLM = "vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
+_OF_SGLANG = "sglang_maxlen sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend"
 _HERE = "infer_dtype max_batch_requests max_queued_requests"
 
 _HUB = (
@@ -111,6 +113,15 @@ def _engine_rules() -> tuple[Rule, ...]:
             of_verb=True,
         ),
         Rule(_keys(_OF_REMOTE), lambda c: c.engine.infer_backend == "remote", "only with infer_backend: remote"),
+        Rule(
+            _keys(_OF_VLLM), lambda c: c.engine.infer_backend == "vllm", "only with infer_backend: vllm", of_verb=True
+        ),
+        Rule(
+            _keys(_OF_SGLANG),
+            lambda c: c.engine.infer_backend == "sglang",
+            "only with infer_backend: sglang",
+            of_verb=True,
+        ),
         Rule(
             _section("model", "template") - _keys("default_system") | _keys(_HERE),
             lambda c: not sends_messages(c),

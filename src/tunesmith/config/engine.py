@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from tunesmith.config.fields import later, section, works
-
-_VLLM = "the vLLM engine"
-_SGLANG = "the SGLang engine"
+from tunesmith.config.fields import section, works
 
 
 @section
 class EngineConfig:
     """The engine and its own settings."""
 
-    infer_backend: Literal["huggingface", "vllm", "sglang", "remote"] = works("huggingface", later=("vllm", "sglang"))
+    infer_backend: Literal["huggingface", "vllm", "sglang", "remote"] = works("huggingface")
     """Engine that generates; remote: any server with OpenAI's protocol."""
     use_kv_cache: bool = works(True)
     """Keep keys and values of earlier tokens while generating."""
@@ -37,23 +34,23 @@ class EngineConfig:
     """Seconds of silence after which the server is given up."""
     remote_retries: int = works(4, least=0)
     """How often a server that is busy, or not there, is asked again."""
-    vllm_maxlen: int = later(4096, _VLLM)
+    vllm_maxlen: int = works(4096, least=1)
     """Most tokens of prompt and reply together."""
-    vllm_gpu_util: float = later(0.7, _VLLM)
+    vllm_gpu_util: float = works(0.7, above=0, most=1)
     """Share of the GPU's memory that vLLM may take."""
-    vllm_enforce_eager: bool = later(False, _VLLM)
+    vllm_enforce_eager: bool = works(False)
     """Do without CUDA graphs."""
-    vllm_max_lora_rank: int = later(32, _VLLM)
-    """Largest LoRA rank that is accepted."""
-    vllm_config: Mapping[str, Any] | None = later(None, _VLLM)
+    vllm_max_lora_rank: int = works(32, least=1, most=512)
+    """Largest LoRA rank that is accepted, rounded up to one that vLLM has."""
+    vllm_config: Mapping[str, Any] | None = works(None)
     """Further engine arguments, as a mapping or JSON."""
-    sglang_maxlen: int = later(4096, _SGLANG)
+    sglang_maxlen: int = works(4096, least=1)
     """Most tokens of prompt and reply together."""
-    sglang_mem_fraction: float = later(0.7, _SGLANG)
+    sglang_mem_fraction: float = works(0.7, above=0, most=1)
     """Share of the GPU's memory that SGLang may take."""
-    sglang_tp_size: int = later(-1, _SGLANG)
+    sglang_tp_size: int = works(-1)
     """Devices for tensor parallelism; -1 takes all."""
-    sglang_config: Mapping[str, Any] | None = later(None, _SGLANG)
+    sglang_config: Mapping[str, Any] | None = works(None)
     """Further server arguments, as a mapping or JSON."""
-    sglang_lora_backend: Literal["triton", "flashinfer"] = later("triton", _SGLANG)
-    """Kernels for LoRA."""
+    sglang_lora_backend: Literal["triton", "csgmv", "torch_native", "flashinfer"] = works("triton")
+    """Kernels for LoRA; which of them there are depends on the release of SGLang."""

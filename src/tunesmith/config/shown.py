@@ -120,6 +120,12 @@ _SHOWN: dict[str, str] = {
     _TEMPLATE + "test_enable_thinking": "enable_thinking",
     _TEMPLATE + "test_preserve_thinking": "preserve_thinking",
     "tests/unit/engines/test_engine_keys.py::test_the_engine_is_looked_up_by_its_name": "infer_backend",
+    "tests/unit/engines/test_outside.py::test_what_vllm_is_started_with": (
+        "vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
+    ),
+    "tests/unit/engines/test_outside.py::test_what_sglang_is_started_with": (
+        "sglang_maxlen sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend"
+    ),
     _REMOTE + "test_a_chat_with_a_server_elsewhere": "remote_url remote_model",
     _REMOTE + "test_ids_give_what_the_engine_itself_gives": "remote_prompts",
     _REMOTE + "test_silence_has_an_end": "remote_timeout",

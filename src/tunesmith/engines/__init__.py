@@ -20,6 +20,8 @@ __all__ = ["ENGINES", "ChatEngine", "Engine", "Reply", "Sampling", "make_chat_en
 
 ENGINES: Registry[type[ChatEngine]] = Registry("infer_backend", code="E-ENGINE-001")
 ENGINES.add("huggingface", "tunesmith.engines.hf:HFEngine")
+ENGINES.add("vllm", "tunesmith.engines.vllm:VLLMEngine")
+ENGINES.add("sglang", "tunesmith.engines.sglang:SGLangEngine")
 ENGINES.add("remote", "tunesmith.engines.remote.chat:Remote")
 
 

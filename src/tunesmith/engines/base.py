@@ -100,7 +100,10 @@ class Sampling:
 
 
 class Constraint(Protocol):
-    """What a reply must look like (a grammar, a JSON schema), one object per reply. Called from the engine's thread."""
+    """What a reply must look like (a grammar, a JSON schema), one object per reply. Called from the engine's thread.
+
+    One that a grammar of llguidance says in full also has it as `lark`, for engines that check tokens themselves.
+    """
 
     @property
     def finished(self) -> bool:

@@ -38,8 +38,8 @@ class Grammar:
     demanded  the reply may not end without it; otherwise it holds each time that the trigger has come
     """
 
-    def __init__(self, matcher: Any, trigger: str | None = None, demanded: bool = True) -> None:
-        self._matcher, self.trigger, self.demanded = matcher, trigger, demanded
+    def __init__(self, text: str, matcher: Any, trigger: str | None = None, demanded: bool = True) -> None:
+        self.text, self._matcher, self.trigger, self.demanded = text, matcher, trigger, demanded
 
     def begin(self) -> Any:
         """A matcher at the beginning of the grammar, for one reply."""
@@ -91,7 +91,7 @@ class Grammars:
         """Raises ApiError (400) with `param` for a grammar that cannot be made."""
         if wrong := self.check(text):
             raise invalid(f"no grammar can be made of this schema: {wrong.splitlines()[0]}", param, "invalid_schema")
-        return Grammar(self._compiled(text), trigger, demanded)
+        return Grammar(text, self._compiled(text), trigger, demanded)
 
     def constraint(self, grammar: Grammar) -> GrammarConstraint:
         return GrammarConstraint(self, grammar)
@@ -114,6 +114,11 @@ class GrammarConstraint:
         self._trigger = None if grammar.trigger is None else grammar.trigger.encode()
         self._seen = b""  # behind the last grammar, where a trigger is waited for
         self._matcher: Any = grammar.begin() if self._trigger is None else None
+
+    @property
+    def lark(self) -> str | None:
+        """The grammar, where it is all that there is to say about the reply."""
+        return self._grammar.text if self._grammar.demanded and self._trigger is None else None
 
     @property
     def finished(self) -> bool:

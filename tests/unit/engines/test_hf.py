@@ -113,7 +113,7 @@ def test_without_a_cache_the_reply_is_the_same(engine, tiny_model):
 
 
 def test_every_engine_of_the_registry_imports():
-    assert [ENGINES.get(name).__name__ for name in ENGINES] == ["HFEngine", "Remote"]
+    assert [ENGINES.get(name).__name__ for name in ENGINES] == ["HFEngine", "VLLMEngine", "SGLangEngine", "Remote"]
 
 
 def test_a_model_that_computes_nan_is_an_error_and_no_empty_answer(tiny_model: Path) -> None:
