@@ -16,7 +16,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-vllm test-sglang ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-vllm test-sglang test-clients ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -66,6 +66,18 @@ test-lm-eval: $(STAMP) ## tasks of lm-evaluation-harness, which gets an environm
 	@$(BIN)/python -c $(PACKAGES) > "$$($(LM_EVAL)/bin/python -c $(PACKAGES))/base.pth"
 	@$(LM_EVAL)/bin/python -m pip install -q --constraint constraints.txt lm-eval==0.4.13
 	@PYTHONPATH=src HF_DATASETS_CACHE=$(LM_EVAL)/cache $(TEST_ENV) $(LM_EVAL)/bin/python -m pytest -n 0 tests/unit/evaluate/test_harness.py
+
+# Clients of others in an environment of their own, against a server of this one; and the oldest official client that works.
+CLIENTS := build/clients
+OLDEST_CLIENT := build/openai-oldest
+CHECK_CLIENTS = SERVER_PYTHON=$(abspath $(BIN)/python) $(TEST_ENV) $(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini \
+	--rootdir tests/clients -p no:cacheprovider
+test-clients: $(STAMP) ## langchain-openai, litellm and the oldest openai against the API
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install -q --constraint tests/clients/constraints.txt langchain-openai litellm pytest
+	@$(CLIENTS)/bin/python -m pip install -q --upgrade --no-deps --target $(OLDEST_CLIENT) openai==1.2.3 httpx==0.27.2
+	@$(CHECK_CLIENTS) tests/clients
+	@PYTHONPATH=$(OLDEST_CLIENT) $(CHECK_CLIENTS) tests/clients/check_openai.py
 
 # Engines for GPUs, which pin their own torch: each in an environment of its own.
 define test-engine

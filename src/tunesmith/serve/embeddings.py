@@ -59,7 +59,8 @@ def _vectors(service: Service, found: dict[str, Any], adapter: str | None) -> tu
         where = f"input[{index}]" if len(found["input"]) > 1 else "input"
         prompts.append(service.plain_prompt(one, where))
         if service.engine.context is not None and len(prompts[-1]) > service.engine.context:
-            message = f"the model's context is {service.engine.context} tokens, and this text has {len(prompts[-1])}"
+            context, size = service.engine.context, len(prompts[-1])
+            message = f"this model's maximum context length is {context} tokens; this text has {size}"
             raise invalid(message, where, "context_length_exceeded")
     try:
         vectors = service.engine.embed(prompts, found.get("pooling", "mean"), adapter)

@@ -153,7 +153,9 @@ class Service:
             return None
         if prompt + (reply or 1) > context:
             asked = f" and {reply} for the reply" if reply else ", which leaves none for a reply"
-            message = f"the model's context is {context} tokens; this asks for {prompt} in the prompt{asked}"
+            # Clients know the error by its words: langchain by the first, litellm by the next.
+            message = f"the prompt is too long: this model's maximum context length is {context} tokens; "
+            message += f"this asks for {prompt} in the prompt{asked}"
             raise ApiError(400, message, param=param, code="context_length_exceeded")
         return context - prompt
 
