@@ -16,7 +16,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-vllm test-sglang test-clients ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-vllm test-sglang test-clients test-schemathesis ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -76,8 +76,16 @@ test-clients: $(STAMP) ## langchain-openai, litellm and the oldest openai agains
 	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/python -m pip install -q --constraint tests/clients/constraints.txt langchain-openai litellm pytest
 	@$(CLIENTS)/bin/python -m pip install -q --upgrade --no-deps --target $(OLDEST_CLIENT) openai==1.2.3 httpx==0.27.2
-	@$(CHECK_CLIENTS) tests/clients
+	@$(CHECK_CLIENTS) tests/clients --ignore tests/clients/check_schemathesis.py
 	@PYTHONPATH=$(OLDEST_CLIENT) $(CHECK_CLIENTS) tests/clients/check_openai.py
+
+# Calls made of /openapi.json, in an environment of its own: a quarter of an hour.
+SCHEMATHESIS := build/schemathesis
+test-schemathesis: $(STAMP) ## 5,000 calls made of the API's own description
+	@test -x $(SCHEMATHESIS)/bin/python || $(PYTHON) -m venv $(SCHEMATHESIS)
+	@$(SCHEMATHESIS)/bin/python -m pip install -q --constraint tests/clients/schemathesis.txt schemathesis pytest
+	@SERVER_PYTHON=$(abspath $(BIN)/python) $(TEST_ENV) $(SCHEMATHESIS)/bin/python -m pytest -c tests/clients/pytest.ini \
+		--rootdir tests/clients -p no:cacheprovider tests/clients/check_schemathesis.py
 
 # Engines for GPUs, which pin their own torch: each in an environment of its own.
 define test-engine

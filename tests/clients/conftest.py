@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,13 +38,26 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
     command = [python, "-m", "tunesmith", "api", "--model_name_or_path", str(model), "template=qwen", "use_cpu=true"]
     settings = {"API_PORT": "0", "API_KEY": KEY, "API_MODEL_NAME": MODEL, "PYTHONUNBUFFERED": "1"}
+    with _running(command, settings) as url:
+        yield Served(url, KEY, MODEL)
+
+
+@pytest.fixture(scope="session")
+def scripted() -> Iterator[Served]:
+    """An engine that says at once what was written down: what is tested is the server."""
+    with _running([os.environ["SERVER_PYTHON"], "-m", "tests.clients.serve_scripted"], {}) as url:
+        yield Served(url.removesuffix("/v1"), KEY, MODEL)
+
+
+@contextmanager
+def _running(command: list[str], settings: dict[str, str]) -> Iterator[str]:
     others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which is the clients'
     process = subprocess.Popen(
-        command, env={**others, **settings}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, env={**others, **settings}, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     said: list[str] = []
     try:
-        yield Served(_address(process, said), KEY, MODEL)
+        yield _address(process, said)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route, Router
 
 from tunesmith.serve import chat, completions, embeddings, models, vocabulary
-from tunesmith.serve.gate import Gate, Receive, Scope, Send
+from tunesmith.serve.gate import OPEN_PATHS, Gate, Receive, Scope, Send
 from tunesmith.serve.metrics import CONTENT_TYPE
+from tunesmith.serve.openapi import document
 from tunesmith.serve.service import Service
 
 __all__ = ["ROUTES", "make_app"]
@@ -37,6 +38,11 @@ async def _metrics(http: Request) -> Any:
     return PlainTextResponse(service.metrics.text(gauges, service.engine.stats()), media_type=CONTENT_TYPE)
 
 
+async def _openapi(http: Request) -> Any:
+    service: Service = http.scope["service"]
+    return JSONResponse(document(ROUTES, tuple(service.names), OPEN_PATHS))
+
+
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Any]]
 
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
@@ -53,6 +59,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/health", _health),
     ("GET", "/ready", _ready),
     ("GET", "/metrics", _metrics),
+    ("GET", "/openapi.json", _openapi),
 )
 """Method, path, endpoint."""
 

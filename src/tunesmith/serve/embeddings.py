@@ -14,13 +14,13 @@ from starlette.responses import JSONResponse
 from tunesmith.core.errors import TunesmithError
 from tunesmith.serve.body import read_json
 from tunesmith.serve.errors import as_api_error, invalid
-from tunesmith.serve.fields import Reader, choice, read_object, text
+from tunesmith.serve.fields import Body, Reader, choice, text
 from tunesmith.serve.limits import LIMITS
 from tunesmith.serve.request import IGNORED, read_texts
 from tunesmith.serve.service import Service
 from tunesmith.serve.streams import while_connected
 
-__all__ = ["create"]
+__all__ = ["EMBEDDING", "create"]
 
 _FIELDS: dict[str, Reader] = {
     "model": text(1, 256),
@@ -29,13 +29,12 @@ _FIELDS: dict[str, Reader] = {
     "pooling": choice("mean", "last"),
 }
 _REFUSED = {"dimensions": "the vectors have the size of the model's hidden states"}
+EMBEDDING = Body(_FIELDS, ["model", "input"], IGNORED, _REFUSED)
 
 
 async def create(http: HttpRequest) -> Any:
     service: Service = http.scope["service"]
-    found = read_object(
-        await read_json(http, service.limits), _FIELDS, required=["model", "input"], ignored=IGNORED, refused=_REFUSED
-    )
+    found = EMBEDDING.read(await read_json(http, service.limits))
     adapter = service.adapter(found["model"])
     work = asyncio.to_thread(_vectors, service, found, adapter)
     service.check_open()

@@ -1,29 +1,34 @@
 """Reading JSON that a client wrote: a table says what each field is, and everything else is an error.
 
 A reader is a function from a value and its place to what we use; it raises ApiError (400) with the place as `param`.
-`null` is the same as leaving a field out.
+`null` is the same as leaving a field out. What it takes is told by `schema_of`, as a JSON schema: /openapi.json is made
+of these.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.serve.errors import ApiError, invalid, missing, unsupported
 
 __all__ = [
+    "Body",
     "Reader",
     "any_object",
     "anything",
     "boolean",
     "choice",
+    "described",
     "integer",
     "list_of",
     "number",
     "object_with",
     "read_object",
+    "schema_of",
     "text",
     "wrong_type",
 ]
@@ -31,6 +36,22 @@ __all__ = [
 Reader: TypeAlias = Callable[[Any, str], Any]
 
 _NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+
+
+def described(**schema: Any) -> Callable[[Reader], Reader]:
+    """A decorator: what the reader takes, as a JSON schema. Limits that are None are left out."""
+
+    def mark(read: Reader) -> Reader:
+        read.schema = {name: value for name, value in schema.items() if value is not None}  # type: ignore[attr-defined]
+        return read
+
+    return mark
+
+
+def schema_of(read: Reader) -> dict[str, Any]:
+    """What a reader takes; {} is anything."""
+    found: dict[str, Any] = getattr(read, "schema", {})
+    return found
 
 
 def wrong_type(value: Any, where: str, wanted: str) -> ApiError:
@@ -42,12 +63,14 @@ def anything(value: Any, where: str) -> Any:
     return value
 
 
+@described(type="object")
 def any_object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise wrong_type(value, where, "an object")
     return value
 
 
+@described(type="boolean")
 def boolean(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
         raise wrong_type(value, where, "a boolean")
@@ -55,6 +78,7 @@ def boolean(value: Any, where: str) -> bool:
 
 
 def integer(least: int | None = None, most: int | None = None) -> Reader:
+    @described(type="integer", minimum=least, maximum=most)
     def read(value: Any, where: str) -> int:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -66,6 +90,7 @@ def integer(least: int | None = None, most: int | None = None) -> Reader:
 
 
 def number(least: float | None = None, most: float | None = None, *, above: float | None = None) -> Reader:
+    @described(type="number", minimum=least, maximum=most, exclusiveMinimum=above)
     def read(value: Any, where: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise wrong_type(value, where, "a number")
@@ -89,6 +114,7 @@ def _within(value: float, where: str, least: float | None, most: float | None) -
 def text(least: int = 0, most: int | None = None) -> Reader:
     """A string of so many characters."""
 
+    @described(type="string", minLength=least or None, maxLength=most)
     def read(value: Any, where: str) -> str:
         if not isinstance(value, str):
             raise wrong_type(value, where, "a string")
@@ -102,6 +128,7 @@ def text(least: int = 0, most: int | None = None) -> Reader:
 
 
 def choice(*values: str) -> Reader:
+    @described(enum=list(values))
     def read(value: Any, where: str) -> str:
         if value not in values:
             hint = did_you_mean(value, values) if isinstance(value, str) else None
@@ -112,6 +139,7 @@ def choice(*values: str) -> Reader:
 
 
 def list_of(item: Reader, most: int, least: int = 0) -> Reader:
+    @described(type="array", items=schema_of(item), minItems=least or None, maxItems=most)
     def read(value: Any, where: str) -> list[Any]:
         if not isinstance(value, list):
             raise wrong_type(value, where, "an array")
@@ -124,6 +152,30 @@ def list_of(item: Reader, most: int, least: int = 0) -> Reader:
     return read
 
 
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An object with fields of its own. `ignored` ones change no answer; `refused` ones would, and say why."""
+
+    table: Mapping[str, Reader]
+    required: Sequence[str] = ()
+    ignored: Collection[str] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, value: Any, where: str = "") -> dict[str, Any]:
+        """The fields that it has. Raises ApiError (400) for the first that is wrong."""
+        return read_object(value, self.table, where, required=self.required, ignored=self.ignored, refused=self.refused)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        known = {name: schema_of(read) for name, read in self.table.items()}
+        return {
+            "type": "object",
+            "properties": {**known, **{name: {} for name in self.ignored}},
+            "required": list(self.required),
+            "additionalProperties": False,
+        }
+
+
 def object_with(
     table: Mapping[str, Reader],
     required: Sequence[str] = (),
@@ -131,9 +183,11 @@ def object_with(
     refused: Mapping[str, str] | None = None,
 ) -> Reader:
     """An object as a dict of the fields of `table` that it has."""
+    body = Body(table, required, ignored, refused or {})
 
+    @described(**body.schema)
     def read(value: Any, where: str) -> dict[str, Any]:
-        return read_object(value, table, where, required=required, ignored=ignored, refused=refused)
+        return body.read(value, where)
 
     return read
 

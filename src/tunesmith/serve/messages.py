@@ -10,10 +10,13 @@ from typing import Any
 from tunesmith.core.types import Message, ToolCall
 from tunesmith.serve.errors import invalid, missing, unsupported
 from tunesmith.serve.fields import (
+    Body,
+    Reader,
     any_object,
     anything,
     boolean,
     choice,
+    described,
     list_of,
     object_with,
     read_object,
@@ -29,19 +32,71 @@ _MEDIA = {"image_url", "input_image", "input_audio", "audio_url", "video_url", "
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def read_messages(value: Any, where: str) -> list[Message]:
-    """Messages of a chat; results of tools get the name of the function that was called.
+def _arguments(value: Any, where: str) -> dict[str, Any]:
+    """The JSON object in a string; some clients send the object itself."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else {}
+        except (ValueError, RecursionError):
+            raise invalid(f"{where} is not JSON: {value[:80]!r}", where) from None
+    if not isinstance(value, dict):
+        raise wrong_type(value, where, "a JSON object in a string")
+    return value
 
-    Raises ApiError (400) naming the message and its field.
-    """
-    plain = list_of(anything, LIMITS.messages, least=1)(value, where)
-    messages: list[Message] = []
-    called: dict[str, str] = {}
-    for index, one in enumerate(plain):
-        message = _message(one, f"{where}[{index}]", called)
-        called |= {call.id: call.name for call in message.tool_calls if call.id}
-        messages.append(message)
-    return messages
+
+def _call(value: Any, where: str) -> ToolCall:
+    function = object_with({"name": text(1, 256), "arguments": _arguments}, ["name"])
+    table = {"id": text(1, 256), "type": choice("function"), "function": function, "index": anything}
+    found = read_object(value, table, where, required=["function"])
+    return ToolCall(found["function"]["name"], found["function"].get("arguments", {}), found.get("id"))
+
+
+@described(type="array", items={"type": "object", "required": ["function"]}, maxItems=LIMITS.calls)
+def _calls(value: Any, where: str) -> list[ToolCall]:
+    found: list[ToolCall] = list_of(_call, LIMITS.calls)(value, where)
+    return found
+
+
+def _part(value: Any, where: str) -> str:
+    if not isinstance(value, dict):
+        raise wrong_type(value, where, "an object")
+    kind = value.get("type")
+    if kind in _MEDIA:
+        message = f"{where} is a part of type {kind}: this model reads text only"
+        raise unsupported(message, where, "unsupported_content_type")
+    if kind == "refusal":
+        return str(read_object(value, {"type": text(), "refusal": text()}, where, required=["refusal"])["refusal"])
+    choice("text")(kind, f"{where}.type")
+    return str(read_object(value, {"type": text(), "text": text()}, where, required=["text"])["text"])
+
+
+@described(anyOf=[{"type": "string"}, {"type": "array", "items": {"type": "object"}, "maxItems": LIMITS.parts}])
+def _content(value: Any, where: str) -> str:
+    """A string, or parts of text, which are joined as they are."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise wrong_type(value, where, "a string or an array of parts")
+    return "".join(list_of(_part, LIMITS.parts)(value, where))
+
+
+_PLAIN: dict[str, Reader] = {"role": choice(*_ROLES), "content": _content, "name": text(1, 256)}
+_WRITTEN: dict[str, Reader] = {
+    "tool_calls": _calls,
+    "reasoning_content": text(),
+    "reasoning": text(),
+    "refusal": text(),
+}
+_REPLACED = {"function_call": "tool_calls has replaced it"}
+_BODIES = {
+    **dict.fromkeys(("system", "developer", "user"), Body(_PLAIN, ["role"], (), _REPLACED)),
+    # They come back as this server, or another one, has sent them.
+    "assistant": Body(
+        {**_PLAIN, **_WRITTEN}, ["role"], ["annotations"], {**_REPLACED, "audio": "this server reads text only"}
+    ),
+    "tool": Body({**_PLAIN, "tool_call_id": text(1, 256)}, ["role"], (), _REPLACED),
+}
+"""By role."""
 
 
 def _message(value: Any, where: str, called: Mapping[str, str]) -> Message:
@@ -52,16 +107,7 @@ def _message(value: Any, where: str, called: Mapping[str, str]) -> Message:
     if value["role"] == "function":
         raise unsupported(f'{where} has the role "function", which "tool" has replaced', f"{where}.role")
     role = choice(*_ROLES)(value["role"], f"{where}.role")
-    # Assistant messages come back as this server, or another one, has sent them.
-    table = {"role": text(), "content": _content, "name": text(1, 256)}
-    ignored, refused = [], {"function_call": "tool_calls has replaced it"}
-    if role == "assistant":
-        table |= {"tool_calls": _calls, "reasoning_content": text(), "reasoning": text(), "refusal": text()}
-        ignored = ["annotations"]
-        refused["audio"] = "this server reads text only"
-    elif role == "tool":
-        table |= {"tool_call_id": text(1, 256)}
-    found = read_object(value, table, where, ignored=ignored, refused=refused)
+    found = _BODIES[role].read(value, where)
     if role == "assistant":
         return _assistant(found, where)
     if "content" not in found:
@@ -87,52 +133,54 @@ def _assistant(found: Mapping[str, Any], where: str) -> Message:
     )
 
 
-def _content(value: Any, where: str) -> str:
-    """A string, or parts of text, which are joined as they are."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise wrong_type(value, where, "a string or an array of parts")
-    return "".join(list_of(_part, LIMITS.parts)(value, where))
+@described(
+    type="array",
+    items={"anyOf": [_BODIES[role].schema for role in ("user", "assistant", "tool")]},
+    minItems=1,
+    maxItems=LIMITS.messages,
+)
+def read_messages(value: Any, where: str) -> list[Message]:
+    """Messages of a chat; results of tools get the name of the function that was called.
+
+    Raises ApiError (400) naming the message and its field.
+    """
+    plain = list_of(anything, LIMITS.messages, least=1)(value, where)
+    messages: list[Message] = []
+    called: dict[str, str] = {}
+    for index, one in enumerate(plain):
+        message = _message(one, f"{where}[{index}]", called)
+        called |= {call.id: call.name for call in message.tool_calls if call.id}
+        messages.append(message)
+    return messages
 
 
-def _part(value: Any, where: str) -> str:
-    if not isinstance(value, dict):
-        raise wrong_type(value, where, "an object")
-    kind = value.get("type")
-    if kind in _MEDIA:
-        message = f"{where} is a part of type {kind}: this model reads text only"
-        raise unsupported(message, where, "unsupported_content_type")
-    if kind == "refusal":
-        return str(read_object(value, {"type": text(), "refusal": text()}, where, required=["refusal"])["refusal"])
-    choice("text")(kind, f"{where}.type")
-    return str(read_object(value, {"type": text(), "text": text()}, where, required=["text"])["text"])
+@described(type="string", pattern=f"^{_NAME.pattern}$")
+def _tool_name(value: Any, where: str) -> str:
+    name = str(text(1)(value, where))
+    if not _NAME.fullmatch(name):
+        raise invalid(f"{where} may have up to 64 of A-Z, a-z, 0-9, _, . and -", where)
+    return name
 
 
-def _calls(value: Any, where: str) -> list[ToolCall]:
-    found: list[ToolCall] = list_of(_call, LIMITS.calls)(value, where)
-    return found
+_FUNCTION: dict[str, Reader] = {
+    "name": _tool_name,
+    "description": text(),
+    "parameters": any_object,
+    "strict": boolean,
+}
+_TOOL = Body({"type": text(), "function": object_with(_FUNCTION, ["name"])}, ["type", "function"])
 
 
-def _call(value: Any, where: str) -> ToolCall:
-    function = object_with({"name": text(1, 256), "arguments": _arguments}, ["name"])
-    table = {"id": text(1, 256), "type": choice("function"), "function": function, "index": anything}
-    found = read_object(value, table, where, required=["function"])
-    return ToolCall(found["function"]["name"], found["function"].get("arguments", {}), found.get("id"))
+@described(**_TOOL.schema)
+def _tool(value: Any, where: str) -> dict[str, Any]:
+    if isinstance(value, dict) and value.get("type") not in (None, "function"):
+        raise unsupported(f"{where}: tools of type function are supported, and no others", f"{where}.type")
+    function = _TOOL.read(value, where)["function"]
+    function.setdefault("parameters", {"type": "object", "properties": {}})
+    return {"type": "function", "function": function}
 
 
-def _arguments(value: Any, where: str) -> dict[str, Any]:
-    """The JSON object in a string; some clients send the object itself."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value.strip() else {}
-        except (ValueError, RecursionError):
-            raise invalid(f"{where} is not JSON: {value[:80]!r}", where) from None
-    if not isinstance(value, dict):
-        raise wrong_type(value, where, "a JSON object in a string")
-    return value
-
-
+@described(type="array", items=_TOOL.schema, maxItems=LIMITS.tools)
 def read_tools(value: Any, where: str) -> list[dict[str, Any]]:
     """Tools as templates expect them: OpenAI's form, with an object of parameters in each. `strict` is kept."""
     tools: list[dict[str, Any]] = list_of(_tool, LIMITS.tools)(value, where)
@@ -141,22 +189,3 @@ def read_tools(value: Any, where: str) -> list[dict[str, Any]]:
         if name in names[:index]:
             raise invalid(f'{where}[{index}] is a second tool named "{name}"', f"{where}[{index}].function.name")
     return tools
-
-
-def _tool(value: Any, where: str) -> dict[str, Any]:
-    if isinstance(value, dict) and value.get("type") not in (None, "function"):
-        raise unsupported(f"{where}: tools of type function are supported, and no others", f"{where}.type")
-    table = {"name": _tool_name, "description": text(), "parameters": any_object, "strict": boolean}
-    found = read_object(
-        value, {"type": text(), "function": object_with(table, ["name"])}, where, required=["type", "function"]
-    )
-    function = found["function"]
-    function.setdefault("parameters", {"type": "object", "properties": {}})
-    return {"type": "function", "function": function}
-
-
-def _tool_name(value: Any, where: str) -> str:
-    name = str(text(1)(value, where))
-    if not _NAME.fullmatch(name):
-        raise invalid(f"{where} may have up to 64 of A-Z, a-z, 0-9, _, . and -", where)
-    return name

@@ -13,11 +13,12 @@ from starlette.responses import JSONResponse
 from tunesmith.core.errors import TunesmithError
 from tunesmith.serve.body import read_json
 from tunesmith.serve.errors import ApiError, as_api_error, invalid, not_found
-from tunesmith.serve.fields import read_object, text
+from tunesmith.serve.fields import Body, text
 from tunesmith.serve.service import Service
 
-__all__ = ["adapters", "load_adapter", "model", "models", "unload_adapter"]
+__all__ = ["ADAPTER", "adapters", "load_adapter", "model", "models", "unload_adapter"]
 
+ADAPTER = Body({"name": text(1, 64)}, ["name"])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -83,7 +84,7 @@ async def load_adapter(http: Request) -> Any:
     """{"name": NAME}: the folder of that name in `adapter_dir`."""
     service: Service = http.scope["service"]
     _guarded(service)
-    found = read_object(await read_json(http, service.limits), {"name": text(1, 64)}, required=["name"])
+    found = ADAPTER.read(await read_json(http, service.limits))
     name, folder = found["name"], service.adapter_dir
     if not _NAME.fullmatch(name):
         raise invalid("name is that of a folder in the server's adapter_dir, and no path", "name")

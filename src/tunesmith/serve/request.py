@@ -15,15 +15,18 @@ from tunesmith.core.types import Message
 from tunesmith.engines.base import Sampling
 from tunesmith.serve.errors import invalid, missing, unsupported
 from tunesmith.serve.fields import (
+    Body,
     Reader,
     any_object,
     boolean,
     choice,
+    described,
     integer,
     list_of,
     number,
     object_with,
     read_object,
+    schema_of,
     text,
     wrong_type,
 )
@@ -31,6 +34,8 @@ from tunesmith.serve.limits import LIMITS
 from tunesmith.serve.messages import read_messages, read_tools
 
 __all__ = [
+    "CHAT",
+    "COMPLETION",
     "IGNORED",
     "ChatRequest",
     "CompletionRequest",
@@ -120,6 +125,7 @@ class CompletionRequest(Wishes):
 # ---- fields of both ----
 
 
+@described(anyOf=[{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": LIMITS.stops}])
 def _stops(value: Any, where: str) -> tuple[str, ...]:
     one = text(1, LIMITS.stop_chars)
     if isinstance(value, str):
@@ -127,6 +133,7 @@ def _stops(value: Any, where: str) -> tuple[str, ...]:
     return tuple(list_of(one, LIMITS.stops)(value, where))
 
 
+@described(type="object", additionalProperties={"type": "number", "minimum": -100, "maximum": 100})
 def _bias(value: Any, where: str) -> dict[int, float]:
     found = any_object(value, where)
     if len(found) > LIMITS.bias_entries:
@@ -139,6 +146,7 @@ def _bias(value: Any, where: str) -> dict[int, float]:
     return bias
 
 
+@described(const=["text"])
 def _text_only(value: Any, where: str) -> list[str]:
     if value != ["text"]:
         raise unsupported(f'{where} other than ["text"] is not supported: this server writes text only', where)
@@ -194,6 +202,7 @@ def _wishes(found: Mapping[str, Any], logprobs: int | None) -> dict[str, Any]:
 # ---- chat ----
 
 
+@described(anyOf=[{"enum": ["none", "auto", "required"]}, {"type": "object"}])
 def _choice(value: Any, where: str) -> ToolChoice:
     if isinstance(value, str):
         mode: Any = choice("none", "auto", "required")(value, where)
@@ -205,14 +214,21 @@ def _choice(value: Any, where: str) -> ToolChoice:
     return ToolChoice("required", found["function"]["name"])
 
 
+_JSON_SCHEMA: dict[str, Reader] = {
+    "name": text(1, 64),
+    "description": text(),
+    "schema": any_object,
+    "strict": boolean,
+}
+_FORMAT = Body(
+    {"type": choice("text", "json_object", "json_schema"), "json_schema": object_with(_JSON_SCHEMA, ["name"])}, ["type"]
+)
+
+
+@described(**_FORMAT.schema)
 def _format(value: Any, where: str) -> Mapping[str, Any] | None:
     """The schema that a reply has to obey."""
-    schema = {"name": text(1, 64), "description": text(), "schema": any_object, "strict": boolean}
-    table = {
-        "type": choice("text", "json_object", "json_schema"),
-        "json_schema": object_with(schema, ["name"]),
-    }
-    found = read_object(value, table, where, required=["type"])
+    found = _FORMAT.read(value, where)
     if found["type"] != "json_schema":
         if "json_schema" in found:
             raise invalid(f"{where}.json_schema goes with the type json_schema", f"{where}.json_schema")
@@ -237,9 +253,12 @@ _CHAT: dict[str, Reader] = {
 }
 
 
+CHAT = Body(_CHAT, ["model", "messages"], IGNORED, _REFUSED_IN_CHAT)
+
+
 def read_chat(body: Any) -> ChatRequest:
     """Raises ApiError (400) for the first field that is wrong."""
-    found = read_object(body, _CHAT, required=["model", "messages"], ignored=IGNORED, refused=_REFUSED_IN_CHAT)
+    found = CHAT.read(body)
     tools, chosen = found.get("tools", []), found.get("tool_choice", ToolChoice("auto"))
     if not tools and chosen.mode == "required":
         raise invalid("tool_choice asks for a call, and there are no tools", "tool_choice")
@@ -273,6 +292,9 @@ def read_texts(most: int) -> Reader:
     """A text, texts, ids of one text, or ids of texts; always a list."""
     tokens = list_of(integer(0), 2**20, least=1)
 
+    one: list[dict[str, Any]] = [{"type": "string"}, schema_of(tokens)]
+
+    @described(anyOf=[*one, {"type": "array", "items": {"anyOf": one}, "minItems": 1, "maxItems": most}])
     def read(value: Any, where: str) -> list[Any]:
         if isinstance(value, str):
             return [value]
@@ -296,11 +318,12 @@ _COMPLETION: dict[str, Reader] = {
 }
 
 
+COMPLETION = Body(_COMPLETION, ["model", "prompt"], IGNORED, _REFUSED_IN_COMPLETIONS)
+
+
 def read_completion(body: Any) -> CompletionRequest:
     """Raises ApiError (400) for the first field that is wrong."""
-    found = read_object(
-        body, _COMPLETION, required=["model", "prompt"], ignored=IGNORED, refused=_REFUSED_IN_COMPLETIONS
-    )
+    found = COMPLETION.read(body)
     if found.get("best_of", 1) != found.get("n", 1) and "best_of" in found:
         raise unsupported("best_of other than n is not supported", "best_of")
     if found.get("echo") and "logprobs" in found:

@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse
 
 from tunesmith.serve.body import read_json
 from tunesmith.serve.errors import missing, unsupported
-from tunesmith.serve.fields import Reader, boolean, integer, list_of, object_with, read_object, text
+from tunesmith.serve.fields import Body, Reader, boolean, integer, list_of, object_with, text
 from tunesmith.serve.messages import read_messages, read_tools
 from tunesmith.serve.service import Service
 
-__all__ = ["detokenize", "tokenize"]
+__all__ = ["DETOKENIZE", "TOKENIZE", "detokenize", "tokenize"]
 
 _MOST = 2**20
 _TOKENIZE: dict[str, Reader] = {
@@ -25,12 +25,13 @@ _TOKENIZE: dict[str, Reader] = {
     "chat_template_kwargs": object_with({"enable_thinking": boolean}),
 }
 _DETOKENIZE: dict[str, Reader] = {"model": text(1, 256), "tokens": list_of(integer(0), _MOST)}
+TOKENIZE, DETOKENIZE = Body(_TOKENIZE), Body(_DETOKENIZE, ["tokens"])
 
 
 async def tokenize(http: Request) -> Any:
     """A text as /v1/completions takes it, or messages as /v1/chat/completions does."""
     service: Service = http.scope["service"]
-    found = read_object(await read_json(http, service.limits), _TOKENIZE)
+    found = TOKENIZE.read(await read_json(http, service.limits))
     if ("prompt" in found) == ("messages" in found):
         raise missing("prompt") if "prompt" not in found else unsupported("either a prompt or messages", "prompt")
     tokens = await asyncio.to_thread(_tokens, service, found)
@@ -48,7 +49,7 @@ def _tokens(service: Service, found: dict[str, Any]) -> tuple[int, ...]:
 
 async def detokenize(http: Request) -> Any:
     service: Service = http.scope["service"]
-    found = read_object(await read_json(http, service.limits), _DETOKENIZE, required=["tokens"])
+    found = DETOKENIZE.read(await read_json(http, service.limits))
     if "model" in found:
         service.adapter(found["model"])
     ids = service.plain_prompt(found["tokens"], "tokens")
