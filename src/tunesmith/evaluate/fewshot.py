@@ -83,7 +83,8 @@ def ask(
         if not left:
             return [found[number] for number in range(len(questions))]
     got = f"question {left[0]} of {subject}, the context is {context} tokens"
-    raise DataError(Problem("E-EVAL-004", "a question is longer than the model's context", got=got))
+    fix = "take a model with a longer context; a question is never cut"
+    raise DataError(Problem("E-EVAL-004", "a question is longer than the model's context", got=got, fix=fix))
 
 
 def _chat(words: Words, subject: str, examples: Sequence[Question], question: Question) -> list[Message]:

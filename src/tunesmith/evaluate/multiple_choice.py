@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core.errors import MissingInputError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.engines import Engine, make_engine
 from tunesmith.evaluate.benchmarks import CATEGORIES, Benchmark, Subject, find_task
@@ -140,6 +141,10 @@ def prepare(
             pairs = enumerate(zip(questions, asked, strict=True))
             items += [Item(subject, number, question, own) for number, (question, own) in pairs]
             count(done, len(benchmark.subjects))
+    if not items:
+        what = f"no question of {benchmark.name}_{split} in its files"
+        fix = f"task_dir: a folder with files like {split}/{benchmark.subjects[0].key}_{split}.csv"
+        raise MissingInputError(Problem("E-EVAL-002", what, source.name, fix=fix))
     if missing:
         named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         get_logger().warning("no questions of %d subjects in %s: %s", len(missing), source.name, named)

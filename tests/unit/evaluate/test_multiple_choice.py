@@ -153,6 +153,13 @@ def test_a_folder_of_an_evaluation_that_failed_does_not_stay(tiny_model: Path, t
     assert not (tmp_path / "results").exists()
 
 
+def test_a_folder_without_questions_of_the_split_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "anatomy_dev.csv").write_text("Which?,a,b,c,d,A\n")
+    with pytest.raises(TunesmithError, match=r"(?s)E-EVAL-002.*test/abstract_algebra_test\.csv"):
+        evaluate(tiny_model, tmp_path)
+
+
 def test_the_seed_draws_examples_where_there_are_more(tiny_model: Path, folder: Path) -> None:
     def tokens(shots: int, seed: int) -> list[int]:
         found = evaluate(tiny_model, folder, n_shot=shots, seed=seed)
