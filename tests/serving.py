@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.config import RunConfig, load_config
-from tunesmith.core.errors import MissingInputError, Problem
+from tunesmith.core.errors import DataError, MissingInputError, Problem
 from tunesmith.engines.base import End, Engine, Overloaded, Pair, Piece, Request, Score, Sink, Token
 from tunesmith.render import make_renderer
 from tunesmith.serve.server import Server, bind
@@ -130,6 +130,8 @@ class ScriptedEngine(Engine):
     def embed(
         self, prompts: Sequence[Sequence[int]], pooling: Literal["mean", "last"] = "mean", adapter: str | None = None
     ) -> list[list[float]]:
+        if not all(prompts):
+            raise DataError(Problem("E-ENGINE-002", "the prompt is empty"))
         return [[float(len(prompt)), float(prompt[-1]), 1.0 if pooling == "mean" else 2.0] for prompt in prompts]
 
     def score(self, pairs: Sequence[Pair], adapter: str | None = None) -> list[Score]:

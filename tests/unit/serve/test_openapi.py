@@ -75,6 +75,11 @@ def test_schemas_agree_with_the_readers(read: Any, good: tuple[Any, ...], bad: t
         assert not check.is_valid(value), value
 
 
+def test_an_empty_text_has_no_vector(site: Any) -> None:
+    answer = site().ask("POST", "/v1/embeddings", {"model": "tiny", "input": ""})
+    assert (answer.status, answer.error["param"]) == (400, "input")
+
+
 def test_fields_that_are_ignored_are_known_and_others_are_not() -> None:
     body = Body({"a": boolean}, ["a"], ["user"], {"b": "it is gone"})
     assert set(body.schema["properties"]) == {"a", "user"}
