@@ -203,7 +203,8 @@ def table(found: dict[str, Any]) -> str:
             ratio = statistics.median(row["engine"]) / statistics.median(row["generate"])
             cells = [_range(row["engine"]), _range(row["generate"]), f"{ratio:.2f}"]
             cells += [f"{row[f'{way}_mb']:.0f} MB" for way in ("engine", "generate")]
-            lines.append(f"| {row['requests']} requests of {row['tokens']} tokens | " + " | ".join(cells) + " |")
+            plural = "s" if row["requests"] > 1 else ""
+            lines.append(f"| {row['requests']} request{plural} of {row['tokens']} tokens | " + " | ".join(cells) + " |")
     if single := found.get("single"):
         lines += ["", "| stories260K, float32 | engine | bare `generate` | more |", "|---|---|---|---|"]
         for name, way in ((f"{SINGLE_TOKENS} tokens", ""), ("first token", "_first")):

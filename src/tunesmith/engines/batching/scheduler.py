@@ -22,6 +22,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.engines.base import Overloaded, Token
 from tunesmith.engines.batching.job import Job
 from tunesmith.engines.batching.runners import Runner
+from tunesmith.engines.batching.threads import give_back_threads
 from tunesmith.engines.batching.waiting import FairQueue
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 
@@ -46,6 +47,7 @@ class Scheduler:
         self._wake = threading.Condition()
         self._threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._work, name="tunesmith-engine", daemon=True)
+        give_back_threads()  # of the one that loaded the model
         self._thread.start()
 
     # ---- from any thread ----
