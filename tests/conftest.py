@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,15 @@ def torch_one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """GPU tests skip where there is none; torch is imported only if there is such a test."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of packages with an environment of their own stay away elsewhere. GPU tests skip where there is none; torch
+    is imported only if there is such a test."""
+    away = [
+        item for item in items if any(find_spec(mark.args[0]) is None for mark in item.iter_markers("needs_package"))
+    ]
+    if away:
+        items[:] = [item for item in items if item not in away]
+        config.hook.pytest_deselected(items=away)
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if not wanting:
         return

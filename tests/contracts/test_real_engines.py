@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -30,10 +29,10 @@ def said(backend: str, **keys: Any) -> tuple[list[list[int]], list[float]]:
     return ids, [sum(score.logprobs) for score in scores]
 
 
-@pytest.mark.parametrize("backend", ["vllm", "sglang"])
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=pytest.mark.needs_package(name)) for name in ("vllm", "sglang")]
+)
 def test_the_real_engine_says_what_ours_says(backend: str) -> None:
-    if find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed (make test-{backend})")
     limits = {f"{backend}_maxlen": 512}
     found, scores = said(backend, **limits)
     expected, own = said("huggingface")

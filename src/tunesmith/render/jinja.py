@@ -22,6 +22,8 @@ import jinja2.runtime
 import jinja2.sandbox
 import jinja2.utils
 
+from tunesmith.render import jinja_limits as limits
+
 __all__ = ["JinjaTemplate", "compile_template", "parse"]
 
 _MARKS = "_generation_marks"  # context variable: the pair of characters put around generation blocks
@@ -99,9 +101,30 @@ _DICT_ATTRIBUTES = frozenset(dir(dict))
 _PLAIN_STR_METHODS = frozenset({"startswith", "endswith", "strip", "lstrip", "rstrip", "split", "lower", "upper"})
 
 
+_WIDE_METHODS = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"})
+
+
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """The immutable sandbox with a short way for what templates do most: message keys and harmless text methods.
     Both give what the sandbox itself would give, in a fifth of the time."""
+
+    intercepted_binops = limits.BINARY
+
+    def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
+        both = type(left) is str and type(right) is str
+        if both and operator == "+" and len(left) + len(right) <= limits.LONGEST:  # the usual case, in a short way
+            return left + right
+        if operator == "%" and not isinstance(left, str):
+            return left % right
+        limits.check_operands(operator, left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        """`self`, the context, what is called, and its arguments: any name may be one of theirs."""
+        if (name := getattr(arguments[2], "__name__", None)) in _WIDE_METHODS:
+            method = getattr(arguments[2], "__wrapped__", arguments[2])  # the sandbox puts something around str.format
+            limits.check_call(name, [getattr(method, "__self__", None), *arguments[3:]])
+        return limits.check(jinja2.sandbox.SandboxedEnvironment.call(*arguments, **named))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         kind = type(obj)
@@ -130,6 +153,7 @@ def _environment(changes_lists: bool = False, lenient: bool = False) -> _Sandbox
     environment = (_ListSandbox if changes_lists else _Sandbox)(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
+    environment.filters |= {**limits.bounded(environment.filters), **limits.FILTERS}
     environment.filters["tojson"] = _streams_to_json if lenient else _to_json
     environment.globals.update(
         raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_make_dict, namespace=_Namespace
@@ -163,10 +187,24 @@ class JinjaTemplate:
         self.rewrites = not _REWRITING.isdisjoint(attributes | filters)
         self.has_marks = bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
         self.changes_lists = not _LIST_CHANGES.isdisjoint(attributes)
-        self._compiled = _environment(self.changes_lists, lenient).from_string(source)
+        environment = _environment(self.changes_lists, lenient)
+        self._compiled = environment.from_string(limits.limited(environment.parse(source), environment))
 
     def render(self, **variables: Any) -> str:
-        return self._compiled.render(deepcopy(variables) if self.changes_lists else variables)
+        """Raises jinja2.TemplateError, also where the template does too much (`jinja_limits`)."""
+        limits.begin()
+        length, pieces = 0, []
+        try:
+            for piece in self._compiled.generate(deepcopy(variables) if self.changes_lists else variables):
+                length += len(piece)
+                if length > limits.LONGEST:
+                    raise jinja2.exceptions.SecurityError(f"a chat template wrote more than {length:,} characters")
+                pieces.append(piece)
+        except RecursionError:
+            raise jinja2.exceptions.SecurityError("a chat template calls itself without an end") from None
+        except OverflowError as error:  # of a range that the sandbox refuses
+            raise jinja2.exceptions.SecurityError(f"a chat template goes too far: {error}") from error
+        return "".join(pieces)
 
     def render_marked(self, marks: tuple[str, str], **variables: Any) -> tuple[str, list[tuple[int, int]]]:
         """Text, and the ranges that generation blocks wrote. `marks`: two characters that occur nowhere in it."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import sys
@@ -17,9 +16,8 @@ import pytest
 import tunesmith
 from tunesmith.core.errors import DataError, MachineError, UsageError
 
-installed = importlib.util.find_spec("lm_eval") is not None
 pytestmark = [pytest.mark.usefixtures("torch_one_thread")]
-needs_harness = pytest.mark.skipif(not installed, reason="lm-evaluation-harness has its own target: make test-lm-eval")
+needs_harness = pytest.mark.needs_package("lm_eval")
 # Those of the harness and of what it imports are not ours to mend.
 others = pytest.mark.filterwarnings("ignore")
 
