@@ -24,6 +24,7 @@ from tunesmith.config.serve import ServeConfig
 from tunesmith.config.template import TemplateConfig
 from tunesmith.config.track import TrackConfig
 from tunesmith.config.train import TrainConfig
+from tunesmith.core.secrets import hide_in_addresses
 
 __all__ = ["REDACTED", "RunConfig", "dump_yaml"]
 
@@ -84,8 +85,16 @@ class RunConfig:
                 if secrets == "omit":
                     continue
                 value = REDACTED
-            flat[name] = _plain(value)
+            plain = _plain(value)
+            if secrets == "redact":
+                plain = [hide_in_addresses(str(one)) for one in plain] if _is_texts(plain) else plain
+                plain = hide_in_addresses(plain) if isinstance(plain, str) else plain
+            flat[name] = plain
         return flat
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _plain(value: Any) -> Any:

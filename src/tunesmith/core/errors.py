@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith.core.disk import refusal
+from tunesmith.core.secrets import hide_in_addresses
 
 __all__ = [
     "BUG",
@@ -58,6 +59,11 @@ class Problem:
     where: str | None = None
     got: str | None = None
     fix: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("what", "where", "got", "fix"):
+            if isinstance(text := getattr(self, name), str) and "://" in text:
+                object.__setattr__(self, name, hide_in_addresses(text))
 
     def __str__(self) -> str:
         lines = [f"error[{self.code}]: {self.what}"]

@@ -6,6 +6,7 @@ import logging
 import sys
 
 from tunesmith.core import env
+from tunesmith.core.secrets import hide_in_addresses
 
 __all__ = ["get_logger", "is_main_process", "setup"]
 
@@ -21,7 +22,7 @@ def is_main_process() -> bool:
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = hide_in_addresses(record.getMessage())
         return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
 
 

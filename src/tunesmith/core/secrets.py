@@ -6,10 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["HIDDEN", "is_secret", "redact", "redact_words"]
+__all__ = ["HIDDEN", "hide_in_addresses", "is_secret", "redact", "redact_words"]
 
 HIDDEN = "***"
 _SECRET = re.compile(r"(^|_)(token|api_key|key|secret|password|sk|webhook_url)$", re.IGNORECASE)
+
+_LOGIN = re.compile(r"(?<=://)[^/\s@\"']+@")
+_PARAMETER = re.compile(
+    r"(?<=[?&])((?:[\w.-]*(?:token|key|secret|password|signature|credential)|sig|sk)=)[^&\s\"'#]+", re.IGNORECASE
+)
+
+
+def hide_in_addresses(text: str) -> str:
+    """The same text without logins and secret parameters of addresses: `https://***@host/file?token=***`."""
+    if "://" not in text:
+        return text
+    return _PARAMETER.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", text))
 
 
 def is_secret(key: str) -> bool:
