@@ -40,3 +40,24 @@ def test_a_team_ends_and_comes_again() -> None:
     command = [sys.executable, "-c", _PROCESS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_engines_that_end_in_any_order_leave_the_compiler_as_it_was() -> None:
+    import torch
+    import torch._dynamo.testing
+
+    from tunesmith.engines.batching.threads import eagerly
+
+    def compiled() -> int:
+        torch.compiler.reset()
+        count = torch._dynamo.testing.CompileCounter()
+        torch.compile(lambda x: x + 1, backend=count)(torch.ones(2))
+        return int(count.frame_count)
+
+    first, second = eagerly(), eagerly()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert compiled() == 0
+    second.__exit__(None, None, None)
+    assert compiled() == 1

@@ -22,7 +22,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.engines.base import Overloaded, Token
 from tunesmith.engines.batching.job import Job
 from tunesmith.engines.batching.runners import Runner
-from tunesmith.engines.batching.threads import give_back_threads
+from tunesmith.engines.batching.threads import eagerly, give_back_threads
 from tunesmith.engines.batching.waiting import FairQueue
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 
@@ -106,7 +106,7 @@ class Scheduler:
     def _work(self) -> None:
         torch.set_num_threads(self._threads)  # a thread has a number of its own
         # A model that was compiled for training is run as it is written: what a step hands on changes each time.
-        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        with torch.inference_mode(), eagerly():
             while self._wait():
                 try:
                     self._round()

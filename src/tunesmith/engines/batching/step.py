@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import Cache
 
 from tunesmith.engines.batching.slots import Lane, LayerShape, Place, Row
+from tunesmith.engines.batching.threads import eagerly
 from tunesmith.models.attention import LayerAttention
 
 __all__ = ["Part", "RowBatch", "layer_shapes"]
@@ -104,7 +105,8 @@ class RowBatch(_OneForward):
         assert stored is key, "not the keys that were stored"
         self._fresh = None
         parts = [tokens.attend(layer, one, query) for tokens in self._tokens]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
+        whole = parts[0].contiguous() if len(parts) == 1 else torch.cat(parts)  # models look at it with `view`
+        return whole[None]
 
 
 class _LaneTokens:
@@ -218,7 +220,7 @@ def layer_shapes(model: Any, device: torch.device) -> tuple[LayerShape, ...] | N
     probe = _Probe()
     ids = torch.zeros(1, 2, dtype=torch.long, device=device)
     positions = torch.arange(2, device=device)[None]
-    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+    with torch.inference_mode(), eagerly():
         model(
             input_ids=ids, position_ids=positions, past_key_values=probe, use_cache=True, kept=probe, logits_to_keep=1
         )

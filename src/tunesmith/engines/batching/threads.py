@@ -1,4 +1,4 @@
-"""Threads that OpenMP keeps for the thread that computed last.
+"""What threads that compute share: teams of OpenMP, and whether torch compiles.
 
 Each thread that computes has a team of its own. Where all teams together have more threads than the machine has cores,
 libgomp lets them sleep between two computations instead of waiting awake, and waking them costs tens of microseconds,
@@ -9,11 +9,13 @@ its team back before another one computes with it; it gets a new one where it co
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-__all__ = ["give_back_threads"]
+__all__ = ["eagerly", "give_back_threads"]
 
 _SOFT = 1  # omp_pause_soft, OpenMP 5.0, section 6.15: what the program has set stays
 
@@ -36,3 +38,28 @@ def _libgomp() -> ctypes.CDLL | None:
             library.omp_pause_resource_all.restype = ctypes.c_int
             return library
     return None
+
+
+_lock = threading.Lock()
+_within = 0
+_stance = ExitStack()
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Nothing is compiled within. The stance of torch's compiler is that of the process: engines that live at the same
+    time and end in any order share it, and the last one gives it back."""
+    global _within
+    import torch
+
+    with _lock:
+        _within += 1
+        if _within == 1:
+            _stance.enter_context(torch.compiler.set_stance("force_eager"))
+    try:
+        yield
+    finally:
+        with _lock:
+            _within -= 1
+            if _within == 0:
+                _stance.close()
