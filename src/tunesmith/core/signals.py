@@ -44,6 +44,20 @@ class StopAsked(KeyboardInterrupt):
     exit_code = PreemptedError.exit_code  # what it becomes
 
 
+_MOMENT = 0.02  # seconds
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether what runs is being imported by this package, at whatever depth."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        if frame.f_globals.get("__name__", "").startswith("tunesmith.") and frame.f_code.co_name != "<module>":
+            return False
+        frame = frame.f_back
+    return False
+
+
 class StopSignals:
     """`with StopSignals() as signals:` handles them until the end of the block, and raises PreemptedError there for a
     StopAsked that nobody caught. Within another one, and outside the main thread, it changes nothing but `grace`."""
@@ -57,6 +71,7 @@ class StopSignals:
         self._since = 0.0
         self._deadline: float | None = None
         self._leaving = self._interrupted = False
+        self._alarm: Any = None  # the handler that was there before ours
         self._before: dict[int, Any] = {}
         self._others: set[int | None] = set()
         self._read: socket.socket | None = None
@@ -90,6 +105,7 @@ class StopSignals:
         torn = self.at_once and self.asked and isinstance(error, Exception) and not isinstance(error, TunesmithError)
         if _current is self and self._read is not None:
             self.at_once = False
+            self._forget_alarm()
             _current = None
             signal.set_wakeup_fd(self._wakeup)
             for number, handler in self._before.items():
@@ -105,7 +121,7 @@ class StopSignals:
         if self._leaving and isinstance(error, KeyboardInterrupt) and self.asked != "SIGINT":
             raise PreemptedError(_left_at_once(self.asked)) from None
 
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         """In the main thread."""
         if self._leaving:
             if self._interrupted:  # a signal may arrive twice here: by itself, and from the thread
@@ -115,7 +131,28 @@ class StopSignals:
         name = signal.Signals(number).name
         self.asked = self.asked or name
         if self.at_once:
-            raise StopAsked(name)
+            self._stop(frame)
+
+    def _stop(self, frame: FrameType | None) -> None:
+        """Raise StopAsked, but not within an import: a library may swallow it there and stay half imported, and one in
+        C++ ends the process (pybind11 in torch). Then it is tried again a moment later."""
+        if self._alarm is not None:  # it will be
+            return
+        if not _imports(frame) or not hasattr(signal, "setitimer"):
+            raise StopAsked(self.asked)
+        self._alarm = signal.signal(signal.SIGALRM, self._again)
+        signal.setitimer(signal.ITIMER_REAL, _MOMENT)
+
+    def _again(self, _: int, frame: FrameType | None) -> None:
+        self._forget_alarm()
+        if self.at_once and not self._leaving:
+            self._stop(frame)
+
+    def _forget_alarm(self) -> None:
+        if self._alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._alarm)
+            self._alarm = None
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,26 @@ def test_what_a_library_makes_of_it_is_not_a_bug() -> None:
     with pytest.raises(PreemptedError) as caught, StopSignals():
         half_imported()
     assert isinstance(caught.value.__cause__, RecursionError)
+
+
+def test_an_import_is_not_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is finished first: libraries swallow what is raised there, and one in C++ ends the process."""
+    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.2)\nwhole = True\n"
+    (tmp_path / "slowly_imported.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(signal.SIGALRM)
+
+    def waiting() -> None:
+        import slowly_imported  # type: ignore[import-not-found]
+
+        assert slowly_imported.whole
+        time.sleep(5)
+
+    with pytest.raises(PreemptedError) as caught, StopSignals():
+        waiting()
+    assert caught.value.code == "E-TRAIN-061"
+    assert sys.modules["slowly_imported"].whole
+    assert signal.getsignal(signal.SIGALRM) == before
 
 
 def test_elsewhere_it_is_said_and_raised_where_it_may_be() -> None:
