@@ -41,7 +41,7 @@ def answer_side_by_side(chats: Mapping[str, Conversation], send: Send, *, show_s
     """Ask all at once. On a terminal the answers grow in columns, elsewhere they follow each other under their names.
     Ctrl-C ends all of them. Raises the error of one that failed, when the others have ended."""
     columns = [_Column(name, conversation) for name, conversation in chats.items()]
-    stop, news = threading.Event(), queue.SimpleQueue[None]()
+    stop, news = threading.Event(), queue.SimpleQueue[bool]()
     threads = [threading.Thread(target=_fill, args=(one, send, stop, news)) for one in columns]
     for thread in threads:
         thread.start()
@@ -64,8 +64,8 @@ def answer_side_by_side(chats: Mapping[str, Conversation], send: Send, *, show_s
             raise one.error
 
 
-def _fill(column: _Column, send: Send, stop: threading.Event, news: queue.SimpleQueue[None]) -> None:
-    """In a thread of its own."""
+def _fill(column: _Column, send: Send, stop: threading.Event, news: queue.SimpleQueue[bool]) -> None:
+    """In a thread of its own. `news`: of each piece, and True at the end."""
     conversation = column.conversation
     try:
         thinking = send.role == "user" and conversation.thinks_first(send.text)
@@ -73,7 +73,7 @@ def _fill(column: _Column, send: Send, stop: threading.Event, news: queue.Simple
         with closing(chunks):
             for piece in split_thoughts(chunks, *conversation.thought_marks, thought=thinking):
                 column.parts.append(piece)
-                news.put(None)
+                news.put(False)
                 if stop.is_set():
                     break
         column.speed = chunks.speed()
@@ -82,7 +82,7 @@ def _fill(column: _Column, send: Send, stop: threading.Event, news: queue.Simple
         if isinstance(error, TunesmithError):
             column.parts.append(("(no answer)", False))
     finally:
-        news.put(None)
+        news.put(True)
 
 
 def _in_turn(columns: list[_Column], threads: list[threading.Thread], _: Any) -> None:
@@ -91,14 +91,15 @@ def _in_turn(columns: list[_Column], threads: list[threading.Thread], _: Any) ->
         print(f"{column.name}: {column.said}", flush=True)
 
 
-def _on_terminal(columns: list[_Column], threads: list[threading.Thread], news: queue.SimpleQueue[None]) -> None:
+def _on_terminal(columns: list[_Column], _: Any, news: queue.SimpleQueue[bool]) -> None:
     from rich.console import Console
     from rich.live import Live
 
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="visible") as live:
-        while any(thread.is_alive() for thread in threads):
-            news.get()
+        left = len(columns)
+        while left:
+            left -= news.get()
             live.update(_table(columns, tail=max(console.height - 4, 1), width=console.width), refresh=True)
     console.print(_table(columns))
 

@@ -261,3 +261,12 @@ def test_a_conversation_closes_its_engine() -> None:
         conversation.clear()
         assert conversation.messages == []
     assert engine.closed
+
+
+@pytest.mark.parametrize("again", range(20))
+def test_columns_on_a_terminal_end_when_all_have_answered(again: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    chats = {name: Conversation(Parrot(name[0])) for name in ("base", "tuned")}  # type: ignore[arg-type]
+    talk(chats, messages_of(["hello"]))
+    assert "b1:HELLO" in screen.getvalue()
+    assert "t1:HELLO" in screen.getvalue()
