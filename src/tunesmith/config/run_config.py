@@ -85,16 +85,14 @@ class RunConfig:
                 if secrets == "omit":
                     continue
                 value = REDACTED
-            plain = _plain(value)
-            if secrets == "redact":
-                plain = [hide_in_addresses(str(one)) for one in plain] if _is_texts(plain) else plain
-                plain = hide_in_addresses(plain) if isinstance(plain, str) else plain
-            flat[name] = plain
+            flat[name] = _plain(_without_logins(value) if secrets == "redact" else value)
         return flat
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+def _without_logins(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_without_logins(one) for one in value)
+    return hide_in_addresses(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:
