@@ -9,6 +9,7 @@ from tunesmith.config.check_table import Check, rules_into
 from tunesmith.config.check_table import contradiction as _contradiction
 from tunesmith.config.engine_checks import ENGINE_CHECKS, sends_messages
 from tunesmith.config.memory_checks import MEMORY_CHECKS
+from tunesmith.config.method_checks import METHOD_CHECKS
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
 from tunesmith.core.errors import Problem
@@ -22,7 +23,7 @@ _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
 
-CHECKS: list[Check] = [*ENGINE_CHECKS, *MEMORY_CHECKS]
+CHECKS: list[Check] = [*ENGINE_CHECKS, *MEMORY_CHECKS, *METHOD_CHECKS]
 _rule = rules_into(CHECKS)
 
 
@@ -231,14 +232,6 @@ def _a_stream_is_not_kept(config: RunConfig) -> Iterator[Problem]:
 
 
 # --- method ---
-
-
-@_rule(_ALL, "adapter_name_or_path", "finetuning_type")
-def _adapters_are_lora(config: RunConfig) -> Iterator[Problem]:
-    if config.model.adapter_name_or_path and config.method.finetuning_type != "lora":
-        what = f'"adapter_name_or_path" goes with finetuning_type: lora, not {config.method.finetuning_type}'
-        fix = "finetuning_type: lora, or merge the adapter first (tunesmith export)"
-        yield _contradiction(config, "adapter_name_or_path", what, fix)
 
 
 @_rule(_ALL, "adapter_name_or_path", "train_from_scratch")

@@ -80,10 +80,12 @@ _MODEL_IN_TRAINING = (
 )
 _MASK = "train_on_prompt mask_history train_turns loss_weights template_check"
 _LORA = (
-    "lora_rank lora_alpha lora_dropout lora_target additional_target use_rslora use_dora create_new_adapter "
-    "adapter_folder"
+    "lora_rank lora_alpha lora_dropout use_rslora use_dora init_lora_weights lora_init_rows pissa_init pissa_iter "
+    "target_parameters rank_pattern alpha_pattern"
 )
-_FREEZE = "freeze_trainable_layers freeze_trainable_modules freeze_extra_modules"
+_OFT = "module_dropout oft_rank oft_block_size oft_target"
+_ADAPTER = "additional_target create_new_adapter adapter_folder layers_to_transform peft_settings"
+_FREEZE = "freeze_trainable_modules freeze_extra_modules"
 _EVALUATION = (
     "eval_dataset eval_steps eval_delay eval_on_each_dataset per_device_eval_batch_size per_gpu_eval_batch_size "
     "compute_accuracy bf16_full_eval fp16_full_eval"
@@ -180,13 +182,45 @@ def _rules_of_verbs() -> tuple[Rule, ...]:
     )
 
 
+def _method_rules() -> tuple[Rule, ...]:
+    def of(*kinds: str) -> Callable[[RunConfig], bool]:
+        return lambda c: c.method.finetuning_type in kinds
+
+    return (
+        Rule(_keys(_LORA), of("lora"), "only with finetuning_type: lora"),
+        Rule(_keys(_OFT), of("oft"), "only with finetuning_type: oft"),
+        Rule(_keys(_ADAPTER), of("lora", "oft", "peft"), "only with finetuning_type: lora, oft or peft"),
+        Rule(_keys("peft_type"), of("peft"), "only with finetuning_type: peft"),
+        Rule(_keys(_FREEZE), of("freeze"), "only with finetuning_type: freeze"),
+        Rule(
+            _keys("lora_target"),
+            lambda c: of("lora", "peft")(c) or (of("oft")(c) and "oft_target" not in c.user_keys),
+            "only with finetuning_type: lora or peft, and with oft where oft_target is left out",
+        ),
+        Rule(
+            _keys("freeze_trainable_layers"),
+            lambda c: of("freeze")(c) or c.method.use_llama_pro,
+            "only with finetuning_type: freeze, or use_llama_pro",
+        ),
+        Rule(
+            _keys("freeze_trainable_modules"), lambda c: not c.method.use_llama_pro, "use_llama_pro trains whole blocks"
+        ),
+        Rule(_keys("use_llama_pro"), of("freeze", "lora"), "only with finetuning_type: freeze or lora"),
+        Rule(_keys("pissa_iter"), lambda c: c.method.begins_as == "pissa", "only with pissa_init: true"),
+        Rule(
+            _keys("lora_init_rows"),
+            lambda c: c.method.looks_at_rows,
+            "only with init_lora_weights: eva, corda, lora_ga",
+        ),
+    )
+
+
 def _rules_of_settings() -> tuple[Rule, ...]:
     return (
         Rule(_keys("lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
         Rule(_keys("offline"), lambda c: c.verb != "eval" or not _harness(c), "HF_DATASETS_OFFLINE says so to lm_eval"),
         Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
-        Rule(_keys(_LORA), lambda c: c.method.finetuning_type == "lora", "only with finetuning_type: lora"),
-        Rule(_keys(_FREEZE), lambda c: c.method.finetuning_type == "freeze", "only with finetuning_type: freeze"),
+        *_method_rules(),
         Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),
         Rule(_section("template"), lambda c: c.objective.stage != "pt" or not _trains(c), "not in stage pt"),
         Rule(_keys("buffer_size"), lambda c: c.data.streaming, "only with streaming: true"),

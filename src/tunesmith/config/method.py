@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from tunesmith.config.fields import ignored, later, section, works
 
-_OFT = "orthogonal fine-tuning (OFT)"
-_PISSA = "PiSSA initialisation"
 _MEDIA = "models that see or hear come later, and a text model has no such part"
 
 
 @section
 class MethodConfig:
-    """Full, freeze, LoRA, and their settings."""
+    """Full, freeze, LoRA, OFT, every other adapter of PEFT, and their settings."""
 
-    finetuning_type: Literal["lora", "oft", "freeze", "full"] = works("lora", later=("oft",))
-    """Which weights train: an adapter (lora), some layers (freeze), or all (full)."""
+    finetuning_type: Literal["lora", "oft", "freeze", "full", "peft"] = works("lora")
+    """Which weights train: an adapter (lora, oft, or peft with `peft_type`), some layers (freeze), or all (full)."""
     pure_bf16: bool = works(False)
     """Hold and update the weights in bfloat16, without float32 copies."""
     freeze_trainable_layers: int = works(2)
@@ -26,7 +25,7 @@ class MethodConfig:
     freeze_extra_modules: tuple[str, ...] = works(())
     """freeze: comma list of modules outside the layers that train too."""
     additional_target: tuple[str, ...] = works(())
-    """lora: comma list of modules trained in full and saved with the adapter."""
+    """lora, oft, peft: comma list of modules trained in full and saved with the adapter."""
     lora_alpha: int | None = works(None, least=0)
     """lora: scale; left out or 0, twice the rank."""
     lora_dropout: float = works(0.0, least=0, below=1)
@@ -39,27 +38,68 @@ class MethodConfig:
     """lora: scale by alpha / sqrt(rank) instead of alpha / rank."""
     use_dora: bool = works(False)
     """lora: learn magnitude and direction apart (DoRA)."""
-    pissa_init: bool = later(False, _PISSA)
-    """lora: begin from the principal singular vectors."""
-    pissa_iter: int = later(16, _PISSA)
-    """lora: iterations of the fast decomposition; -1 is exact."""
-    pissa_convert: bool = later(False, _PISSA)
-    """lora: turn the adapter into a plain one at the end."""
+    init_lora_weights: Literal[
+        "default", "gaussian", "orthogonal", "pissa", "olora", "eva", "corda", "lora_ga", "loftq"
+    ] = works("default")
+    """lora: how the matrices begin. eva, corda, lora_ga look at rows of the data, loftq at what rounding took."""
+    lora_init_rows: int = works(64, least=1)
+    """lora: rows of the data that eva, corda and lora_ga look at."""
+    pissa_init: bool = works(False)
+    """lora: begin from the principal singular vectors; the same as `init_lora_weights: pissa`."""
+    pissa_iter: int = works(16, least=-1)
+    """lora: iterations of the fast decomposition of pissa; -1 is exact."""
+    pissa_convert: bool = ignored(False, "what is saved is always a plain LoRA, so that it fits the base as it came")
+    """lora: turn an adapter that began with a part of the base into a plain one of twice the rank."""
+    target_parameters: tuple[str, ...] = works(())
+    """lora: comma list of weights that are no module of their own, such as the fused experts of a mixture."""
+    layers_to_transform: tuple[float, ...] = works(())
+    """lora, oft, peft: numbers of the layers that get an adapter; left out, all."""
+    rank_pattern: Mapping[str, Any] = works({})
+    """lora: other ranks by a regular expression of module names."""
+    alpha_pattern: Mapping[str, Any] = works({})
+    """lora: other values of `lora_alpha` by a regular expression of module names."""
+    peft_type: str | None = works(None)
+    """peft: kind of adapter by its name in PEFT, like vera, ia3, loha, adalora, prompt_tuning (docs/methods.md)."""
+    peft_settings: Mapping[str, Any] = works({})
+    """lora, oft, peft: more settings of PEFT's config of that adapter, by PEFT's names."""
     create_new_adapter: bool = works(False)
-    """lora: merge the given adapters and begin a new one."""
-    module_dropout: float = later(0.0, _OFT)
+    """lora, oft, peft: merge the given adapters and begin a new one."""
+    module_dropout: float = works(0.0, least=0, below=1)
     """oft: dropout."""
-    oft_rank: int = later(0, _OFT)
+    oft_rank: int = works(0, least=0)
     """oft: number of blocks; 0 takes `oft_block_size`."""
-    oft_block_size: int = later(32, _OFT)
+    oft_block_size: int = works(32, least=0)
     """oft: size of the orthogonal blocks."""
-    oft_target: tuple[str, ...] = later(("all",), _OFT)
+    oft_target: tuple[str, ...] = works(("all",))
     """oft: comma list of modules, or all."""
-    use_llama_pro: bool = later(False, "block expansion (LLaMA Pro)")
-    """freeze, lora: train only blocks that were added to the model."""
+    use_llama_pro: bool = works(False)
+    """freeze, lora: train only the blocks that `tunesmith convert llama-pro` added to the model."""
     freeze_vision_tower: bool = ignored(True, _MEDIA)
     """Do not train the encoder of images and audio."""
     freeze_multi_modal_projector: bool = ignored(True, _MEDIA)
     """Do not train the projector between encoder and language model."""
     freeze_language_model: bool = later(False, "models that see or hear")
     """Do not train the language model."""
+
+    @property
+    def kind(self) -> str:
+        """What trains, by one name: full, freeze, lora, rslora, dora, oft, or a kind of PEFT's adapters."""
+        if self.finetuning_type == "peft":
+            return (self.peft_type or "").lower()
+        if self.finetuning_type == "lora":
+            return "dora" if self.use_dora else "rslora" if self.use_rslora else "lora"
+        return self.finetuning_type
+
+    @property
+    def begins_as(self) -> str:
+        """How the matrices of a LoRA begin; `pissa_init` is the older name of one way."""
+        return "pissa" if self.pissa_init else self.init_lora_weights
+
+    @property
+    def moves_base(self) -> bool:
+        """Whether what the matrices begin with is taken out of the base, so that both together are as before."""
+        return self.finetuning_type == "lora" and self.begins_as in ("pissa", "olora", "corda", "lora_ga")
+
+    @property
+    def looks_at_rows(self) -> bool:
+        return self.finetuning_type == "lora" and self.begins_as in ("eva", "corda", "lora_ga")

@@ -15,6 +15,7 @@ _DATA = "tests/unit/data/test_data_build.py::"
 _INFO = "tests/unit/data/test_dataset_info.py::"
 _BAD = "tests/unit/data/test_bad_input.py::"
 _METHODS = "tests/unit/methods/test_methods.py::"
+_ADAPTERS = "tests/unit/methods/test_adapters.py::"
 _ENGINE = "tests/unit/engines/test_hf.py::"
 _REMOTE = "tests/unit/engines/test_remote.py::"
 _SERVING = "tests/unit/engines/test_serving.py::"
@@ -78,6 +79,15 @@ _SHOWN: dict[str, str] = {
     _METHODS + "test_freeze_trains_named_parts_and_extra_modules": "freeze_trainable_modules freeze_extra_modules",
     _METHODS + "test_lora_dropout_and_additional_target": "lora_dropout lora_target additional_target",
     _METHODS + "test_lora_scaling": "lora_rank lora_alpha use_rslora use_dora",
+    _ADAPTERS + "test_an_adapter_begins_as_the_base_model": "init_lora_weights",
+    _ADAPTERS + "test_pissa_takes_the_largest_singular_vectors_out_of_the_base": "pissa_init pissa_iter",
+    _ADAPTERS + "test_layers_and_patterns": "layers_to_transform rank_pattern alpha_pattern",
+    _ADAPTERS + "test_fused_experts_are_adapted_without_a_module": "target_parameters",
+    _ADAPTERS + "test_oft_takes_blocks_or_a_number_of_them": "oft_rank oft_block_size oft_target module_dropout",
+    _ADAPTERS + "test_added_blocks_alone_train": "use_llama_pro",
+    _ADAPTERS + "test_any_kind_of_adapter_by_its_name": "peft_type",
+    _ADAPTERS + "test_more_settings_go_to_peft_by_its_names": "peft_settings",
+    "tests/unit/train/test_calibration.py::test_so_many_rows_are_looked_at": "lora_init_rows",
     _METHODS + "test_create_new_adapter_merges_the_old_one": "create_new_adapter",
     _METHODS + "test_training_goes_on_with_the_last_adapter": "adapter_name_or_path",
     _ENGINE + "test_sampling_draws_from_the_distribution_that_transformers_would": "temperature top_p top_k",

@@ -11,3 +11,5 @@ METHODS: Registry[type[Method]] = Registry("finetuning_type", code="E-METHOD-001
 METHODS.add("full", "tunesmith.methods.full:Full")
 METHODS.add("freeze", "tunesmith.methods.freeze:Freeze")
 METHODS.add("lora", "tunesmith.methods.lora:Lora")
+METHODS.add("oft", "tunesmith.methods.oft:Oft")
+METHODS.add("peft", "tunesmith.methods.tuner:AnyTuner")

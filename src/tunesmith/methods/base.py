@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+    from transformers import TrainerCallback
 
     from tunesmith.config.method import MethodConfig
     from tunesmith.config.model import ModelConfig
     from tunesmith.models.family import Family
 
-__all__ = ["NO_ADAPTERS", "Adapters", "Method", "ParameterCount", "count_parameters", "set_trainable", "split_names"]
+__all__ = [
+    "NO_ADAPTERS",
+    "Adapters",
+    "Calibration",
+    "Method",
+    "ParameterCount",
+    "count_parameters",
+    "set_trainable",
+    "split_names",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,18 @@ NO_ADAPTERS = Adapters()
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """Rows of the run, for methods that begin from what the base does with them.
+
+    batches  as the run trains them; they are made when they are asked for
+    loss     of a model and a batch, []: the mean over the units
+    """
+
+    batches: Callable[[], Iterable[Mapping[str, Any]]]
+    loss: Callable[[Any, Mapping[str, Any]], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterCount:
     trained: int
     total: int
@@ -60,11 +82,24 @@ class Method(ABC):
         self.config = config
 
     @abstractmethod
-    def apply(self, model: Any, family: Family, *, keep_dtype: bool, adapters: Adapters = NO_ADAPTERS) -> Any:
+    def apply(
+        self,
+        model: Any,
+        family: Family,
+        *,
+        keep_dtype: bool,
+        adapters: Adapters = NO_ADAPTERS,
+        calibration: Calibration | None = None,
+    ) -> Any:
         """Set `requires_grad` everywhere and return the model to train.
 
-        Trained parameters are float32, whatever the frozen ones are, unless `keep_dtype` (pure_bf16).
+        Trained parameters are float32, whatever the frozen ones are, unless `keep_dtype` (pure_bf16). `calibration` is
+        there where the config's `looks_at_rows` says so.
         """
+
+    def callbacks(self, model: Any) -> list[TrainerCallback]:
+        """What the method does between the steps of a run. `model` is what `apply` returned."""
+        return []
 
 
 def set_trainable(named: Iterable[tuple[str, nn.Parameter]], names: set[str] | None, *, keep_dtype: bool) -> None:

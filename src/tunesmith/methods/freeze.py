@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.suggest import did_you_mean
-from tunesmith.methods.base import NO_ADAPTERS, Adapters, Method, set_trainable, split_names
+from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration, Method, set_trainable, split_names
 
 if TYPE_CHECKING:
     from tunesmith.models.family import Family
 
-__all__ = ["Freeze"]
+__all__ = ["Freeze", "expanded_blocks"]
 
 _LAYER = re.compile(r"\.(\d+)\.")  # the first number in a parameter's name is the number of its layer
 
@@ -21,11 +21,21 @@ class Freeze(Method):
     """`freeze_trainable_layers` n > 0: the last n layers; n < 0: the first -n. `freeze_trainable_modules` restricts
     that to named parts of a layer; `freeze_extra_modules` adds parts outside the layers."""
 
-    def apply(self, model: Any, family: Family, *, keep_dtype: bool, adapters: Adapters = NO_ADAPTERS) -> Any:
+    def apply(
+        self,
+        model: Any,
+        family: Family,
+        *,
+        keep_dtype: bool,
+        adapters: Adapters = NO_ADAPTERS,
+        calibration: Calibration | None = None,
+    ) -> Any:
         names = [name for name, _ in model.named_parameters()]
         depth = self._depth(names, model)
         wanted = self.config.freeze_trainable_layers
         layers = set(range(depth - wanted, depth) if wanted > 0 else range(-wanted))
+        if self.config.use_llama_pro:
+            layers = set(expanded_blocks(model, wanted))
         trained = self._in_layers(names, layers) | self._extra(names)
         set_trainable(model.named_parameters(), trained, keep_dtype=keep_dtype)
         return model
@@ -48,7 +58,7 @@ class Freeze(Method):
 
     def _in_layers(self, names: list[str], layers: set[int]) -> set[str]:
         inside = [(name, found) for name in names if (found := _LAYER.search(name))]
-        modules = split_names(self.config.freeze_trainable_modules)
+        modules = ["all"] if self.config.use_llama_pro else split_names(self.config.freeze_trainable_modules)
         chosen = {name for name, found in inside if int(found.group(1)) in layers}
         if modules == ["all"]:
             return chosen
@@ -62,6 +72,31 @@ class Freeze(Method):
         known = {part for name in outside for part in name.split(".")[:-1]}
         _check_names(modules, known, "freeze_extra_modules")
         return {name for name in outside if set(name.split(".")) & set(modules)}
+
+
+def expanded_blocks(model: Any, number: int) -> list[int]:
+    """Numbers of the blocks that were added to the model (LLaMA Pro, https://arxiv.org/abs/2401.02415).
+
+    `tunesmith convert llama-pro` writes them into config.json. Where they are not told there, `number` of them stand
+    evenly, each behind the blocks that it is a copy of the last of, as the paper's own tool puts them. Raises
+    UsageError where they cannot.
+    """
+    told = getattr(model.config, "llama_pro", None)
+    if isinstance(told, dict) and told.get("expanded_layers"):
+        return [int(layer) for layer in told["expanded_layers"]]
+    depth = int(model.config.num_hidden_layers)
+    if number < 1 or depth % number:
+        raise UsageError(
+            Problem(
+                "E-METHOD-015",
+                f"{number} added blocks cannot stand evenly among {depth}",
+                where="freeze_trainable_layers",
+                got=str(number),
+                fix="the number of blocks that were added; `tunesmith convert llama-pro` adds blocks and notes which",
+            )
+        )
+    stride = depth // number
+    return list(range(stride - 1, depth, stride))
 
 
 def _check_names(modules: list[str], known: set[str], key: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.methods.base import NO_ADAPTERS, Adapters, Method, set_trainable
+from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration, Method, set_trainable
 
 if TYPE_CHECKING:
     from tunesmith.models.family import Family
@@ -13,6 +13,14 @@ __all__ = ["Full"]
 
 
 class Full(Method):
-    def apply(self, model: Any, family: Family, *, keep_dtype: bool, adapters: Adapters = NO_ADAPTERS) -> Any:
+    def apply(
+        self,
+        model: Any,
+        family: Family,
+        *,
+        keep_dtype: bool,
+        adapters: Adapters = NO_ADAPTERS,
+        calibration: Calibration | None = None,
+    ) -> Any:
         set_trainable(model.named_parameters(), None, keep_dtype=keep_dtype)
         return model

@@ -8,6 +8,7 @@ from typing import Any
 from tunesmith.core.errors import MissingInputError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.methods.base import NO_ADAPTERS, Adapters
+from tunesmith.methods.tasks import number_tasks
 from tunesmith.models.locate import check_folder
 
 __all__ = ["attach_adapter", "merge_adapters"]
@@ -42,7 +43,7 @@ def attach_adapter(
         if isinstance(model, PeftModel):
             model.load_adapter(inside, **arguments)
             return model
-        return PeftModel.from_pretrained(model, inside, **arguments)
+        return number_tasks(PeftModel.from_pretrained(model, inside, **arguments))
     except (OSError, ValueError, RuntimeError) as error:
         raise MissingInputError(
             Problem(

@@ -9,7 +9,7 @@ B rows, T positions, N trained positions, H hidden, V vocabulary.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -68,6 +68,10 @@ class LossForward:
         self.plain, self.way, self.facts = model.forward, way, facts
         self.seen: list[Tensor] | None = None
         """The log-probabilities [N] of every call are put here, if it is a list."""
+        self.shift = 0
+        """How many positions an adapter puts in front of each row."""
+        self.for_each_unit: Callable[[], Tensor] | None = None
+        """A term of the loss of training [], apart from the rows: it counts once for each unit of the sum."""
 
     @classmethod
     def within(cls, model: Any) -> LossForward:
@@ -103,8 +107,13 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         if loss_targets is None:
             return how.plain(*arguments, **inputs)
         assert loss_positions is not None, "where each target is predicted"
+        if how.shift:
+            loss_positions = loss_positions + loss_positions.new_tensor([0, how.shift])
         asked = _Asked(loss_positions, loss_targets, loss_weights, loss_kind)
         found = _WAYS[how.way](self, how, inputs, asked)
+        if how.for_each_unit is not None and self.training:
+            units = len(loss_targets) if loss_weights is None else loss_weights.sum()
+            found["loss"] = found["loss"] + units * how.for_each_unit()
         if how.seen is not None:
             how.seen.append(found["log_probs"])
         return found

@@ -43,6 +43,7 @@ def build_trainer(
     Raises StorageError where the disk has no room to hold for checkpoints.
     """
     from tunesmith.data.collate import FlatCollator, PaddingCollator
+    from tunesmith.methods import METHODS
     from tunesmith.models.tokenizer import pad_id_of
     from tunesmith.train.callbacks import make_callbacks
     from tunesmith.train.control import ControlSettings
@@ -64,7 +65,10 @@ def build_trainer(
         train_dataset=datasets.train,
         eval_dataset=next(iter(evaluation.values())) if len(evaluation) == 1 else evaluation or None,
         tokenizer=tokenizer,
-        callbacks=make_callbacks(config, plan, on_steps),
+        callbacks=[
+            *make_callbacks(config, plan, on_steps),
+            *METHODS.get(plan.finetuning_type)(config.method).callbacks(model),
+        ],
         order=plan.order,
         position=position,
         memory=MemorySettings(read_limits(plan.resume), config.train.memory_probe, longest),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.data import Datasets
     from tunesmith.data.streaming.samples import SampleStream
+    from tunesmith.methods.base import Calibration
     from tunesmith.models.fast_path import FastPath
     from tunesmith.objectives import Objective
     from tunesmith.render import Renderer
@@ -107,6 +108,7 @@ def _run(
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.objectives import OBJECTIVES
     from tunesmith.render import make_renderer
+    from tunesmith.train.calibration import calibration_of
 
     log = get_logger()
     before = None if any(one.key == "fast_path" for one in changes) else recorded(plan)
@@ -129,7 +131,8 @@ def _run(
     record_start(config, plan, datasets.report, record.prefix, fresh=plan.resume is None and not left_out)
     record.prepared(data=[file.to_dict() for file in datasets.files], template_digest=renderer.template_digest)
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
-    model, proven, plan = _build_model(config, plan, fast, tokenizer)
+    calibration = calibration_of(config, plan, objective, tokenizer, datasets)
+    model, proven, plan = _build_model(config, plan, fast, tokenizer, calibration)
     if proven != fast:
         plan = as_recorded(with_fast_path(plan, config, proven), config, changes)
         if plan.packing and not proven.flat:
@@ -197,7 +200,9 @@ def _model_facts(config: RunConfig, plan: RunPlan, model: Any) -> dict[str, Any]
     return {"model": found}
 
 
-def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: Any) -> tuple[Any, FastPath, RunPlan]:
+def _build_model(
+    config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: Any, calibration: Calibration | None
+) -> tuple[Any, FastPath, RunPlan]:
     """The model to train, which of the planned quick ways it takes, and the plan with its kind of checkpointing."""
     from tunesmith.methods import METHODS
     from tunesmith.methods.base import Adapters, count_parameters
@@ -217,7 +222,8 @@ def _build_model(config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: An
         plan = replace(plan, gradient_checkpointing=mode)
     adapters = Adapters.of(config.model)
     method = METHODS.get(plan.finetuning_type)(config.method)
-    model = method.apply(loaded.model, loaded.family, keep_dtype=config.method.pure_bf16, adapters=adapters)
+    how: dict[str, Any] = {"keep_dtype": config.method.pure_bf16, "adapters": adapters, "calibration": calibration}
+    model = method.apply(loaded.model, loaded.family, **how)
     upcast_norms(model, config.model)
     print_parameters(model, config.model)
     get_logger().info(str(count_parameters(model)))

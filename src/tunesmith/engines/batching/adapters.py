@@ -31,14 +31,29 @@ class NamedAdapters:
         self.names: tuple[str, ...] = ()
         self._own = model.active_adapter if hasattr(model, "peft_config") else _BASE
         self._flat = False
+        settings = model.active_peft_config if hasattr(model, "peft_config") else None
+        self.prompt: int = settings.num_virtual_tokens if settings is not None and settings.is_prompt_learning else 0
+        """How many learnt vectors stand in front of each sequence."""
         self._hooked: WeakSet[Any] = WeakSet()
 
     def __call__(self, adapters: Sequence[str | None], inputs: dict[str, Any], *, flat: bool) -> Any:
         """The model's output. `adapters`: of each token of the row (`flat`), or one for a row that is no flat batch."""
+        if self.prompt:
+            return self._behind_prompt(inputs)
         if not self.names:
             return self.model(**inputs)
         self._flat = flat
         return self.model(**inputs, adapter_names=[self._own if name is None else name for name in adapters])
+
+    def _behind_prompt(self, inputs: dict[str, Any]) -> Any:
+        """PEFT puts the prompt in front of whatever it is given, so what follows on a cache goes to the model itself.
+        Positions are counted by the mask."""
+        inputs = {name: value for name, value in inputs.items() if name != "position_ids"}
+        if inputs.get("past_key_values") is None:
+            return self.model(**inputs)
+        mask = inputs["attention_mask"]
+        inputs["attention_mask"] = torch.cat([mask.new_ones(len(mask), self.prompt), mask], dim=1)
+        return self.model.get_base_model()(**inputs)
 
     def load(self, name: str, path: str) -> None:
         """Raises UsageError where the name is taken or the adapter is of a kind that cannot be mixed with others,

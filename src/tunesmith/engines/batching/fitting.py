@@ -38,6 +38,8 @@ class Fitted:
         self._before = attention_of(self.bare)
         family = family_of(self.bare.config.model_type)
         reason = _alone(self.bare, family, settings)
+        if adapters.prompt:
+            reason = "a learnt prompt stands in front of each"
         if one_by_one:
             reason = "flash_attn or full_determinism asks for it"
         shapes = None if reason else self._shapes(adapters, family)

@@ -1,0 +1,154 @@
+"""What all adapters of PEFT have in common: which modules they go on, how training goes on with one that exists, and
+what the model is told of it.
+
+Adapters named in the config: all but the last are merged into the base; the last one is trained on, unless
+`create_new_adapter`: then it is merged too and a fresh one is trained.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.errors import Problem, UsageError
+from tunesmith.core.log import get_logger
+from tunesmith.core.suggest import did_you_mean
+from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration, Method, split_names
+from tunesmith.methods.merge import attach_adapter, merge_adapters
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+    from tunesmith.models.family import Family
+
+__all__ = ["AdapterMethod", "linear_names", "with_settings"]
+
+_ALL = {"all", "all-linear"}
+
+
+class AdapterMethod(Method):
+    """A method that puts one adapter of PEFT on the base."""
+
+    def apply(
+        self,
+        model: Any,
+        family: Family,
+        *,
+        keep_dtype: bool,
+        adapters: Adapters = NO_ADAPTERS,
+        calibration: Calibration | None = None,
+    ) -> Any:
+        resumed = bool(adapters.names) and not self.config.create_new_adapter
+        model = merge_adapters(model, adapters.only(adapters.names[:-1]) if resumed else adapters)
+        if resumed:
+            last = adapters.names[-1]
+            get_logger().info("training goes on with the adapter %s (its own rank and targets)", last)
+            return attach_adapter(model, last, adapters, trainable=True, keep_dtype=keep_dtype)
+        return self.fresh(model, family, keep_dtype, calibration)
+
+    def fresh(self, model: Any, family: Family, keep_dtype: bool, calibration: Calibration | None) -> Any:
+        """`model` with a new adapter on top."""
+        return put_on(model, self.settings(model, family), keep_dtype)
+
+    @abstractmethod
+    def settings(self, model: Any, family: Family) -> PeftConfig:
+        """PEFT's config of the adapter. Raises UsageError for what the model does not have."""
+
+    def targets(self, model: Any, family: Family, key: str, wanted: Sequence[str]) -> list[str]:
+        """Names for PEFT. Raises UsageError if the config names a module that the model does not have."""
+        every = linear_names(model, family)
+        modules = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+        problems = [
+            Problem(
+                "E-METHOD-004",
+                f'the model has no module called "{name}"',
+                where=place,
+                fix=did_you_mean(name, modules) or "all, or some of: " + ", ".join(every),
+            )
+            for place, names in ((key, wanted), ("additional_target", split_names(self.config.additional_target)))
+            for name in names
+            if name not in _ALL and name.rsplit(".", 1)[-1] not in modules
+        ]
+        if problems:
+            raise UsageError(problems)
+        return every if set(wanted) & _ALL else list(wanted)
+
+    def common(self) -> dict[str, Any]:
+        """Settings that most kinds of adapters have: those that the config leaves out are left to PEFT."""
+        config = self.config
+        layers = [int(number) for number in config.layers_to_transform]
+        found: dict[str, Any] = {"modules_to_save": split_names(config.additional_target)}
+        return {name: value for name, value in (found | {"layers_to_transform": layers}).items() if value}
+
+
+def put_on(model: Any, settings: PeftConfig, keep_dtype: bool, *, empty: bool = False) -> Any:
+    """`model` with an adapter. `empty`: its weights are made later. Raises UsageError where PEFT refuses the settings
+    for this model."""
+    from peft import get_peft_model
+
+    try:
+        return get_peft_model(model, settings, autocast_adapter_dtype=not keep_dtype, low_cpu_mem_usage=empty)
+    except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError) as error:
+        raise UsageError(
+            Problem(
+                "E-METHOD-010",
+                f"this adapter ({settings.peft_type.value.lower()}) cannot be put on {type(model).__name__}",
+                where="peft_settings",
+                got=_first_sentence(error),
+                fix="change the settings in peft_settings (docs/methods.md), or name other modules in lora_target",
+            )
+        ) from error
+
+
+def with_settings(kind: Any, settings: Mapping[str, Any], own: Mapping[str, Any], taken: Collection[str] = ()) -> Any:
+    """A config of the dataclass `kind`, with `own` settings of the user (`peft_settings`) over ours.
+
+    Raises UsageError for a setting that the kind does not have, one that has a key of its own (`taken`), or a value
+    that PEFT refuses.
+    """
+    from dataclasses import fields
+
+    known = {item.name for item in fields(kind) if item.init} - {"peft_type", "task_type", "auto_mapping"}
+    problems = [_unknown(name, known, taken) for name in own if name not in known or name in taken]
+    if problems:
+        raise UsageError(problems)
+    used = {name: value for name, value in settings.items() if name in known or name == "task_type"}
+    try:
+        with warnings.catch_warnings():
+            # PEFT cannot make such an adapter plain; methods/residual.py can.
+            warnings.filterwarnings("ignore", "Using Rank-Stabilized LoRA with rank_pattern")
+            return kind(**{**used, **own})
+    except (ValueError, TypeError, ImportError) as error:
+        fix = "see the settings of this adapter in PEFT's documentation"
+        problem = Problem("E-METHOD-011", "PEFT refuses these settings", "peft_settings", _first_sentence(error), fix)
+        raise UsageError(problem) from error
+
+
+def _unknown(name: str, known: set[str], taken: Collection[str]) -> Problem:
+    if name in taken:
+        return Problem(
+            "E-METHOD-012", f'"{name}" has a key of its own', "peft_settings", fix=f"write {taken} outside it"
+        )
+    fix = did_you_mean(name, known) or "some of: " + ", ".join(sorted(known))
+    return Problem("E-METHOD-012", f'this adapter has no setting "{name}"', "peft_settings", fix=fix)
+
+
+def _first_sentence(error: Exception) -> str:
+    return re.split(r"(?<=\.)\s|\n", str(error).strip(), maxsplit=1)[0] or type(error).__name__
+
+
+def linear_names(model: Any, family: Family) -> list[str]:
+    """Last components of the names of all linear modules but the output layer, sorted."""
+    import torch
+    from transformers.pytorch_utils import Conv1D  # GPT-2's transposed linear
+
+    head = model.get_output_embeddings()
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    }
+    return sorted(names - set(family.adapter_exclude))
