@@ -219,6 +219,12 @@ def _rules_of_settings() -> tuple[Rule, ...]:
     return (
         Rule(_keys("lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
         Rule(_keys("offline"), lambda c: c.verb != "eval" or not _harness(c), "HF_DATASETS_OFFLINE says so to lm_eval"),
+        Rule(_keys("merge_weights"), lambda c: c.export.merge_method != "in_order", "only with another merge_method"),
+        Rule(
+            _keys("merge_density"),
+            lambda c: c.export.merge_method in ("ties", "dare_linear", "dare_ties"),
+            "only with merge_method: ties, dare_linear or dare_ties",
+        ),
         Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
         *_method_rules(),
         Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),

@@ -19,6 +19,12 @@ class ExportConfig:
     """Largest file of weights in GB."""
     export_device: Literal["cpu", "auto"] = works("cpu")
     """Where weights are merged: in main memory, or on the accelerator if there is one."""
+    merge_method: Literal["in_order", "linear", "ties", "dare_linear", "dare_ties"] = works("in_order")
+    """How several adapters become one change of the weights: one on top of the other, or weighed against each other."""
+    merge_weights: tuple[float, ...] = works(())
+    """linear, ties, dare: a number for each adapter, by which its change is multiplied; left out, 1."""
+    merge_density: float = works(0.5, above=0, below=1)
+    """ties, dare: share of each change that is kept, the largest of it (ties) or any of it (dare)."""
     export_quantization_bit: int | None = later(None, _QUANTISE)
     """Bits per weight of the exported model (GPTQ)."""
     export_quantization_dataset: str | None = later(None, _QUANTISE)

@@ -121,6 +121,19 @@ def _numbers_are_numbers(config: RunConfig) -> Iterator[Problem]:
                 yield Problem("E-CONFIG-004", what, config.place(key), f"{name}: {value}")
 
 
+@_rule(("export",), "merge_method", "merge_weights", "adapter_name_or_path")
+def _each_adapter_has_a_weight(config: RunConfig) -> Iterator[Problem]:
+    export, names = config.export, config.model.adapter_name_or_path
+    if export.merge_method == "in_order":
+        return
+    if len(names) < 2:
+        what = f'"merge_method: {export.merge_method}" weighs several adapters against each other'
+        yield Problem("E-CONFIG-022", what, config.place("merge_method"), fix="adapter_name_or_path: one,two")
+    elif export.merge_weights and len(export.merge_weights) != len(names):
+        what = f'"merge_weights" has {len(export.merge_weights)} numbers for {len(names)} adapters'
+        yield Problem("E-CONFIG-023", what, config.place("merge_weights"), fix="one number for each adapter")
+
+
 @_rule(_TRAIN, "finetuning_type", "peft_type", "optimizer_in_bwd")
 def _ranks_need_gradients(config: RunConfig) -> Iterator[Problem]:
     adaptive = config.method.finetuning_type == "peft" and (config.method.peft_type or "").lower() == "adalora"

@@ -87,6 +87,9 @@ _SHOWN: dict[str, str] = {
     _ADAPTERS + "test_added_blocks_alone_train": "use_llama_pro",
     _ADAPTERS + "test_any_kind_of_adapter_by_its_name": "peft_type",
     _ADAPTERS + "test_more_settings_go_to_peft_by_its_names": "peft_settings",
+    "tests/unit/methods/test_combine.py::test_changes_are_combined_as_published": (
+        "merge_method merge_weights merge_density"
+    ),
     "tests/unit/train/test_calibration.py::test_so_many_rows_are_looked_at": "lora_init_rows",
     _METHODS + "test_create_new_adapter_merges_the_old_one": "create_new_adapter",
     _METHODS + "test_training_goes_on_with_the_last_adapter": "adapter_name_or_path",

@@ -28,7 +28,8 @@ def export_model(config: RunConfig) -> Path:
     folder already holds a model or the merged model answers differently.
     """
     from tunesmith.methods.base import Adapters
-    from tunesmith.methods.merge import attach_adapter, merge_adapters
+    from tunesmith.methods.combine import combine_adapters
+    from tunesmith.methods.merge import attach_adapter, fold, merge_adapters
     from tunesmith.models.chat_template import carry_template, make_savable
     from tunesmith.models.load import ATTENTION, infer_dtype, load, torch_dtype
     from tunesmith.models.machine import pick_device
@@ -44,12 +45,17 @@ def export_model(config: RunConfig) -> Path:
     tokenizer = load_tokenizer(config.model)
     renderer = _renderer(config, tokenizer)
     loaded = load(config.model, tokenizer, dtype=working, attention=ATTENTION[config.model.flash_attn], device=device)
-    model = merge_adapters(loaded.model, adapters.only(names[:-1]))
+    if config.export.merge_method != "in_order":
+        model = combine_adapters(loaded.model, adapters, config.export, seed=config.train.value("seed") or 0)
+        before = _probe(model)
+    else:
+        model = merge_adapters(loaded.model, adapters.only(names[:-1]))
+        if names:
+            attached = attach_adapter(model, names[-1], adapters).eval()
+            before = _probe(attached)
+            model = fold(attached, names[-1])
+            _compare(before, _probe(model))
     if names:
-        attached = attach_adapter(model, names[-1], adapters).eval()
-        before = _probe(attached)
-        model = attached.merge_and_unload(safe_merge=True)
-        _compare(before, _probe(model))
         model = model.to(torch_dtype(dtype))
         _say_rounding(before, _probe(model), dtype)
     get_logger().info("writing %s weights to %s", dtype, folder)

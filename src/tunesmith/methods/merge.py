@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.errors import MissingInputError, Problem
+from tunesmith.config.tuners import TUNERS
+from tunesmith.core.errors import MissingInputError, Problem, UsageError
 from tunesmith.core.log import get_logger
 from tunesmith.methods.base import NO_ADAPTERS, Adapters
 from tunesmith.methods.tasks import number_tasks
 from tunesmith.models.locate import check_folder
 
-__all__ = ["attach_adapter", "merge_adapters"]
+__all__ = ["attach_adapter", "fold", "merge_adapters"]
 
 
 def attach_adapter(
@@ -59,21 +60,39 @@ def attach_adapter(
 def merge_adapters(model: Any, adapters: Adapters) -> Any:
     """The plain model with every adapter folded into its weights, in order. A non-finite weight is an error."""
     for name in adapters.names:
-        attached = attach_adapter(model, name, adapters)
-        try:
-            model = attached.merge_and_unload(safe_merge=True)
-        except ValueError as error:  # PEFT's own check of the merged weights
-            raise MissingInputError(
-                Problem(
-                    "E-METHOD-006",
-                    "the adapter holds values that are not finite",
-                    where=f"adapter_name_or_path: {name}",
-                    got=str(error).strip().splitlines()[0],
-                    fix="use an earlier checkpoint of that run",
-                )
-            ) from error
+        model = fold(attach_adapter(model, name, adapters), name)
         get_logger().info("merged the adapter %s", name)
     return model
+
+
+def fold(attached: Any, name: str) -> Any:
+    """The plain model with the adapter of `attached`, called `name`, folded into its weights.
+
+    Raises MissingInputError for a weight that is not finite, UsageError where the weights are quantized or an adapter
+    of this kind is no change of weights.
+    """
+    where, kind = f"adapter_name_or_path: {name}", attached.active_peft_config.peft_type.value.lower()
+    if getattr(attached.get_base_model(), "is_quantized", False):
+        what = "an adapter cannot be merged into quantized weights: rounding again would take from what it learnt"
+        fix = "leave quantization_bit out, or name the model before it was quantized: the adapter fits that too"
+        raise UsageError(Problem("E-METHOD-018", what, where, fix=fix))
+    if kind in TUNERS and not TUNERS[kind].merges:
+        what = f"an adapter of the kind {kind} cannot be merged: it is no change of the weights"
+        raise UsageError(
+            Problem("E-METHOD-019", what, where, fix="keep it beside the base (tunesmith chat and api do)")
+        )
+    try:
+        return attached.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # PEFT's own check of the merged weights
+        raise MissingInputError(
+            Problem(
+                "E-METHOD-006",
+                "the adapter holds values that are not finite",
+                where=where,
+                got=str(error).strip().splitlines()[0],
+                fix="use an earlier checkpoint of that run",
+            )
+        ) from error
 
 
 def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]) -> None:
