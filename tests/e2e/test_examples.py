@@ -51,7 +51,7 @@ def test_training_runs(train: Callable[..., Result], name: str) -> None:
     result = train(name)
     assert result.metrics["train_loss"] > 0
     adapter = (result.output_dir / "adapter_model.safetensors").is_file()
-    assert adapter == ("lora" in name)
+    assert adapter == (load_config(EXAMPLES / f"{name}.yaml").method.finetuning_type in ("lora", "oft", "peft"))
     assert list(result.output_dir.glob("*.safetensors"))
     report = json.loads((result.output_dir / "data_report.json").read_text(encoding="utf-8"))
     assert report["total"]["dropped"] == 0

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import Problem, UsageError
@@ -90,7 +91,8 @@ def put_on(model: Any, settings: PeftConfig, keep_dtype: bool, *, empty: bool = 
     from peft import get_peft_model
 
     try:
-        return get_peft_model(model, settings, autocast_adapter_dtype=not keep_dtype, low_cpu_mem_usage=empty)
+        with telling_peft():
+            return get_peft_model(model, settings, autocast_adapter_dtype=not keep_dtype, low_cpu_mem_usage=empty)
     except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError) as error:
         raise UsageError(
             Problem(
@@ -101,6 +103,16 @@ def put_on(model: Any, settings: PeftConfig, keep_dtype: bool, *, empty: bool = 
                 fix="change the settings in peft_settings (docs/methods.md), or name other modules in lora_target",
             )
         ) from error
+
+
+@contextmanager
+def telling_peft() -> Iterator[None]:
+    """What PEFT warns of becomes lines of the log, each once."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(_first_sentence(one.message) for one in told):
+        get_logger().warning("PEFT: %s", text)
 
 
 def with_settings(kind: Any, settings: Mapping[str, Any], own: Mapping[str, Any], taken: Collection[str] = ()) -> Any:
@@ -117,7 +129,7 @@ def with_settings(kind: Any, settings: Mapping[str, Any], own: Mapping[str, Any]
         raise UsageError(problems)
     used = {name: value for name, value in settings.items() if name in known or name == "task_type"}
     try:
-        with warnings.catch_warnings():
+        with telling_peft():
             # PEFT cannot make such an adapter plain; methods/residual.py can.
             warnings.filterwarnings("ignore", "Using Rank-Stabilized LoRA with rank_pattern")
             return kind(**{**used, **own})
@@ -136,7 +148,7 @@ def _unknown(name: str, known: set[str], taken: Collection[str]) -> Problem:
     return Problem("E-METHOD-012", f'this adapter has no setting "{name}"', "peft_settings", fix=fix)
 
 
-def _first_sentence(error: Exception) -> str:
+def _first_sentence(error: Exception | Warning | str) -> str:
     return re.split(r"(?<=\.)\s|\n", str(error).strip(), maxsplit=1)[0] or type(error).__name__
 
 

@@ -21,7 +21,7 @@ ONE, TWO = torch.tensor([4.0, -1.0, 2.0, 0.5]), torch.tensor([-3.0, -2.0, 2.0, 0
         ("linear", (0.5, 2.0), 0.5, [-4.0, -4.5, 5.0, 0.75]),
         # The three largest of each are left; of those that have the sign of the sum, the mean.
         ("ties", (1.0, 1.0), 0.75, [4.0, -1.5, 2.0, 0.0]),
-        ("ties", (1.0, 2.0), 0.75, [-6.0, -2.5, 3.0, 0.0]),
+        ("ties", (1.0, 2.0), 0.75, [4.0, -2.5, 3.0, 0.0]),  # signs are counted without the weights
     ],
 )
 def test_changes_are_combined_as_published(method, weights, density, expected):

@@ -1,0 +1,80 @@
+"""Runs of adapters that change while they train, or begin with a part of the base: they go on to the bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tunesmith
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("torch_one_thread")]
+
+
+def train(tiny_model: Path, tiny_data: Path, folder: Path, **settings: Any) -> Path:
+    return tunesmith.train(
+        {
+            "model_name_or_path": str(tiny_model),
+            "dataset": str(tiny_data / "new_openai.jsonl"),
+            "output_dir": str(folder),
+            "learning_rate": 5e-3,
+            "max_steps": 12,
+            "save_steps": 4,
+            "logging_steps": 1,
+            "use_cpu": True,
+            **settings,
+        }
+    ).output_dir
+
+
+ADALORA = {"finetuning_type": "peft", "peft_type": "adalora", "peft_settings": {"init_r": 6, "target_r": 3}}
+BUDGET = {**ADALORA, "peft_settings": {**ADALORA["peft_settings"], "tinit": 2, "tfinal": 5}}
+PROMPT = {"finetuning_type": "peft", "peft_type": "prompt_tuning", "peft_settings": {"num_virtual_tokens": 4}}
+KINDS = {
+    "adalora": BUDGET,
+    "pissa": {"pissa_init": True, "lora_rank": 4},
+    "corda": {"init_lora_weights": "corda", "lora_rank": 4},
+    "lora_ga": {"init_lora_weights": "lora_ga", "lora_rank": 4},
+    "eva": {"init_lora_weights": "eva", "lora_rank": 4},
+    "oft": {"finetuning_type": "oft", "oft_block_size": 4, "module_dropout": 0.1},
+    "prompt_tuning": PROMPT,
+}
+
+
+@pytest.mark.parametrize(("kind", "at"), [*((kind, 4) for kind in KINDS), ("adalora", 8)])
+def test_a_run_goes_on_to_the_bit(tiny_model: Path, tiny_data: Path, tmp_path: Path, kind: str, at: int) -> None:
+    whole = train(tiny_model, tiny_data, tmp_path / "whole", **KINDS[kind])
+    shutil.copytree(whole / f"checkpoint-{at}", tmp_path / "again" / f"checkpoint-{at}")
+    again = train(tiny_model, tiny_data, tmp_path / "again", **KINDS[kind])
+    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (whole, again))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_adalora_takes_ranks_from_layers_that_need_them_least(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder = train(tiny_model, tiny_data, tmp_path, **BUDGET)
+    ranks = {}
+    for step in (4, 8, 12):
+        weights = load_file(folder / f"checkpoint-{step}" / "adapter_model.safetensors")
+        ranks[step] = [int((value != 0).sum()) for name, value in weights.items() if "lora_E" in name]
+    layers = len(ranks[4])
+    assert 6 * layers > sum(ranks[4]) > sum(ranks[8]), "the budget falls between steps 2 and 7"
+    assert sum(ranks[8]) == sum(ranks[12]) == 3 * layers
+    assert len(set(ranks[12])) > 2, "it went where it is needed"
+
+
+def test_the_loss_of_a_method_is_logged(tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """AdaLoRA's term is a part of the loss of training and of none that is evaluated."""
+    rows = str(tiny_data / "new_openai.jsonl")
+    settings = {"eval_dataset": rows, "eval_on_start": True, "do_train": True, "save_strategy": "no", "max_steps": 2}
+    plain = train(tiny_model, tiny_data, tmp_path / "plain", lora_rank=6, **settings)
+    ours = train(tiny_model, tiny_data, tmp_path / "adalora", **BUDGET, **settings)
+    first = [json.loads((folder / "trainer_log.jsonl").read_text().splitlines()[0]) for folder in (plain, ours)]
+    assert first[0]["eval_loss"] == pytest.approx(first[1]["eval_loss"], abs=1e-3)
