@@ -13,7 +13,7 @@ __all__ = ["number_tasks"]
 
 def number_tasks(model: Any) -> Any:
     """`model` (PEFT) with 0 where its forward, or a layer that is computed again, asks for the number of a task."""
-    kinds = {settings.peft_type.value.lower() for settings in model.peft_config.values()}
+    kinds = {settings.peft_type.value.lower() for settings in getattr(model, "peft_config", {}).values()}
     if not any(TUNERS[kind].tasks for kind in kinds if kind in TUNERS) or hasattr(model, "numbers_tasks"):
         return model
     from peft.tuners.tuners_utils import BaseTunerLayer
