@@ -171,7 +171,7 @@ KEYS: dict[str, Case] = {
     "B72 template": ("template: chatmll", 2, "E-RENDER-008", ('did you mean "chatml"',)),
     "B74 template of others": ("template: llama3", 65, "E-RENDER-009", ("<|eot_id|>",)),
     "B75 rank": ("lora_rank: 0", 2, "E-CONFIG-004", ("at least 1",)),
-    "B76 bits": ("quantization_bit: 4", 2, "E-CONFIG-008", ("run.yaml:6",)),
+    "B76 bits": ("quantization_bit: 3", 2, "E-QUANT-001", ("run.yaml:6",)),
     "B77 output is a file": ("output_dir: x.jsonl/run", 73, "E-TRAIN-009", ("is a file",)),
     "B78 a tab": ("lora_rank: 8\n\tlora_alpha: 8", 2, "E-CONFIG-007", ("run.yaml:7", "tab")),
     "B78 a colon": ("default_system: You are: brief", 2, "E-CONFIG-007", ("run.yaml:6", "quote")),

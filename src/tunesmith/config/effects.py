@@ -8,6 +8,7 @@ from functools import cache
 
 from tunesmith.config.engine_checks import sends_messages
 from tunesmith.config.keys import all_keys
+from tunesmith.config.quantizer_facts import quantizer_of
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
 
@@ -54,6 +55,11 @@ def _harness(config: RunConfig) -> bool:
     return str(config.evaluate.task).startswith("lm_eval:")
 
 
+def _is_bnb4(config: RunConfig) -> bool:
+    facts = quantizer_of(config)
+    return facts is not None and facts.name == "bnb4"
+
+
 def _predicts(config: RunConfig) -> bool:
     return config.verb in ("chat", "api", "predict") or (config.verb == "train" and config.train.do_predict)
 
@@ -78,6 +84,7 @@ _MODEL_IN_TRAINING = (
     "enable_liger_kernel disable_gradient_checkpointing gradient_checkpointing_mode use_unsloth_gc use_reentrant_gc "
     "upcast_layernorm train_from_scratch print_param_status"
 )
+_EIGHT_BITS = "qat fp8 fp8_backend fp8_enable_fsdp_float8_all_gather"
 _MASK = "train_on_prompt mask_history train_turns loss_weights template_check"
 _LORA = (
     "lora_rank lora_alpha lora_dropout use_rslora use_dora init_lora_weights lora_init_rows pissa_init pissa_iter "
@@ -141,7 +148,7 @@ def rules() -> tuple[Rule, ...]:
 
 def _rules_of_verbs() -> tuple[Rule, ...]:
     data = _section("data")
-    training = _section("method", "objective", "train", "track") | _keys(f"{_MASK} {_MODEL_IN_TRAINING}")
+    training = _section("method", "objective", "train", "track") | _keys(f"{_MASK} {_MODEL_IN_TRAINING} {_EIGHT_BITS}")
     return (
         Rule((training | _keys(_TRAINED)) - _keys(_SHARED), _trains, "only in training", of_verb=True),
         Rule(
@@ -215,6 +222,32 @@ def _method_rules() -> tuple[Rule, ...]:
     )
 
 
+def _quantization_rules() -> tuple[Rule, ...]:
+    return (
+        Rule(
+            _keys("quantization_method quantization_type quantization_device_map"),
+            lambda c: c.quantization.quantization_bit is not None,
+            "only with quantization_bit",
+        ),
+        Rule(
+            _keys("quantization_type"),
+            lambda c: _is_bnb4(c) or c.quantization.quantization_method == "torchao",
+            "only with quantization_method: bnb and quantization_bit: 4, or torchao",
+        ),
+        Rule(
+            _keys("double_quantization"),
+            _is_bnb4,
+            "only with quantization_method: bnb and quantization_bit: 4",
+        ),
+        Rule(_keys("fp8_backend"), lambda c: c.launch.fp8, "only with fp8: true"),
+        Rule(
+            _keys("fp8_enable_fsdp_float8_all_gather"),
+            lambda c: bool(c.train.value("fsdp")) or not c.launch.fp8,  # without fp8 it is an error
+            "only with fsdp",
+        ),
+    )
+
+
 def _rules_of_settings() -> tuple[Rule, ...]:
     return (
         Rule(_keys("lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
@@ -227,6 +260,7 @@ def _rules_of_settings() -> tuple[Rule, ...]:
         ),
         Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
         *_method_rules(),
+        *_quantization_rules(),
         Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),
         Rule(_section("template"), lambda c: c.objective.stage != "pt" or not _trains(c), "not in stage pt"),
         Rule(_keys("buffer_size"), lambda c: c.data.streaming, "only with streaming: true"),

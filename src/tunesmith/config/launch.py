@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from tunesmith.config.fields import later, section
+from tunesmith.config.fields import later, section, works
 
 _RAY = "training on Ray"
-_FP8 = "training in FP8"
 _PROFILER = "the profiler"
 
 
@@ -24,12 +23,12 @@ class LaunchConfig:
     """Address where workers meet."""
     master_port: str | None = later(None, _RAY)
     """Port where workers meet."""
-    fp8: bool = later(False, _FP8)
-    """Compute matrix products in eight-bit floats."""
-    fp8_backend: str = later("auto", _FP8)
-    """Library that does so."""
-    fp8_enable_fsdp_float8_all_gather: bool = later(False, _FP8)
-    """Gather sharded weights in eight bits."""
+    fp8: bool = works(False)
+    """Compute matrix products in eight-bit floats; needs a GPU of compute capability 8.9 or later."""
+    fp8_backend: Literal["auto", "torchao", "te", "msamp"] = works("auto")
+    """Library that does so; auto is torchao, and the others are refused."""
+    fp8_enable_fsdp_float8_all_gather: bool = works(False)
+    """Gather weights that FSDP sharded in eight bits."""
     enable_torch_profiler: bool = later(False, _PROFILER)
     """Record traces of PyTorch's profiler."""
     profiler_output_dir: str | None = later(None, _PROFILER)

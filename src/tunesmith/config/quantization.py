@@ -1,27 +1,27 @@
-"""Quantisation of the base weights while they are loaded."""
+"""Quantization of the base weights while they are loaded, and of trained weights at the end."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from tunesmith.config.fields import later, section
-
-_WHAT = "training on quantised weights"
+from tunesmith.config.fields import section, works
 
 
 @section
 class QuantizationConfig:
-    """Library, bits and flavour of on-the-fly quantisation."""
+    """Library, bits and flavour."""
 
-    quantization_method: Literal["bnb", "gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"] = later(
-        "bnb", _WHAT
-    )
-    """Library that quantises; checkpoints that are already quantised name theirs themselves."""
-    quantization_bit: int | None = later(None, _WHAT)
-    """Bits per weight; left out means no quantisation."""
-    quantization_type: Literal["fp4", "nf4"] = later("nf4", _WHAT)
-    """Four-bit data type of bitsandbytes."""
-    double_quantization: bool = later(True, _WHAT)
-    """Quantise the constants of the quantisation too."""
-    quantization_device_map: Literal["auto"] | None = later(None, _WHAT)
-    """Spread a four-bit model over several devices; for inference only."""
+    quantization_method: Literal[
+        "bnb", "bitsandbytes", "hqq", "torchao", "eetq", "gptq", "awq", "aqlm", "quanto", "mxfp4", "fp8"
+    ] = works("bnb")
+    """Library that quantizes: bnb, hqq, torchao or eetq. The others name kinds of checkpoints, found by themselves."""
+    quantization_bit: int | None = works(None)
+    """Bits per weight of the base: bnb 4, 8; hqq 1-6, 8; torchao 4, 8; eetq 8. Left out: not quantized."""
+    quantization_type: Literal["nf4", "fp4", "fp8"] = works("nf4")
+    """Four-bit data type of bitsandbytes: nf4 or fp4; with torchao and 8 bits, fp8 takes floats, not integers."""
+    double_quantization: bool = works(True)
+    """Quantize the scales of bitsandbytes' 4-bit weights too: 0.4 bits less per weight."""
+    quantization_device_map: Literal["auto"] | None = works(None)
+    """auto: spread a 4-bit model over all devices; only to generate."""
+    qat: Literal["int4", "int8"] | None = works(None)
+    """Train weights through their rounding to so many bits (QAT), and save them quantized too; full and freeze."""

@@ -34,9 +34,11 @@ module_dropout oft_rank oft_block_size oft_target use_llama_pro
 stage use_dft_loss use_eaft_loss eaft_alpha
 disable_shuffling optim optim_target_modules label_smoothing_factor bf16 fp16 neftune_noise_alpha seed data_seed
 dataloader_drop_last train_sampling_strategy
+quantization_method quantization_bit quantization_type double_quantization qat fp8 fp8_backend
 """
 
 _LIVE = """
+fp8_enable_fsdp_float8_all_gather
 flash_attn fast_path use_unsloth_gc enable_liger_kernel disable_gradient_checkpointing gradient_checkpointing_mode
 use_reentrant_gc trust_remote_code
 eval_dataset eval_on_each_dataset max_bad_rows
@@ -55,6 +57,7 @@ do_train do_eval do_predict predict_with_generate async_save on_disk_full on_non
 """
 
 _IGNORED = """
+quantization_device_map
 cache_dir infer_dtype hf_hub_token ms_hub_token om_hub_token print_param_status
 dataset_dir offline overwrite_cache preprocessing_batch_size preprocessing_num_workers tokenized_path
 template_check

@@ -28,6 +28,7 @@ _TEMPLATE = "tests/unit/render/test_template_keys.py::"
 _EXACT = "tests/e2e/test_exactness.py::"
 _EXPORT = "tests/e2e/test_adapters_and_export.py::"
 _CHOICE = "tests/unit/evaluate/test_multiple_choice.py::"
+_QUANTIZED = "tests/e2e/test_quantized_training.py::"
 _STREAM = "tests/unit/data/test_streaming.py::"
 
 _SHOWN: dict[str, str] = {
@@ -39,6 +40,14 @@ _SHOWN: dict[str, str] = {
         "gradient_checkpointing gradient_checkpointing_kwargs activation_checkpointing activation_checkpointing_kwargs"
     ),
     _LEGACY + "test_unsloths_name_for_checkpointing_moves_hidden_states": "use_unsloth_gc",
+    _QUANTIZED + "test_learns_and_leaves_the_base_as_it_was": "quantization_method quantization_bit quantization_type",
+    _QUANTIZED + "test_double_quantization_takes_less": "double_quantization",
+    _QUANTIZED + "test_a_model_may_be_spread_to_generate": "quantization_device_map",
+    "tests/e2e/test_qat.py::test_what_is_saved_computes_what_was_trained": "qat",
+    "tests/unit/models/quantization/test_float8.py::test_eight_bits_compute_the_same_but_for_rounding": (
+        "fp8 fp8_enable_fsdp_float8_all_gather"
+    ),
+    "tests/unit/config/test_quantization_checks.py::test_what_does_not_go_together_is_one_error": "fp8_backend",
     "tests/unit/models/test_checkpointing.py::test_selective_computes_attention_once": "gradient_checkpointing_mode",
     "tests/unit/models/test_liger.py::test_the_layers_are_patched_and_the_loss_is_not": "enable_liger_kernel",
     "tests/unit/models/test_liger.py::test_transformers_name_for_it_is_ours": "use_liger_kernel",

@@ -62,6 +62,7 @@ class HFEngine(Engine):
         from tunesmith.models.catalog import fallback_template
         from tunesmith.models.load import ATTENTION, infer_dtype, load
         from tunesmith.models.machine import pick_device
+        from tunesmith.models.quantization.plan import base_of
         from tunesmith.render import make_renderer
 
         device = pick_device(bool(config.train.hf.get("use_cpu")))
@@ -70,12 +71,13 @@ class HFEngine(Engine):
             dtype=infer_dtype(config.model, device),
             attention=ATTENTION[config.model.flash_attn],
             device=device,
+            quantization=base_of(config, device),
         )
         adapters = Adapters.of(config.model)
         names = adapters.names
         model = merge_adapters(loaded.model, adapters.only(names[:-1]))
         if names:  # the last one stays beside the weights: exact, also where the base is in bfloat16
-            model = attach_adapter(model, names[-1], adapters).to(device)
+            model = attach_adapter(model, names[-1], adapters)  # PEFT puts it where the weights are
         fallback = fallback_template(config.model.model_name_or_path)
         renderer = make_renderer(config.template, loaded.tokenizer, fallback=fallback)
         kept = config.model.flash_attn in _KEPT

@@ -33,6 +33,7 @@ def export_model(config: RunConfig) -> Path:
     from tunesmith.models.chat_template import carry_template, make_savable
     from tunesmith.models.load import ATTENTION, infer_dtype, load, torch_dtype
     from tunesmith.models.machine import pick_device
+    from tunesmith.models.quantization.plan import base_of
     from tunesmith.models.tokenizer import load_tokenizer
 
     folder = _make_folder(str(config.export.export_dir))
@@ -44,7 +45,12 @@ def export_model(config: RunConfig) -> Path:
     working = "float32" if names else dtype
     tokenizer = load_tokenizer(config.model)
     renderer = _renderer(config, tokenizer)
-    loaded = load(config.model, tokenizer, dtype=working, attention=ATTENTION[config.model.flash_attn], device=device)
+    placed = {
+        "attention": ATTENTION[config.model.flash_attn],
+        "device": device,
+        "quantization": base_of(config, device),
+    }
+    loaded = load(config.model, tokenizer, dtype=working, **placed)
     if config.export.merge_method != "in_order":
         model = combine_adapters(loaded.model, adapters, config.export, seed=config.train.value("seed") or 0)
         before = _probe(model)

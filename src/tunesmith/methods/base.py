@@ -112,8 +112,11 @@ def set_trainable(named: Iterable[tuple[str, nn.Parameter]], names: set[str] | N
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
+    """Packed weights count as those that they stand for."""
+    from tunesmith.models.quantization.weights import Held
+
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return ParameterCount(trained, sum(parameter.numel() for parameter in model.parameters()))
+    return ParameterCount(trained, Held(model).total)
 
 
 def split_names(value: str | Sequence[str] | None) -> list[str]:

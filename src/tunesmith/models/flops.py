@@ -29,6 +29,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from tunesmith.models.attention import VARLEN, AttentionCall, attention_of, recorded_calls, register
 from tunesmith.models.loss_forward import language_model_of
+from tunesmith.models.quantization.hqq import HQQLinear
 
 __all__ = ["TokenFlops", "measure_flops", "visible_pairs"]
 
@@ -133,7 +134,7 @@ class _Products:
 
     def _of_matrix(self, module: Any, source: Tensor) -> float:
         """A layer with one matrix: Linear, its transposed kin of GPT-2, a router."""
-        weight = getattr(module, "weight", None)
+        weight = module.packed if isinstance(module, HQQLinear) else getattr(module, "weight", None)
         if not isinstance(weight, nn.Parameter):
             return 0.0
         size = module.in_features * module.out_features if isinstance(module, nn.Linear) else weight.numel()

@@ -6,13 +6,12 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import MachineError, MissingInputError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.models.family import Family, family_of
-from tunesmith.models.locate import check_folder, located
+from tunesmith.models.locate import gguf_file, located, model_folder
 from tunesmith.models.machine import cpu_has_bf16
 from tunesmith.models.quiet import quiet_libraries
 from tunesmith.models.tokenizer import (
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tunesmith.config.model import ModelConfig
+    from tunesmith.models.quantization.plan import Base
 
 __all__ = ["ATTENTION", "Loaded", "infer_dtype", "language_type", "load", "settings_of", "torch_dtype"]
 
@@ -68,9 +68,15 @@ def settings_of(config: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     config = located(config)
-    check_folder(str(config.model_name_or_path), "model_name_or_path", must_hold="config.json")
+    model_folder(str(config.model_name_or_path))
     with _explaining(config):
-        return AutoConfig.from_pretrained(config.model_name_or_path, **hub_arguments(config))
+        return AutoConfig.from_pretrained(config.model_name_or_path, **_sources(config))
+
+
+def _sources(config: ModelConfig) -> dict[str, Any]:
+    """What `from_pretrained` gets to find the files."""
+    gguf = gguf_file(str(config.model_name_or_path))
+    return hub_arguments(config) | ({"gguf_file": gguf} if gguf else {})
 
 
 def language_type(config: ModelConfig) -> str:
@@ -85,9 +91,16 @@ def language_type(config: ModelConfig) -> str:
 
 
 def load(
-    config: ModelConfig, tokenizer: Any = None, *, dtype: str, attention: str = "sdpa", device: str = "cpu"
+    config: ModelConfig,
+    tokenizer: Any = None,
+    *,
+    dtype: str,
+    attention: str = "sdpa",
+    device: str = "cpu",
+    quantization: Base | None = None,
 ) -> Loaded:
-    """Tokenizer (unless it is given) and model in `dtype` on `device`.
+    """Tokenizer (unless it is given) and model in `dtype` on `device`. quantization: what of the base is quantized, as
+    `models.quantization.plan.base_of` tells it; None for ordinary weights.
 
     Raises MissingInputError where the model is not there or is no language model, MachineError where a package that
     the config asks for is missing.
@@ -95,28 +108,31 @@ def load(
     quiet_libraries()
     config = located(config)
     tokenizer = tokenizer or load_tokenizer(config)
-    model = _build(config, dtype, attention)
+    placed = {} if quantization is None else quantization.arguments(dtype, device)
+    model = _build(config, dtype, attention, placed)
+    if quantization is not None:
+        quantization.finish(model, dtype, device)
     _check_vocabulary(model, tokenizer, str(config.model_name_or_path))
     _check_forward(model)
-    return Loaded(model.to(device), tokenizer, family_of(model.config.model_type))
+    return Loaded(model if "device_map" in placed else model.to(device), tokenizer, family_of(model.config.model_type))
 
 
-def _build(config: ModelConfig, dtype: str, attention: str) -> PreTrainedModel:
+def _build(config: ModelConfig, dtype: str, attention: str, placed: Mapping[str, Any]) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     name = config.model_name_or_path
     assert name, "checked by the config"
-    check_folder(name, "model_name_or_path", must_hold="config.json")
+    model_folder(name)
     arguments: dict[str, Any] = {"dtype": torch_dtype(dtype)}
     if config.flash_attn != "auto" or attention != ATTENTION["auto"]:
         arguments["attn_implementation"] = attention
     with _explaining(config):
         if config.train_from_scratch:
-            settings = AutoConfig.from_pretrained(name, **hub_arguments(config))
+            settings = AutoConfig.from_pretrained(name, **_sources(config))
             get_logger().info("train_from_scratch: random weights, nothing is read from %s but its shape", name)
             model = AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
         else:
-            arguments |= {"output_loading_info": True, **hub_arguments(config)}
+            arguments |= {"output_loading_info": True, **_sources(config), **placed}
             model, found = AutoModelForCausalLM.from_pretrained(name, **arguments)
             _check_complete(found, name)
     if (chosen := getattr(model.config, "_attn_implementation", attention)) != attention:
@@ -149,8 +165,6 @@ def _explaining(config: ModelConfig) -> Iterator[None]:
 
 
 def _advice(name: str) -> str:
-    if any(Path(name).glob("*.gguf")):
-        return "GGUF files are for running a model, not for training it: get the repository it was made from"
     fix = "check the name, the network and your access; a local folder needs config.json and safetensors"
     return with_suggestion(name, fix)
 

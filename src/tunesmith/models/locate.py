@@ -20,7 +20,7 @@ from tunesmith.hubs import HUB_NAMES, chosen_hub, download
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
 
-__all__ = ["check_folder", "located", "looks_local", "resolve"]
+__all__ = ["check_folder", "gguf_file", "located", "looks_local", "model_folder", "resolve"]
 
 
 def located(config: ModelConfig) -> ModelConfig:
@@ -65,6 +65,25 @@ def _by_catalog(hub: str, name: str) -> str:
 def looks_local(name: str) -> bool:
     """True for a path (`./x`, `/x`, `~/x`, more than one slash, or something that exists), False for a hub id."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or Path(name).exists()
+
+
+def gguf_file(name: str) -> str | None:
+    """Name of the GGUF file that holds the weights of a folder; None where others do. Raises MissingInputError where
+    several could be meant."""
+    folder = Path(name).expanduser()
+    files = sorted(file.name for file in folder.glob("*.gguf")) if folder.is_dir() else []
+    if not files or any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
+        return None
+    if len(files) > 1:
+        what, fix = "the folder holds several GGUF files", "a folder of its own for one of them, with the tokenizer"
+        raise MissingInputError(Problem("E-MODEL-015", what, f"model_name_or_path: {name}", ", ".join(files[:3]), fix))
+    return files[0]
+
+
+def model_folder(name: str) -> Path | None:
+    """`check_folder` of a model: it holds a config.json, or a GGUF file that says what one would."""
+    held = gguf_file(name) or "config.json"
+    return check_folder(name, "model_name_or_path", must_hold=held)
 
 
 def check_folder(name: str, key: str, must_hold: str) -> Path | None:

@@ -22,15 +22,19 @@ def upcast_norms(model: Any, config: ModelConfig) -> None:
 
 
 def print_parameters(model: Any, config: ModelConfig) -> None:
-    """One line a parameter: name, shape, dtype, device, trained or not (`print_param_status`)."""
+    """One line a parameter: name, shape, dtype, device, trained or not (`print_param_status`). Packed weights have the
+    shapes that they stand for."""
     if not config.print_param_status:
         return
+    from tunesmith.models.quantization.weights import stood_for
+
+    shapes = stood_for(model)
     for name, parameter in model.named_parameters():
         state = "trained" if parameter.requires_grad else "frozen"
         get_logger().info(
             "%s %s %s %s %s",
             name,
-            tuple(parameter.shape),
+            tuple(shapes.get(name, parameter.shape)),
             str(parameter.dtype).removeprefix("torch."),
             parameter.device,
             state,

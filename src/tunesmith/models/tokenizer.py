@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import MachineError, MissingInputError, Problem, UnavailableError, UsageError
 from tunesmith.models.chat_template import template_beside
-from tunesmith.models.locate import check_folder, located, looks_local
+from tunesmith.models.locate import gguf_file, located, looks_local, model_folder
 from tunesmith.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     """
     config = located(config)
     name = str(config.model_name_or_path)
-    check_folder(name, "model_name_or_path", must_hold="config.json")
+    model_folder(name)
 
     from transformers import AutoTokenizer
 
@@ -57,9 +57,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
                 "the tokenizer cannot be loaded",
                 where=f"model_name_or_path: {name}",
                 got=first_line(error),
-                fix=with_suggestion(
-                    name, "the folder or repository needs a whole tokenizer.json (or what makes it) beside the weights"
-                ),
+                fix=_advice(name),
             )
         ) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -76,6 +74,15 @@ def load_tokenizer(config: ModelConfig) -> Any:
         if template := template_beside(adapter, config.adapter_folder):
             tokenizer.chat_template = template
     return tokenizer
+
+
+def _advice(name: str) -> str:
+    if gguf_file(name):  # what it says of a tokenizer does not name the rule that cuts words
+        return (
+            "put tokenizer.json and tokenizer_config.json of the repository that it was made from beside the GGUF file"
+        )
+    fix = "the folder or repository needs a whole tokenizer.json (or what makes it) beside the weights"
+    return with_suggestion(name, fix)
 
 
 def pad_id_of(tokenizer: Any) -> int:

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["config_digest", "hardware", "model_facts", "revision_of", "seeds", "versions"]
 
-_PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "safetensors")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "numpy",
+    "safetensors",
+    "bitsandbytes",
+    "torchao",
+)
 _GIB = 1 << 30
 
 

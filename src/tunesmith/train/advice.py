@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tunesmith.config.keys import all_keys
 from tunesmith.core.errors import MachineError, Problem
 from tunesmith.train.micro import Batch, size_of
 
@@ -92,7 +91,8 @@ def facts_of(model: Any, optim: str, *, half: bool) -> Facts:
     config = model.config.get_text_config()
     hidden = int(getattr(config, "hidden_size", None) or 0)
     trained, frozen = (list(_weights(model, trained=flag)) for flag in (True, False))
-    largest = max((*trained, *frozen), key=lambda one: int(one.numel()))
+    floats = [one for one in (*trained, *frozen) if one.is_floating_point()]
+    largest = max(floats, key=lambda one: int(one.numel()))
     return Facts(
         hidden=hidden,
         intermediate=int(getattr(config, "intermediate_size", None) or 4 * hidden),
@@ -126,7 +126,7 @@ def _candidates(facts: Facts, tokens: int) -> Iterator[Saving]:
     if not facts.frozen:
         yield Saving("finetuning_type: lora", facts.trained_bytes + facts.optimizer)
         yield Saving("optim: adafactor", facts.optimizer)
-    elif all_keys()["quantization_bit"].mark.state == "works":
+    elif facts.frozen_bytes >= 2 * facts.frozen:  # not quantized yet
         yield Saving("quantization_bit: 4", facts.frozen_bytes - facts.frozen // 2)
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tunesmith.data.streaming.samples import SampleStream
     from tunesmith.methods.base import Calibration
     from tunesmith.models.fast_path import FastPath
+    from tunesmith.models.quantization.plan import Base
     from tunesmith.objectives import Objective
     from tunesmith.render import Renderer
     from tunesmith.train.trainer import Trainer
@@ -105,6 +106,7 @@ def _run(
     from tunesmith.models.fast_path import plan_fast_path
     from tunesmith.models.packing import check_packing
     from tunesmith.models.prepare import warn_if_longer
+    from tunesmith.models.quantization.plan import base_of
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.objectives import OBJECTIVES
     from tunesmith.render import make_renderer
@@ -113,6 +115,9 @@ def _run(
     log = get_logger()
     before = None if any(one.key == "fast_path" for one in changes) else recorded(plan)
     fast = plan_fast_path(config.model, **what_rules_out(plan, config, before))
+    base = base_of(config, plan.device)
+    _check_arithmetic(config, plan.device)
+    plan = replace(plan, quantization=None if base is None else str(base))
     plan = as_recorded(with_fast_path(plan, config, fast), config, changes)
     for line in plan.lines():
         log.info(line)
@@ -132,7 +137,7 @@ def _run(
     record.prepared(data=[file.to_dict() for file in datasets.files], template_digest=renderer.template_digest)
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
     calibration = calibration_of(config, plan, objective, tokenizer, datasets)
-    model, proven, plan = _build_model(config, plan, fast, tokenizer, calibration)
+    model, proven, plan = _build_model(config, plan, fast, tokenizer, calibration, base)
     if proven != fast:
         plan = as_recorded(with_fast_path(plan, config, proven), config, changes)
         if plan.packing and not proven.flat:
@@ -201,7 +206,12 @@ def _model_facts(config: RunConfig, plan: RunPlan, model: Any) -> dict[str, Any]
 
 
 def _build_model(
-    config: RunConfig, plan: RunPlan, fast: FastPath, tokenizer: Any, calibration: Calibration | None
+    config: RunConfig,
+    plan: RunPlan,
+    fast: FastPath,
+    tokenizer: Any,
+    calibration: Calibration | None,
+    base: Base | None,
 ) -> tuple[Any, FastPath, RunPlan]:
     """The model to train, which of the planned quick ways it takes, and the plan with its kind of checkpointing."""
     from tunesmith.methods import METHODS
@@ -212,7 +222,8 @@ def _build_model(
     from tunesmith.models.prepare import print_parameters, upcast_norms
     from tunesmith.models.quirks.liger import use_liger_kernels
 
-    loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=fast.at_load, device=plan.device)
+    placed: dict[str, Any] = {"device": plan.device, "quantization": base}
+    loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=fast.at_load, **placed)
     if config.model.enable_liger_kernel:
         use_liger_kernels(loaded.model, plan.device)
     fast = prove(loaded.model, loaded.family, fast, config.model)
@@ -225,9 +236,33 @@ def _build_model(
     how: dict[str, Any] = {"keep_dtype": config.method.pure_bf16, "adapters": adapters, "calibration": calibration}
     model = method.apply(loaded.model, loaded.family, **how)
     upcast_norms(model, config.model)
+    _change_arithmetic(config, model)
     print_parameters(model, config.model)
     get_logger().info(str(count_parameters(model)))
     return model, fast, plan
+
+
+def _check_arithmetic(config: RunConfig, device: str) -> None:
+    """Raises MachineError where `fp8` or `qat` cannot be had here."""
+    from tunesmith.config.quantizer_facts import QAT
+    from tunesmith.models.quantization.available import check_available
+    from tunesmith.models.quantization.float8 import check_float8
+
+    if config.launch.fp8:
+        check_float8(device)
+    if config.quantization.qat:
+        check_available(QAT, device, f"qat: {config.quantization.qat}")
+
+
+def _change_arithmetic(config: RunConfig, model: Any) -> None:
+    from tunesmith.models.quantization.float8 import to_float8
+    from tunesmith.models.quantization.qat import fake_quantize
+
+    if config.launch.fp8:
+        sharded = bool(config.train.value("fsdp"))
+        to_float8(model, all_gather=sharded and config.launch.fp8_enable_fsdp_float8_all_gather)
+    if config.quantization.qat:
+        fake_quantize(model, config.quantization.qat)
 
 
 def _prove(
@@ -290,6 +325,11 @@ def _finish(
         with adapter_inputs(trainer.model, config.method, plan.autocast), trainer.memory.told(), trainer.saver:
             outcome = trainer.train(resume_from_checkpoint=plan.resume)
         files = publish_model(trainer)
+        if config.quantization.qat and is_main_process():
+            from tunesmith.models.quantization.qat import save_quantized
+
+            folder = Path(plan.output_dir)
+            save_quantized(folder, folder / "quantized", config.quantization.qat, trainer.processing_class)
         if uploads is not None:
             uploads.model(files)
         trainer.save_state()

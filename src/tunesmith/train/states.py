@@ -17,6 +17,7 @@ from transformers.trainer_callback import ExportableState
 from tunesmith.checkpoints.chance import Chance
 from tunesmith.checkpoints.states import has_tree, load_tree
 from tunesmith.core.log import get_logger
+from tunesmith.models.quantization.weights import parts_of
 
 __all__ = [
     "callback_states",
@@ -187,10 +188,12 @@ def copied_where_trained(model: Any) -> dict[str, Tensor]:
 
 
 def frozen_digest(model: Any) -> str:
-    """Tells base models apart: names, shapes and types of the weights that are not trained, and both ends of each."""
+    """Tells base models apart: names, shapes and types of the weights that are not trained, and both ends of each; of
+    quantized ones those of all their parts."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, weight in sorted(model.named_parameters(), key=lambda item: item[0]):
-        if weight.requires_grad:
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    for name, weight in sorted(parts_of(model), key=lambda item: item[0]):
+        if name in trained:
             continue
         flat = weight.detach().reshape(-1)
         ends = torch.cat([flat[:_ENDS], flat[-_ENDS:]]).cpu().contiguous().view(torch.uint8)
