@@ -25,6 +25,7 @@ PAGES = [
         "docs/architecture.md",
         "docs/runs.md",
         "docs/serving.md",
+        "docs/quantization.md",
     )
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
