@@ -120,6 +120,13 @@ def test_kinds_of_adapters(adapters: Train, kind: str, how: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("kind", ["bnb4", "bnb8", "hqq4", "torchao_int8"])
+@pytest.mark.parametrize("how", [{"finetuning_type": "oft", "oft_block_size": 4}, {"peft_type": "boft"}])
+def test_other_adapters(adapters: Train, kind: str, how: dict[str, Any]) -> None:
+    found = losses(adapters(**KINDS[kind], **{"finetuning_type": "peft", **how}, learning_rate=1e-2))
+    assert found[-1] < found[0] - 0.5
+
+
+@pytest.mark.parametrize("kind", ["bnb4", "bnb8", "hqq4", "torchao_int8"])
 def test_a_resumed_run_gives_the_same_bits(adapters: Train, tmp_path: Path, kind: str) -> None:
     from safetensors.torch import load_file
 

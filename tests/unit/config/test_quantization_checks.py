@@ -8,6 +8,7 @@ import pytest
 
 from tunesmith.config import load_config
 from tunesmith.config.quantizer_facts import ON_THE_FLY, QUANTIZERS, bits_of, quantizer_of
+from tunesmith.config.tuners import TUNERS
 from tunesmith.core.errors import ConfigError
 
 TRAIN = {"model_name_or_path": "m", "dataset": "d", "output_dir": "o"}
@@ -40,6 +41,12 @@ def test_what_cannot_be_quantized_is_an_error(method: str, bits: int) -> None:
         {**EIGHT, "quantization_method": "eetq"},
         {**FOUR, "quantization_method": "torchao"},
         {**TRAIN, "qat": "int8"},
+        {**FOUR, "init_lora_weights": "pissa"},
+        {**FOUR, "pissa_init": True},
+        {**FOUR, "init_lora_weights": "loftq"},
+        {**FOUR, "use_llama_pro": True},
+        {**FOUR, "finetuning_type": "peft", "peft_type": "loha"},
+        {**FOUR, "quantization_method": "hqq", "finetuning_type": "peft", "peft_type": "ia3"},
     ],
 )
 def test_what_does_not_train_on_it_is_an_error(keys: dict[str, Any]) -> None:
@@ -92,11 +99,21 @@ def test_every_line_can_be_asked_for(name: str) -> None:
     assert facts.bits in bits_of(method)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{"finetuning_type": "oft"}, {"init_lora_weights": "orthogonal"}, {"finetuning_type": "peft", "peft_type": "IA3"}],
+)
+def test_what_trains_on_it_is_taken(keys: dict[str, Any]) -> None:
+    assert load_config({**FOUR, **keys}).warnings == ()
+
+
 def test_the_facts_hold_together() -> None:
     for name, facts in QUANTIZERS.items():
         assert facts.name == name
         assert facts.merges == (facts.kept == "dequantized") == facts.can_train("full")
         assert bool(facts.instead) == (facts.kept == "no")
+        named = set(facts.trains) - {"lora", "rslora", "dora", "oft", "any"}
+        assert named <= {kind for kind, tuner in TUNERS.items() if not tuner.refused}
     assert bits_of("gptq") == ()
     assert bits_of("hqq") == (1, 2, 3, 4, 5, 6, 8)
 
