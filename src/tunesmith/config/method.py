@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from tunesmith.config.fields import ignored, later, section, works
-
-_MEDIA = "models that see or hear come later, and a text model has no such part"
+from tunesmith.config.fields import ignored, section, works
 
 
 @section
@@ -74,12 +72,12 @@ class MethodConfig:
     """oft: comma list of modules, or all."""
     use_llama_pro: bool = works(False)
     """freeze, lora: train only the blocks that `tunesmith convert llama-pro` added to the model."""
-    freeze_vision_tower: bool = ignored(True, _MEDIA)
-    """Do not train the encoder of images and audio."""
-    freeze_multi_modal_projector: bool = ignored(True, _MEDIA)
-    """Do not train the projector between encoder and language model."""
-    freeze_language_model: bool = later(False, "models that see or hear")
-    """Do not train the language model."""
+    freeze_vision_tower: bool = works(True)
+    """Do not train the encoder of a model that sees or hears."""
+    freeze_multi_modal_projector: bool = works(True)
+    """Do not train what lies between that encoder and the language model."""
+    freeze_language_model: bool = works(False)
+    """Do not train the language model beside them."""
 
     @property
     def kind(self) -> str:

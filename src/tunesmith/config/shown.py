@@ -94,6 +94,9 @@ _SHOWN: dict[str, str] = {
     _ADAPTERS + "test_fused_experts_are_adapted_without_a_module": "target_parameters",
     _ADAPTERS + "test_oft_takes_blocks_or_a_number_of_them": "oft_rank oft_block_size oft_target module_dropout",
     _ADAPTERS + "test_added_blocks_alone_train": "use_llama_pro",
+    "tests/unit/methods/test_towers.py::test_which_parts_train_in_full": (
+        "freeze_vision_tower freeze_multi_modal_projector freeze_language_model"
+    ),
     _ADAPTERS + "test_any_kind_of_adapter_by_its_name": "peft_type",
     _ADAPTERS + "test_more_settings_go_to_peft_by_its_names": "peft_settings",
     "tests/unit/methods/test_combine.py::test_changes_are_combined_as_published": (

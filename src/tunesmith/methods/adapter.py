@@ -19,6 +19,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration, Method, split_names
 from tunesmith.methods.merge import attach_adapter, merge_adapters
+from tunesmith.methods.towers import Towers
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -75,7 +76,15 @@ class AdapterMethod(Method):
         ]
         if problems:
             raise UsageError(problems)
-        return every if set(wanted) & _ALL else list(wanted)
+        towers, takes_all = Towers(model), bool(set(wanted) & _ALL)
+        if not towers.several:
+            return every if takes_all else list(wanted)
+        # Encoders have layers of the same names as the language model, so each is told by its whole name.
+        if takes_all:
+            return towers.trained(_linear_modules(model, family), self.config)
+        ends = tuple(f".{name}" for name in wanted)
+        named = (name for name, _ in model.named_modules())
+        return towers.trained((name for name in named if f".{name}".endswith(ends)), self.config)
 
     def common(self) -> dict[str, Any]:
         """Settings that most kinds of adapters have: those that the config leaves out are left to PEFT."""
@@ -154,13 +163,18 @@ def _first_sentence(error: Exception | Warning | str) -> str:
 
 def linear_names(model: Any, family: Family) -> list[str]:
     """Last components of the names of all linear modules but the output layer, sorted."""
+    return sorted({name.rsplit(".", 1)[-1] for name in _linear_modules(model, family)})
+
+
+def _linear_modules(model: Any, family: Family) -> list[str]:
+    """Whole names of them, in the model's order."""
     import torch
     from transformers.pytorch_utils import Conv1D  # GPT-2's transposed linear
 
     head = model.get_output_embeddings()
-    names = {
-        name.rsplit(".", 1)[-1]
+    kinds, left_out = (torch.nn.Linear, Conv1D), set(family.adapter_exclude)
+    return [
+        name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
-    }
-    return sorted(names - set(family.adapter_exclude))
+        if isinstance(module, kinds) and module is not head and name.rsplit(".", 1)[-1] not in left_out
+    ]

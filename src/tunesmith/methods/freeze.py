@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration, Method, set_trainable, split_names
+from tunesmith.methods.towers import Towers
 
 if TYPE_CHECKING:
     from tunesmith.models.family import Family
@@ -30,13 +31,17 @@ class Freeze(Method):
         adapters: Adapters = NO_ADAPTERS,
         calibration: Calibration | None = None,
     ) -> Any:
-        names = [name for name, _ in model.named_parameters()]
+        towers = Towers(model)
+        every = [name for name, _ in model.named_parameters()]
+        names = [name for name in every if towers.part_of(name) == "language"]
         depth = self._depth(names, model)
         wanted = self.config.freeze_trainable_layers
         layers = set(range(depth - wanted, depth) if wanted > 0 else range(-wanted))
         if self.config.use_llama_pro:
             layers = set(expanded_blocks(model, wanted))
-        trained = self._in_layers(names, layers) | self._extra(names)
+        chosen = self._in_layers(names, layers) | self._extra(names)
+        others = [name for name in every if towers.part_of(name) != "language"]
+        trained = set(towers.trained([*chosen, *others], self.config))
         set_trainable(model.named_parameters(), trained, keep_dtype=keep_dtype)
         return model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration, Method, set_trainable
+from tunesmith.methods.towers import Towers
 
 if TYPE_CHECKING:
     from tunesmith.models.family import Family
@@ -22,5 +23,6 @@ class Full(Method):
         adapters: Adapters = NO_ADAPTERS,
         calibration: Calibration | None = None,
     ) -> Any:
-        set_trainable(model.named_parameters(), None, keep_dtype=keep_dtype)
+        names = (name for name, _ in model.named_parameters())
+        set_trainable(model.named_parameters(), set(Towers(model).trained(names, self.config)), keep_dtype=keep_dtype)
         return model

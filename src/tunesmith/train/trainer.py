@@ -116,7 +116,7 @@ class Trainer(transformers.Trainer):
         on_event: Callable[..., None] | None = None,
     ) -> None:
         self.throughput = Throughput(peak=peak_flops, processes=args.world_size)
-        use_cache = model.config.use_cache
+        use_cache = (text := model.config.get_text_config()).use_cache
         super().__init__(
             model=model,
             args=args,
@@ -127,7 +127,7 @@ class Trainer(transformers.Trainer):
             callbacks=[self.throughput, Resumed(self._take_up), *(callbacks or ())],
         )
         assert self.args.n_gpu <= 1, "one process per device"
-        model.config.use_cache = use_cache  # training passes its own; the config is saved as it was
+        text.use_cache = use_cache  # training passes its own; the config is saved as it was
         self.remove_callback(PrinterCallback)
         self.trackers = Trackers(self.callback_handler)
         self.objective = objective
