@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("tunesmith.cli.chat", "talk with a model, with or without an adapter"),
     "api": ("tunesmith.cli.api", "serve a model to OpenAI's clients (also: serve)"),
     "export": ("tunesmith.cli.export", "merge an adapter into its base model and save it"),
+    "convert": ("tunesmith.cli.convert", "checkpoints in other layouts: llama-pro, DCP, PiSSA, LoftQ ..."),
     "demo": ("tunesmith.cli.demo", "teach a small chat model something, before and after"),
     "init": ("tunesmith.cli.init", "write a short config to start from"),
     "config": ("tunesmith.cli.config", "show, check: what a config means; schema: every key"),
@@ -44,9 +45,7 @@ Examples:
   tunesmith init --model Qwen/Qwen3-0.6B --data my_rows.jsonl
   tunesmith data preview run.yaml
   tunesmith train run.yaml learning_rate=1e-4
-  tunesmith eval run.yaml task=mmlu_test
   tunesmith chat run.yaml
-  tunesmith api run.yaml
   tunesmith export run.yaml export_dir=merged
 
 \b

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["free_at", "refusal", "size_text"]
+__all__ = ["free_at", "parse_size", "refusal", "size_text"]
 
 _REFUSALS = {
     errno.ENOSPC: "the disk is full",
@@ -38,3 +38,11 @@ def free_at(where: Any) -> str | None:
 
 def size_text(number: float) -> str:
     return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+
+
+def parse_size(text: str) -> int:
+    """`5GB`, `500MB`, `5` (GB) in bytes. Raises ValueError for what is none, or not positive."""
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(kb|mb|gb)?", text.strip().lower())
+    if match is None or not (size := int(float(match[1]) * {"kb": 1e3, "mb": 1e6, "gb": 1e9}[match[2] or "gb"])):
+        raise ValueError(text)
+    return size

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunesmith.models.families import EXCEPTIONS, FLAT, PACKS, SHIMS
+from tunesmith.models.families import EXCEPTIONS, EXPANDS, FLAT, PACKS, SHIMS
 
 __all__ = ["Family", "family_of"]
 
@@ -16,7 +16,8 @@ __all__ = ["Family", "family_of"]
 class Family:
     """`adapter_exclude`: names (last component) of linear modules that an adapter must not wrap. `packs`: sequences in
     one row, with positions that restart and no mask, do not see each other. `flat`: they do not with the attention of
-    `models.attention` either, and with what the next three facts say.
+    `models.attention` either, and with what the next three facts say. `expands`: a copy of a layer whose outputs are
+    zero changes nothing (`convert/llama_pro.py`).
 
     attention     an `attn_implementation` for flat batches, for a model that cannot use that of `models.attention`
     per_sequence  classes of modules that read a flat batch one sequence at a time (`models.segments`)
@@ -28,6 +29,7 @@ class Family:
     adapter_exclude: tuple[str, ...] = ()
     packs: bool = False
     flat: bool = False
+    expands: bool = False
     attention: str | None = None
     per_sequence: tuple[str, ...] = ()
     mask_only: str | None = None
@@ -36,4 +38,5 @@ class Family:
 
 def family_of(model_type: str) -> Family:
     facts = {**EXCEPTIONS.get(model_type, {}), **SHIMS.get(model_type, {})}
-    return Family(model_type, packs=model_type in PACKS, flat=model_type in FLAT or model_type in SHIMS, **facts)
+    flat = model_type in FLAT or model_type in SHIMS
+    return Family(model_type, packs=model_type in PACKS, flat=flat, expands=model_type in EXPANDS, **facts)
