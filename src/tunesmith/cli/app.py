@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("tunesmith.cli.chat", "talk with a model, with or without an adapter"),
     "api": ("tunesmith.cli.api", "serve a model to OpenAI's clients (also: serve)"),
     "export": ("tunesmith.cli.export", "merge an adapter into its base model and save it"),
+    "stats": ("tunesmith.cli.stats", "ppl, lr, flops, mfu, lengths: figures of a config or a run"),
     "convert": ("tunesmith.cli.convert", "checkpoints in other layouts: llama-pro, DCP, PiSSA, LoftQ ..."),
     "demo": ("tunesmith.cli.demo", "teach a small chat model something, before and after"),
     "init": ("tunesmith.cli.init", "write a short config to start from"),

@@ -19,7 +19,7 @@ __all__ = ["CHECKS", "Check", "check"]
 
 _TRAIN = ("train",)
 _DATA = ("train", *LOOKING)
-_ALL = ("train", "predict", "eval", "preview", "chat", "api", "export")
+_ALL = ("train", "predict", "eval", "preview", "stats", "chat", "api", "export")
 _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 

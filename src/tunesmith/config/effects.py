@@ -170,7 +170,7 @@ def _rules_of_verbs() -> tuple[Rule, ...]:
             of_verb=True,
         ),
         Rule(_section("export"), lambda c: c.verb == "export", "only in export", of_verb=True),
-        Rule(_keys("infer_dtype"), lambda c: not _trains(c), "not in training", of_verb=True),
+        Rule(_keys("infer_dtype"), lambda c: not _trains(c) or c.verb == "stats", "not in training", of_verb=True),
         Rule(_section("generate"), _predicts, "only in chat, api and prediction", of_verb=True),
         Rule(
             _keys(_CACHE),

@@ -8,9 +8,10 @@ from tunesmith.config.keys import all_keys
 
 __all__ = ["LOOKING", "VERBS", "infer_verb"]
 
-VERBS = ("train", "predict", "eval", "chat", "api", "export", "preview", "inspect", "check", "show")
-LOOKING = ("preview", "inspect")
-"""Verbs that look at data; `inspect` also without a model. They read the rows of stages that cannot be trained yet."""
+VERBS = ("train", "predict", "eval", "chat", "api", "export", "preview", "inspect", "stats", "check", "show")
+LOOKING = ("preview", "inspect", "stats")
+"""Verbs that look at data; `inspect` also without a model, `stats` also with its weights. They read the rows of stages
+that cannot be trained yet."""
 
 # Arguments of transformers that other verbs read too.
 _SHARED = {"seed", "use_cpu"}

@@ -64,9 +64,11 @@ def visible_pairs(lengths: np.ndarray, window: int | None = None) -> int:
     return int((inside * (inside + 1) // 2 + (lengths - inside) * window).sum())
 
 
-def measure_flops(model: Any) -> TokenFlops:
+def measure_flops(model: Any, *, shapes_only: bool = False) -> TokenFlops:
     """Read one short sequence with gradients, as the run will, and see which products there are and what of them
-    needs a gradient. Nothing of it is left: no gradient, no state of chance, no setting."""
+    needs a gradient. Nothing of it is left: no gradient, no state of chance, no setting.
+
+    shapes_only: the model is on the device meta. Then it gets a finished mask, as making one asks for numbers."""
     language_model = language_model_of(model)
     head = language_model.get_output_embeddings()
     products = _Products(set() if head is None else set(head.modules()))
@@ -75,7 +77,8 @@ def measure_flops(model: Any) -> TokenFlops:
     model.eval()
     try:
         with products.watching(model), _seen_attention(language_model) as calls, torch.enable_grad():
-            model(input_ids=torch.arange(_TOKENS, device=device)[None], use_cache=False)
+            mask = {"attention_mask": torch.zeros(1, 1, _TOKENS, _TOKENS, device=device)} if shapes_only else {}
+            model(input_ids=torch.arange(_TOKENS, device=device)[None], use_cache=False, **mask)
     finally:
         model.train(training)
     attention: Counter[int | None] = Counter()

@@ -57,6 +57,7 @@ def test_what_torch_reads_of_ours_is_the_model(tiny_model: Path, tmp_path: Path)
     assert all(torch.equal(one, state[name]) for name, one in wanted.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["llama", "mixtral", "gemma2"])
 def test_a_state_of_training_gives_its_model(model_type: str, tmp_path: Path) -> None:
     """As accelerate saves it: the model under a name, beside an optimizer and numbers. Mixtral's files name experts
@@ -128,6 +129,7 @@ def test_metadata_that_points_out_of_the_folder_is_refused(tiny_model: Path, tmp
     assert "out of the folder" in str(caught.value.problems[0].got)
 
 
+@pytest.mark.slow
 def test_a_tensor_file_that_is_a_pickle_is_not_run(tiny_model: Path, tmp_path: Path) -> None:
     hf_to_dcp(tiny_model, tmp_path / "dcp", progress=nothing)
     mark, evil = tmp_path / "ran", tmp_path / "dcp" / "evil.distcp"
@@ -155,6 +157,7 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_model: Path, tmp_path: Pa
     assert "the checkpoint lacks it" in str(caught.value.problems[0].got)
 
 
+@pytest.mark.slow
 def test_ties_that_are_none_are_refused(tmp_path: Path) -> None:
     model = tiny_model_of("gemma2")
     state = {name: one.clone() for name, one in model.state_dict().items()}

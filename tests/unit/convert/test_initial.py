@@ -85,6 +85,7 @@ def assert_as_peft(source: Path, target: Path) -> None:
         assert torch.allclose(ours[name], theirs[name], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pissa_of_half_precision_stays_so(tiny_model: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -117,6 +118,7 @@ def test_one_turn_of_loftq_is_quantizing_and_fitting_the_error() -> None:
     assert (weight - later - 2 * b @ a).norm() < (weight - base - best).norm()
 
 
+@pytest.mark.slow
 def test_loftq_in_4_bits_is_nearer_to_the_model_than_4_bits_alone(tmp_path: Path) -> None:
     from transformers import BitsAndBytesConfig
 
@@ -133,6 +135,7 @@ def test_loftq_in_4_bits_is_nearer_to_the_model_than_4_bits_alone(tmp_path: Path
     assert with_adapter == pytest.approx(moved(before, logits(tmp_path / "new", found["adapter"])), rel=0.05)
 
 
+@pytest.mark.slow
 def test_gpt2_whose_weights_lie_the_other_way(tmp_path: Path) -> None:
     random_model("gpt2", None).save_pretrained(tmp_path / "model")
     assert run("pissa-init", tmp_path / "model", tmp_path / "new", rank=4)["logits_moved"] < 1e-4
@@ -146,6 +149,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], where: str, tiny_
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_files(tiny_model: Path, tmp_path: Path) -> None:
     files = []
     for _ in range(2):

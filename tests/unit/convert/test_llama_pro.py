@@ -74,6 +74,7 @@ def test_what_a_config_says_of_each_layer_is_said_of_the_new_ones(tmp_path: Path
         assert torch.equal(model(input_ids=IDS).logits, after(input_ids=IDS).logits)
 
 
+@pytest.mark.slow
 def test_dense_layers_at_the_beginning_stay_dense(tmp_path: Path) -> None:
     model = make(tmp_path / "model", "deepseek_v3", num_hidden_layers=2, first_k_dense_replace=1)
     larger(tmp_path / "model", 2)
@@ -84,6 +85,7 @@ def test_dense_layers_at_the_beginning_stay_dense(tmp_path: Path) -> None:
     assert float(moved) < 1e-5
 
 
+@pytest.mark.slow
 def test_only_the_new_layers_have_to_learn(tmp_path: Path) -> None:
     make(tmp_path / "model", "llama", num_hidden_layers=2)
     new = larger(tmp_path / "model", 2)["expanded_layers"]

@@ -1,0 +1,107 @@
+"""FLOPs that a config's training takes: a token, a step, the run, counted as `models/flops.py` says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core.log import get_logger
+from tunesmith.stats.rows import build, make_renderer_of, steps_of
+
+if TYPE_CHECKING:
+    from tunesmith.config import RunConfig, RunPlan
+    from tunesmith.models.flops import TokenFlops
+
+__all__ = ["RunFlops", "count_flops", "flops_of_model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFlops:
+    """FLOPs, forward and backward: a token (all of a step by its tokens), a step and the run on all devices; of a
+    token the parts that layers, attention and the output layer have. parameters: all, and those that train."""
+
+    per_token: float
+    per_step: float
+    total: float
+    layers: float
+    attention: float
+    head: float
+    tokens_per_step: float
+    steps: int
+    parameters: int
+    trained_parameters: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def count_flops(config: RunConfig) -> RunFlops:
+    """From the rows of the config and the shapes of its model with what trains in it; no weights are read."""
+    from tunesmith.data.pack import PackedDataset
+    from tunesmith.train.plan import resolve_plan
+
+    plan = resolve_plan(config)
+    renderer, _ = make_renderer_of(config)
+    train = build(config, renderer)
+    each, parameters, trained = flops_of_model(config, plan)
+    pieces = train.pieces if isinstance(train, PackedDataset) else train
+    tokens, rows = train.num_tokens, len(train)
+    total = each.of(pieces.lengths, train.num_trained)
+    head = each.head * (tokens if each.head_everywhere else train.num_trained)
+    attention = total - each.layers * tokens - head
+    in_step = min(plan.global_batch_size, rows) / rows
+    steps = steps_of(config, rows, plan.global_batch_size)
+    limited = int(config.train.hf.get("max_steps", -1)) > 0
+    epochs = steps * in_step if limited else float(config.train.hf.get("num_train_epochs", 3.0))
+    return RunFlops(
+        per_token=total / tokens,
+        per_step=total * in_step,
+        total=total * epochs,
+        layers=each.layers,
+        attention=attention / tokens,
+        head=head / tokens,
+        tokens_per_step=round(tokens * in_step, 1),
+        steps=steps,
+        parameters=parameters,
+        trained_parameters=trained,
+    )
+
+
+def flops_of_model(config: RunConfig, plan: RunPlan) -> tuple[TokenFlops, int, int]:
+    """(FLOPs, parameters, those that train) of the config's model, built without numbers. Where a model chooses its way
+    by numbers, as a router of experts does, it is built with random ones."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return _measured(config, plan, shapes_only=True)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        get_logger().info("the model is built with random weights, as shapes alone do not tell its way (%s)", said)
+        return _measured(config, plan, shapes_only=False)
+
+
+def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> tuple[TokenFlops, int, int]:
+    from transformers import AutoModelForCausalLM
+
+    from tunesmith.methods import METHODS
+    from tunesmith.methods.base import count_parameters
+    from tunesmith.models.family import family_of
+    from tunesmith.models.fast_path import plan_fast_path
+    from tunesmith.models.flops import measure_flops
+    from tunesmith.models.load import settings_of, torch_dtype
+    from tunesmith.models.loss_forward import HeadFacts, install
+
+    fast = plan_fast_path(config.model)
+    settings = settings_of(config.model)
+    trust = config.model.trust_remote_code
+    # Types of numbers change no FLOPs; products of experts have no shapes in float32.
+    dtype = torch_dtype("bfloat16" if shapes_only else plan.dtype)
+    model = AutoModelForCausalLM.from_config(settings, trust_remote_code=trust, dtype=dtype)
+    family = family_of(model.config.model_type)
+    install(model, fast.loss, HeadFacts.of(model, family))
+    model = METHODS.get(plan.finetuning_type)(config.method).apply(
+        model, family, keep_dtype=config.method.pure_bf16 or shapes_only
+    )
+    counted = count_parameters(model)
+    return measure_flops(model, shapes_only=shapes_only), counted.total, counted.trained
