@@ -85,8 +85,11 @@ def hf_to_dcp(source: Path, target: Path, *, progress: Progress) -> dict[str, An
     size = sum(one.numel() * one.element_size() for one in state.values())
     with new_folder(target, size) as folder:
         planner = _counting_planner(len(state), progress)
-        with _alone():
-            dcp.save(state, storage_writer=dcp.FileSystemWriter(folder), planner=planner, no_dist=True)
+        try:
+            with _alone():
+                dcp.save(state, storage_writer=dcp.FileSystemWriter(folder), planner=planner, no_dist=True)
+        except dcp.CheckpointException as error:  # what each process met, here one; it is no Exception
+            raise _met(error) from error
         model.config.save_pretrained(folder)
         copied = copy_small_files(source, folder)
     return {"weights": len(state), "bytes": size, "copied": copied}
@@ -98,6 +101,12 @@ def _alone() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
         yield
+
+
+def _met(error: Any) -> BaseException:
+    """The error that the one process met, out of torch's own around it."""
+    found: BaseException = next(iter(error.failures.values()))[0]
+    return found
 
 
 def _counting_planner(total: int, progress: Progress) -> Any:
@@ -190,10 +199,10 @@ def _read(
         try:
             with _alone():
                 dcp.load({stored_name: tensor}, storage_reader=SafeReader(source, metadata), no_dist=True)
-        except dcp.CheckpointException as error:  # what each process met, here one; it is no Exception
+        except dcp.CheckpointException as error:
             what, fix = "a tensor of the checkpoint cannot be read", "get the checkpoint again"
-            got = str(next(iter(error.failures.values()))[0])
-            raise DataError(Problem("E-CONVERT-006", what, f"{source}: {stored_name}", got, fix)) from error
+            problem = Problem("E-CONVERT-006", what, f"{source}: {stored_name}", str(_met(error)), fix)
+            raise DataError(problem) from error
         found[name] = tensor
         progress(number, len(names))
     return found

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tunesmith.core.disk import size_text
+from tunesmith.core.disk import free_at, refusal, size_text
 from tunesmith.core.errors import OutputError, Problem, StorageError
 from tunesmith.core.files import fsync, write_json
 from tunesmith.core.process import is_running
@@ -40,7 +40,8 @@ _SMALL = (
 def new_folder(target: Path, needed: int) -> Iterator[Path]:
     """A folder to write into, which becomes `target` if all goes well and is deleted otherwise. `needed`: bytes.
 
-    Raises OutputError where the target holds something or cannot be made, StorageError where the disk lacks the space.
+    Raises OutputError where the target holds something or cannot be made, StorageError where the disk lacks the space,
+    beforehand or while it is written.
     """
     target = target.expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -62,6 +63,11 @@ def new_folder(target: Path, needed: int) -> Iterator[Path]:
             fsync(path)
         os.replace(draft, target)  # over an empty folder too
         fsync(target.parent)
+    except Exception as error:  # safetensors has errors of its own for what a disk says
+        if (said := refusal(error)) is None:
+            raise
+        fix = "free some space, or name another target"
+        raise StorageError(Problem("E-CONVERT-010", said, str(target), free_at(target), fix)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

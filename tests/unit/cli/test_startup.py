@@ -36,11 +36,16 @@ def modules_after(*words: str) -> set[str]:
         ["train", "--help"],
         ["models", "list"],
         ["models", "show", "gpt2"],
+        ["stats", "lengths", "--help"],
     ],
     ids=" ".join,
 )
 def test_quick_verbs_import_nothing_heavy(words: list[str]) -> None:
     assert not modules_after(*words) & (HEAVY | SLOW)
+
+
+def test_help_of_a_conversion_imports_nothing_heavy() -> None:
+    assert not modules_after("convert", "llama-pro", "--help") & HEAVY
 
 
 def test_config_check_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import shutil
 import warnings
@@ -15,7 +16,7 @@ import torch.distributed.checkpoint as dcp
 from tests import tiny_models
 from tunesmith.convert.dcp import dcp_to_hf, hf_to_dcp
 from tunesmith.convert.weights import open_weights
-from tunesmith.core.errors import DataError, MissingInputError
+from tunesmith.core.errors import DataError, MissingInputError, StorageError
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 IDS = torch.arange(3, 40)[None]
@@ -82,6 +83,19 @@ def tiny_model_of(model_type: str) -> Any:
 
 def own_metadata(file: Path) -> Any:
     return pickle.loads(file.read_bytes())  # noqa: S301 - written by this test
+
+
+def test_a_disk_that_fills_up_is_an_error_of_the_disk(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, plan: Any, planner: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(dcp.FileSystemWriter, "write_data", full)
+    with pytest.raises(StorageError) as caught:
+        hf_to_dcp(tiny_model, tmp_path / "dcp", progress=nothing)
+    assert caught.value.code == "E-CONVERT-010"
+    assert list(tmp_path.iterdir()) == []
 
 
 class Evil:

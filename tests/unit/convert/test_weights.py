@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from tunesmith.convert.target import new_folder, write_shards
@@ -171,6 +177,30 @@ def test_what_fails_leaves_nothing_and_what_was_killed_is_swept(tmp_path: Path) 
 
     with pytest.raises(ZeroDivisionError):
         fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from tunesmith.convert.target import new_folder\n"
+        "with new_folder(Path(sys.argv[1]), 0) as folder:\n"
+        "    (folder / 'config.json').write_text('{}'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "new")], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert re.fullmatch(r"\.new\.\d+\.converting", left.name)
+    with new_folder(tmp_path / "new", 0) as folder:
+        (folder / "config.json").write_text("{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no space"), SafetensorError("I/O error: os error 28")])
+def test_a_disk_that_fills_up_is_an_error_of_the_disk(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught, new_folder(tmp_path / "new", 0):
+        raise error
+    assert (caught.value.code, caught.value.problems[0].what) == ("E-CONVERT-010", "the disk is full")
     assert list(tmp_path.iterdir()) == []
 
 
