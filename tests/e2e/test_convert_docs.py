@@ -60,3 +60,24 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_page_says_how_many_types_there_are() -> None:
     assert 100 <= len(EXPANDS) < 110  # "about ninety more" than eleven
+
+
+@pytest.mark.slow
+def test_training_begins_with_pissa_where_the_model_was(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the keys that the command prints: the first loss is that of the model itself."""
+    import tunesmith
+
+    target = str(tmp_path / "start")
+    assert main(["convert", "pissa-init", str(tiny_model), target, "--rank", "8", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["config"]
+    keys = {"dataset": "new", "dataset_dir": str(tiny_data), "logging_steps": 1, "use_cpu": True, "lora_dropout": 0}
+    keys |= {"save_strategy": "no", "learning_rate": 1e-2, "disable_shuffling": True, "num_train_epochs": 5}
+    losses = {}
+    for name, more in {"pissa": printed, "plain": {"model_name_or_path": str(tiny_model)}}.items():
+        tunesmith.train({**keys, **more, "output_dir": str(tmp_path / name)})
+        log = (tmp_path / name / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+        losses[name] = [line["loss"] for line in map(json.loads, log) if "loss" in line]
+    assert losses["pissa"][0] == pytest.approx(losses["plain"][0], rel=1e-4)
+    assert losses["pissa"][-1] < 0.6 * losses["pissa"][0]

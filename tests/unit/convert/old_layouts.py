@@ -142,7 +142,8 @@ def qwen_logits(weights: Mapping[str, Tensor], ids: Tensor) -> Tensor:
     for layer in range(LAYERS):
         at = {name.split(".", 3)[3]: one for name, one in weights.items() if name.startswith(f"transformer.h.{layer}.")}
         packed = linear(norm(x, at["ln_1.weight"]), at["attn.c_attn.weight"], at["attn.c_attn.bias"])
-        x = x + linear(attention(packed), at["attn.c_proj.weight"])
+        x = x + linear(attention(packed), at["attn.c_proj.weight"], at.get("attn.c_proj.bias"))
         y = norm(x, at["ln_2.weight"])
-        x = x + linear(linear(y, at["mlp.w1.weight"]) * silu(linear(y, at["mlp.w2.weight"])), at["mlp.c_proj.weight"])
+        one, two = (linear(y, at[f"mlp.{name}.weight"], at.get(f"mlp.{name}.bias")) for name in ("w1", "w2"))
+        x = x + linear(one * silu(two), at["mlp.c_proj.weight"], at.get("mlp.c_proj.bias"))
     return linear(norm(x, weights["transformer.ln_f.weight"]), weights["lm_head.weight"])

@@ -34,7 +34,7 @@ _ALLOWED: dict[str, frozenset[str]] = {
     "torch": frozenset({"Size", *(name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype))}),
     "torch.serialization": frozenset({"_get_layout"}),  # torch.layout, by name
     "collections": frozenset({"OrderedDict", "defaultdict"}),
-    "pathlib": frozenset({"Path", "PosixPath", "PurePosixPath"}),
+    **dict.fromkeys(("pathlib", "pathlib._local"), frozenset({"Path", "PosixPath", "PurePosixPath"})),  # since 3.13
 }
 
 
