@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny_models import tiny_model as random_model
 from tests.unit.convert import old_layouts as old
 from tests.unit.convert.test_llamafy import write
 from tunesmith.__main__ import main
+from tunesmith.convert.weights import open_weights
 from tunesmith.models.families import EXPANDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:bitsandbytes")
@@ -81,3 +83,24 @@ def test_training_begins_with_pissa_where_the_model_was(
         losses[name] = [line["loss"] for line in map(json.loads, log) if "loss" in line]
     assert losses["pissa"][0] == pytest.approx(losses["plain"][0], rel=1e-4)
     assert losses["pissa"][-1] < 0.6 * losses["pissa"][0]
+
+
+@pytest.mark.slow
+def test_training_changes_the_new_layers_only(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the keys that the command prints."""
+    import tunesmith
+
+    larger = str(tmp_path / "larger")
+    assert main(["convert", "llama-pro", str(tiny_model), larger, "--num-expand", "5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    keys = {"dataset": "new", "dataset_dir": str(tiny_data), "logging_steps": 1, "use_cpu": True}
+    keys |= {"save_strategy": "no", "learning_rate": 1e-2, "num_train_epochs": 5, "output_dir": str(tmp_path / "out")}
+    tunesmith.train({**keys, **told["config"]})
+    before, after = dict(open_weights(Path(larger))), dict(open_weights(tmp_path / "out"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {int(name.split(".")[2]) for name in changed} == set(told["expanded_layers"])
+    log = (tmp_path / "out" / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [line["loss"] for line in map(json.loads, log) if "loss" in line]
+    assert losses[-1] < 0.7 * losses[0]

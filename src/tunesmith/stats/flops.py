@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.log import get_logger
@@ -100,7 +100,9 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> tuple[T
     model = AutoModelForCausalLM.from_config(settings, trust_remote_code=trust, dtype=dtype)
     family = family_of(model.config.model_type)
     install(model, fast.loss, HeadFacts.of(model, family))
-    model = METHODS.get(plan.finetuning_type)(config.method).apply(
+    # How an adapter begins changes no shape, and some ways look at numbers or at rows.
+    method = replace(config.method, init_lora_weights="default", pissa_init=False)
+    model = METHODS.get(plan.finetuning_type)(method).apply(
         model, family, keep_dtype=config.method.pure_bf16 or shapes_only
     )
     counted = count_parameters(model)

@@ -141,6 +141,8 @@ def test_flops_of_full_training_by_hand(config: Any) -> None:
 def test_an_adapter_needs_less_and_a_limit_of_steps_counts(config: Any) -> None:
     full, lora = count_flops(config(finetuning_type="full", max_steps=5)), count_flops(config(max_steps=5))
     assert lora.per_token < full.per_token
+    for begins in ({"pissa_init": True}, {"init_lora_weights": "eva"}):
+        assert count_flops(config(max_steps=5, **begins)) == lora
     assert 0 < lora.trained_parameters < full.trained_parameters
     assert full.total == pytest.approx(5 * full.per_step)
 
