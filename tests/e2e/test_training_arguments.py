@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.run_logs import column, events
-from tunesmith.core.errors import DivergedError, MachineError, UsageError
+from tunesmith.core.errors import DivergedError, MachineError
 from tunesmith.train.trainer import Trainer
 
 Run = Callable[..., Any]
@@ -85,35 +85,19 @@ def test_the_gradient_is_clipped(run: Run, tiny_model: Path, limit: float, moved
     assert distance == pytest.approx(moved if moved is not None else norm, rel=1e-3)
 
 
-@pytest.mark.parametrize("optim", ["adamw_bnb_8bit", "galore_adamw"])
-def test_an_optimizer_that_is_not_installed_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch, optim: str) -> None:
-    for package in ("bitsandbytes", "galore_torch"):
-        monkeypatch.setattr(f"transformers.trainer_optimizer.is_{package}_available", lambda: False)
-    with pytest.raises(MachineError) as caught:
-        run(optim=optim, optim_target_modules="all-linear")
-    assert caught.value.code == "E-TRAIN-010"
-    assert f"optim: {optim}" in str(caught.value)
-
-
-def test_an_optimizer_for_some_modules(run: Run, trainers: list[Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
-    """GaLore, by a stand-in for its package."""
-
-    class Stub(torch.optim.SGD):
-        def __init__(self, groups: Any, **settings: Any) -> None:
-            super().__init__(groups, lr=settings["lr"])
-
-    names = ("GaLoreAdamW", "GaLoreAdamW8bit", "GaLoreAdafactor")
-    monkeypatch.setitem(sys.modules, "galore_torch", SimpleNamespace(**dict.fromkeys(names, Stub)))
-    monkeypatch.setattr("transformers.trainer_optimizer.is_galore_torch_available", lambda: True)
-    keys = {"optim": "galore_adamw", "finetuning_type": "full", "max_steps": 1}
-    run(**keys, optim_target_modules=["q_proj"], optim_args="rank=3")
-    plain, chosen = trainers[0].optimizer.optimizer.param_groups
-    assert len(chosen["params"]) == trainers[0].model.config.num_hidden_layers
-    assert (chosen["rank"], "rank" in plain) == (3, False)
-    with pytest.raises(UsageError) as caught:
-        run(**keys, overwrite_output_dir=True)
-    assert caught.value.code == "E-TRAIN-002"
-    assert "optim_target_modules" in str(caught.value)
+@pytest.mark.parametrize("package", ["bitsandbytes", "torchao"])
+def test_an_optimizer_that_is_not_installed_is_an_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setattr("tunesmith.train.plan.find_spec", lambda name: None if name == package else object())
+    optim = {"bitsandbytes": "adamw_8bit", "torchao": "adamw_torch_8bit"}[package]
+    for keys in ({"optim": optim}, {"optim": "adamw_8bit", "use_galore": True, "finetuning_type": "full"}):
+        if "use_galore" in keys and package == "torchao":
+            continue
+        with pytest.raises(MachineError) as caught:
+            run(**keys)
+        assert caught.value.code == "E-OPTIM-008"
+        assert f"pip install {package}" in str(caught.value)
 
 
 # ---- the order of rows ----

@@ -1,13 +1,15 @@
 """States as files without pickle: the tensors of a tree in safetensors, the rest of it as JSON.
 
-JSON keeps doubles to the bit. What it does not know is marked: `{"tensor": name}`, `{"tuple": [...]}`, and
-`{"items": [[key, value], ...]}` for a mapping whose keys are not texts; every other mapping is `{"map": {...}}`.
+JSON keeps doubles to the bit. What it does not know is marked: `{"tensor": name}`, `{"dtype": name}`,
+`{"tuple": [...]}`, and `{"items": [[key, value], ...]}` for a mapping whose keys are not texts; every other mapping is
+`{"map": {...}}`. `{"parts": [kind, {...}, [...]]}` is a tensor that is made of others, of a kind that is known by name.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from tunesmith.core.files import write_atomically
 
 __all__ = ["copied", "has_tree", "load_tree", "save_tree"]
 
+# Tensors made of others: states of 8 and 4 bits, by the module that has the class.
+_KINDS = {"OptimState8bit": "torchao.optim.subclass_8bit", "OptimState4bit": "torchao.optim.subclass_4bit"}
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -74,6 +78,13 @@ def copied(tree: Any) -> Any:
 
 
 def _encode(value: Any, path: tuple[str, ...], tensors: dict[str, Tensor], names: dict[int, str]) -> Any:
+    if type(value).__name__ in _KINDS:
+        attributes, context = value.__tensor_flatten__()
+        parts = {name: getattr(value, name) for name in attributes}
+        encoded = [_encode(one, path, tensors, names) for one in (parts, list(context))]
+        return {"parts": [type(value).__name__, *encoded]}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, Tensor):
         if id(value) not in names:
             names[id(value)] = ".".join(path) or "value"
@@ -109,6 +120,12 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "dtype":
+        return getattr(torch, content)
+    if kind == "parts":
+        name, parts, context = content
+        made = getattr(import_module(_KINDS[name]), name)
+        return made.__tensor_unflatten__(_decode(parts, tensors), _decode(context, tensors))
     if kind == "tuple":
         return tuple(_decode(one, tensors) for one in content)
     items = content.items() if kind == "map" else content

@@ -10,6 +10,7 @@ from tunesmith.config.check_table import contradiction as _contradiction
 from tunesmith.config.engine_checks import ENGINE_CHECKS, sends_messages
 from tunesmith.config.memory_checks import MEMORY_CHECKS
 from tunesmith.config.method_checks import METHOD_CHECKS
+from tunesmith.config.optimizer_checks import OPTIMIZER_CHECKS
 from tunesmith.config.quantization_checks import QUANTIZATION_CHECKS
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
@@ -24,7 +25,7 @@ _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
 
-CHECKS: list[Check] = [*ENGINE_CHECKS, *MEMORY_CHECKS, *METHOD_CHECKS, *QUANTIZATION_CHECKS]
+CHECKS: list[Check] = [*ENGINE_CHECKS, *MEMORY_CHECKS, *METHOD_CHECKS, *QUANTIZATION_CHECKS, *OPTIMIZER_CHECKS]
 _rule = rules_into(CHECKS)
 
 

@@ -93,6 +93,17 @@ _LORA = (
 _OFT = "module_dropout oft_rank oft_block_size oft_target"
 _ADAPTER = "additional_target create_new_adapter adapter_folder layers_to_transform peft_settings"
 _FREEZE = "freeze_trainable_modules freeze_extra_modules"
+_OPTIMIZERS = {
+    "use_galore": "galore_target galore_rank galore_update_interval galore_scale galore_proj_type galore_layerwise",
+    "use_apollo": (
+        "apollo_target apollo_rank apollo_update_interval apollo_scale apollo_proj apollo_proj_type apollo_scale_type "
+        "apollo_layerwise"
+    ),
+    "use_badam": (
+        "badam_mode badam_start_block badam_switch_mode badam_switch_interval badam_update_ratio badam_mask_mode "
+        "badam_verbose"
+    ),
+}
 _EVALUATION = (
     "eval_dataset eval_steps eval_delay eval_on_each_dataset per_device_eval_batch_size per_gpu_eval_batch_size "
     "compute_accuracy bf16_full_eval fp16_full_eval"
@@ -140,6 +151,30 @@ def _engine_rules() -> tuple[Rule, ...]:
     )
 
 
+def _optimizer_rules() -> tuple[Rule, ...]:
+    def on(switch: str) -> Callable[[RunConfig], bool]:
+        return lambda c: bool(getattr(c.optimizer, switch))
+
+    return (
+        *(Rule(_keys(keys), on(switch), f"only with {switch}: true") for switch, keys in _OPTIMIZERS.items()),
+        Rule(
+            _keys("badam_update_ratio badam_mask_mode"),
+            lambda c: c.optimizer.badam_mode == "ratio",
+            "only with badam_mode: ratio",
+        ),
+        Rule(
+            _keys("badam_start_block badam_switch_mode badam_verbose"),
+            lambda c: c.optimizer.badam_mode == "layer",
+            "only with badam_mode: layer",
+        ),
+        Rule(
+            _keys("loraplus_lr_embedding"),
+            lambda c: c.optimizer.loraplus_lr_ratio is not None,
+            "only with loraplus_lr_ratio",
+        ),
+    )
+
+
 @cache
 def rules() -> tuple[Rule, ...]:
     """All rules; the first that fails for a key is the one that is told."""
@@ -148,7 +183,8 @@ def rules() -> tuple[Rule, ...]:
 
 def _rules_of_verbs() -> tuple[Rule, ...]:
     data = _section("data")
-    training = _section("method", "objective", "train", "track") | _keys(f"{_MASK} {_MODEL_IN_TRAINING} {_EIGHT_BITS}")
+    keys = _keys(f"{_MASK} {_MODEL_IN_TRAINING} {_EIGHT_BITS}")
+    training = _section("method", "objective", "optimizer", "train", "track") | keys
     return (
         Rule((training | _keys(_TRAINED)) - _keys(_SHARED), _trains, "only in training", of_verb=True),
         Rule(
@@ -261,6 +297,7 @@ def _rules_of_settings() -> tuple[Rule, ...]:
         Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
         *_method_rules(),
         *_quantization_rules(),
+        *_optimizer_rules(),
         Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),
         Rule(_section("template"), lambda c: c.objective.stage != "pt" or not _trains(c), "not in stage pt"),
         Rule(_keys("buffer_size"), lambda c: c.data.streaming, "only with streaming: true"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.config.fields import Mark
+from tunesmith.config.optimizer_facts import OUR_OPTIMS
 
 __all__ = ["LIST", "Argument", "arguments"]
 
@@ -44,6 +45,7 @@ _NEVER = {
     "liger_kernel_config": "`enable_liger_kernel: true` takes all kernels but the loss: leave the key out",
     "label_names": "labels are made from the chat's structure: leave the key out",
     "accelerator_config": "rows are dealt to the processes by a sampler of our own: leave the key out",
+    "optim_target_modules": "`galore_target` and `apollo_target` name the modules: leave the key out",
 }
 _IGNORED = {
     "average_tokens_across_devices": "the loss is always divided by the tokens of all devices",
@@ -94,6 +96,7 @@ _ABOVE: dict[str, float] = {"num_train_epochs": 0, "neftune_noise_alpha": 0}
 _SHARES = {"adam_beta1", "adam_beta2", "label_smoothing_factor"}  # from 0, below 1
 # Wider than transformers' own annotation: `true` resumes from the newest checkpoint.
 _TYPES = {"resume_from_checkpoint": ("bool", "str")}
+_MORE_CHOICES = {"optim": OUR_OPTIMS}  # besides those of transformers
 _CHOICES = {"include_num_input_tokens_seen": ("all", "non_padding", "no")}
 
 
@@ -118,7 +121,7 @@ def arguments() -> dict[str, Argument]:
     found = {}
     for entry in json.loads(LIST.read_text(encoding="utf-8")):
         name = entry["name"]
-        choices = _CHOICES.get(name) or tuple(entry.get("choices", ()))
+        choices = _CHOICES.get(name) or (*entry.get("choices", ()), *_MORE_CHOICES.get(name, ()))
         types = _TYPES.get(name) or tuple(entry["types"])
         found[name] = Argument(name, types, entry["nullable"], entry["default"], choices, _mark(name))
     return found

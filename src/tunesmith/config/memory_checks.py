@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesmith.config.check_table import Check, contradiction, rules_into
+from tunesmith.config.optimizer_facts import OPTIMIZERS, SWITCHES, optimizer_of, steps_in_backward
 from tunesmith.config.run_config import RunConfig
 from tunesmith.core.errors import Problem
 
@@ -13,9 +14,7 @@ __all__ = ["MEMORY_CHECKS"]
 MEMORY_CHECKS: list[Check] = []
 _rule = rules_into(MEMORY_CHECKS)
 _TRAIN = ("train",)
-# Optimizers that keep what they know in the states of single weights, and were compared with their ordinary step.
-_STEP_ALONE = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "rmsprop", "adagrad")
-_WITHIN = ("lomo", "layerwise")  # parts of names of optimizers that change weights in the backward pass
+_STEP_ALONE = tuple(facts.name for facts in OPTIMIZERS.values() if facts.in_backward and not facts.ours)
 
 
 @_rule(_TRAIN, "gradient_checkpointing_mode", "use_reentrant_gc", "flash_attn")
@@ -49,16 +48,17 @@ def _what_is_moved_is_not_compiled(config: RunConfig) -> Iterator[Problem]:
     _TRAIN,
     "optimizer_in_bwd",
     *("gradient_accumulation_steps", "max_grad_norm", "fp16", "optim", "adafactor", "auto_find_batch_size"),
+    *SWITCHES,
 )
 def _a_step_in_backward_sees_one_gradient(config: RunConfig) -> Iterator[Problem]:
     if not config.optimizer.optimizer_in_bwd:
         return
-    value, optim = config.train.value, str(config.train.value("optim") or _STEP_ALONE[1])
+    value, facts = config.train.value, optimizer_of(config)
     broken = {
         "gradient_accumulation_steps": ("adds no gradients up", value("gradient_accumulation_steps") != 1, "1"),
         "max_grad_norm": ("cannot clip by the norm of all gradients", bool(value("max_grad_norm")), "0"),
         "fp16": ("knows no factor of the loss", bool(value("fp16")), "false, and bf16: true"),
-        "optim": (f"was not tested with {optim}", optim not in _STEP_ALONE, " or ".join(_STEP_ALONE)),
+        "optim": (f"does not go with {facts.asked}", not facts.in_backward, " or ".join(_STEP_ALONE)),
         "auto_find_batch_size": ("cannot take a step back", bool(value("auto_find_batch_size")), "false"),
     }
     for key, (reason, is_broken, fix) in broken.items():
@@ -66,12 +66,8 @@ def _a_step_in_backward_sees_one_gradient(config: RunConfig) -> Iterator[Problem
             yield contradiction(config, key, f'"optimizer_in_bwd" {reason}', f"{key}: {fix}")
 
 
-@_rule(_TRAIN, "on_nonfinite", "optimizer_in_bwd", "optim")
+@_rule(_TRAIN, "on_nonfinite", "optimizer_in_bwd", "galore_layerwise", "apollo_layerwise", *SWITCHES)
 def _what_is_done_in_backward_cannot_be_skipped(config: RunConfig) -> Iterator[Problem]:
-    if config.train.on_nonfinite != "skip":
-        return
-    optim = str(config.train.value("optim") or "")
-    within = {"optimizer_in_bwd": config.optimizer.optimizer_in_bwd, "optim": any(one in optim for one in _WITHIN)}
-    for key in (key for key, is_so in within.items() if is_so):
+    if config.train.on_nonfinite == "skip" and (key := steps_in_backward(config)):
         what = f'"on_nonfinite: skip" comes too late with "{key}", which changes weights in the backward pass'
         yield contradiction(config, "on_nonfinite", what, "on_nonfinite: rollback")

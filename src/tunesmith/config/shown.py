@@ -25,6 +25,8 @@ _EVALUATION = "tests/e2e/test_evaluation_and_checkpoints.py::"
 _PLAN = "tests/unit/train/test_plan.py::"
 _LOADING = "tests/unit/models/test_loading.py::"
 _TEMPLATE = "tests/unit/render/test_template_keys.py::"
+_GROUPS = "tests/unit/train/optimizers/test_groups.py::"
+_OPTIMIZERS = "tests/unit/train/optimizers/test_settings.py::"
 _EXACT = "tests/e2e/test_exactness.py::"
 _EXPORT = "tests/e2e/test_adapters_and_export.py::"
 _CHOICE = "tests/unit/evaluate/test_multiple_choice.py::"
@@ -119,6 +121,21 @@ _SHOWN: dict[str, str] = {
     ),
     _RUN + "test_recomputing_activations_changes_nothing": "disable_gradient_checkpointing use_reentrant_gc",
     "tests/e2e/test_optimizer_in_bwd.py::test_every_optimizer_gives_the_same_bits": "optimizer_in_bwd",
+    _GROUPS + "test_the_first_pattern_that_fits_holds": "lr_groups",
+    _GROUPS + "test_b_matrices_learn_faster": "loraplus_lr_ratio loraplus_lr_embedding",
+    _OPTIMIZERS + "test_settings_of_galore": (
+        "use_galore galore_target galore_rank galore_update_interval galore_scale galore_proj_type"
+    ),
+    _OPTIMIZERS + "test_settings_of_apollo": (
+        "use_apollo apollo_target apollo_rank apollo_update_interval apollo_scale apollo_proj apollo_proj_type "
+        "apollo_scale_type"
+    ),
+    _OPTIMIZERS + "test_layers_take_turns": (
+        "use_badam badam_mode badam_start_block badam_switch_mode badam_switch_interval badam_verbose"
+    ),
+    _OPTIMIZERS + "test_a_share_of_each_weight_trains": "badam_update_ratio badam_mask_mode",
+    _OPTIMIZERS + "test_keys_and_names_ask_for_the_same": "use_adam_mini use_muon",
+    "tests/e2e/test_optimizers.py::test_layerwise_gives_the_same_bits": "galore_layerwise apollo_layerwise",
     _RUN + "test_random_weights_start_at_the_loss_of_guessing": "train_from_scratch",
     _RUN + "test_early_stopping_ends_a_run_that_gets_worse": "early_stopping_steps",
     _RUN + "test_overwrite_starts_afresh_and_clears_what_was_there": "overwrite_output_dir",
@@ -194,7 +211,6 @@ _SHOWN: dict[str, str] = {
     _ARGUMENTS + "test_a_service_is_told_the_names_of_the_run": (
         "run_name project trackio_space_id trackio_bucket_id trackio_static_space_id"
     ),
-    _ARGUMENTS + "test_an_optimizer_for_some_modules": "optim_target_modules",
     _ARGUMENTS + "test_tokens_per_second_without_padding": "include_effective_tokens_per_second",
     "tests/e2e/test_throughput.py::test_mfu_is_told_where_the_peak_is_known": "peak_tflops",
     _EVALUATION + "test_when_evaluation_runs": "do_eval eval_strategy eval_steps eval_delay eval_on_start",

@@ -36,6 +36,12 @@ _GIB = 2**30
 # those of the weight). Paged ones lie in main memory.
 _STATES: tuple[tuple[str, float, int | None], ...] = (
     ("paged", 0, None),
+    ("galore", 0, None),
+    ("apollo", 0, None),
+    ("badam", 0, None),
+    ("adam_mini", 1, None),
+    ("muon", 1, None),
+    ("soap", 5, 4),
     ("adafactor", 0, None),
     ("8bit", 2, 1),
     ("4bit", 1, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.config.optimizer_facts import OPTIMIZERS, optimizer_of, steps_in_backward
 from tunesmith.core import env
 from tunesmith.core.errors import ConfigError, MachineError, Problem
 
@@ -86,6 +87,7 @@ def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         "fp16": plan.autocast == "float16",
     }
     hf = config.train.hf
+    relied |= _for_the_optimizer(config)
     if config.train.logging_dir:
         env.set_default("TENSORBOARD_LOGGING_DIR", config.train.logging_dir)  # the only way that transformers has left
     if "report_to" not in hf:
@@ -96,4 +98,18 @@ def _relied_on(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         relied["ddp_backend"] = None  # accelerate looks for the other processes where it is given
     if plan.world_size > 1 and "ddp_find_unused_parameters" not in hf:
         relied["ddp_find_unused_parameters"] = False
+    return relied
+
+
+def _for_the_optimizer(config: RunConfig) -> dict[str, Any]:
+    """What transformers is told where the optimizer is our own (optimizers/make.py): a name that it knows."""
+    value, facts, relied = config.train.value, optimizer_of(config), {}
+    if OPTIMIZERS[str(value("optim"))].ours:
+        relied["optim"] = "adamw_torch"
+    if facts.ours:
+        relied["optim_args"] = None
+    if steps_in_backward(config) and "max_grad_norm" not in config.values:
+        relied["max_grad_norm"] = 0.0  # there is no norm of all gradients to clip by
+    if facts.averages and value("warmup_steps") and value("lr_scheduler_type") == "constant":
+        relied["lr_scheduler_type"] = "constant_with_warmup"
     return relied

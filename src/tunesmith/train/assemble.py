@@ -49,6 +49,7 @@ def build_trainer(
     from tunesmith.train.control import ControlSettings
     from tunesmith.train.memory import read_limits
     from tunesmith.train.nonfinite import NonFiniteSettings, read_left_out
+    from tunesmith.train.optimizers.make import optimizer_for
     from tunesmith.train.step_memory import MemorySettings
     from tunesmith.train.trainer import Trainer
 
@@ -74,7 +75,7 @@ def build_trainer(
         memory=MemorySettings(read_limits(plan.resume), config.train.memory_probe, longest),
         control=ControlSettings(plan.resume, resumes=_resumes(config)),
         nonfinite=NonFiniteSettings(config.train.on_nonfinite, left_out | read_left_out(plan.resume)),
-        optimizer_in_bwd=config.optimizer.optimizer_in_bwd,
+        optimizer=optimizer_for(config),
         peak_flops=_peak_flops(config, plan),
         saving=_saving(config, plan, facts, uploads),
         on_event=on_event,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.config.optimizer_facts import OPTIMIZERS, optimizer_of, steps_in_backward
 from tunesmith.config.plan import RunPlan
 from tunesmith.config.tuners import TUNERS, Tuner
 from tunesmith.core import env
@@ -35,6 +37,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
     pure = config.method.pure_bf16
     check_kernel(config.model.flash_attn, device, half or "float32")
     _check_processes(config, env.get_int("WORLD_SIZE"))
+    _check_package(config)
     batch = int(hf.get("per_device_train_batch_size", _DEFAULT_BATCH))
     accumulation = int(hf.get("gradient_accumulation_steps", 1))
     world_size = env.get_int("WORLD_SIZE")
@@ -119,10 +122,23 @@ def _order(config: RunConfig, default: str) -> str:
 
 
 def _check_processes(config: RunConfig, world_size: int) -> None:
-    if world_size > 1 and config.optimizer.optimizer_in_bwd:
+    if world_size > 1 and (key := steps_in_backward(config)):
         what = "the optimizer would step in the backward pass before the processes have added up their gradients"
-        fix = "train in one process, or no optimizer_in_bwd"
-        raise UsageError(Problem("E-TRAIN-041", what, "optimizer_in_bwd", f"{world_size} processes", fix))
+        fix = f"train in one process, or no {key}"
+        raise UsageError(Problem("E-TRAIN-041", what, key, f"{world_size} processes", fix))
+    facts = optimizer_of(config)
+    if world_size > 1 and not facts.ranks:
+        what = f"{facts.name} changes which weights have gradients, which processes agree on beforehand"
+        fix = "train in one process, or with another optimizer, like use_galore: true"
+        raise UsageError(Problem("E-OPTIM-009", what, facts.asked, f"{world_size} processes", fix))
+
+
+def _check_package(config: RunConfig) -> None:
+    inside = OPTIMIZERS.get(str(config.train.value("optim")))
+    for facts in (optimizer_of(config), inside):
+        if facts is not None and facts.package and find_spec(facts.package) is None:
+            what, fix = "the optimizer is of a package that is not installed", f"pip install {facts.package}"
+            raise MachineError(Problem("E-OPTIM-008", what, facts.asked, facts.package, fix))
 
 
 def _checkpointing(config: RunConfig, device: str) -> str:

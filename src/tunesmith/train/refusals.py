@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tunesmith.core.errors import DivergedError, MachineError, Problem, TunesmithError, UsageError
+from tunesmith.core.errors import DivergedError, MachineError, Problem, UsageError
 
-__all__ = ["module_overflowed", "optimizer_refused", "unknown_metric", "weights_fit"]
+__all__ = ["making_optimizer", "naming_overflow", "unknown_metric", "weights_fit"]
 
 
 @contextmanager
@@ -25,19 +25,23 @@ def weights_fit(checkpoint: str) -> Iterator[None]:
         raise UsageError(Problem("E-TRAIN-083", what, f"checkpoint: {checkpoint}", got, fix)) from error
 
 
-def optimizer_refused(error: Exception, optim: Any) -> TunesmithError:
-    """A package that is missing, or settings that contradict each other."""
-    missing = isinstance(error, ImportError)
-    kind = MachineError if missing else UsageError
-    return kind(
-        Problem(
-            "E-TRAIN-010" if missing else "E-TRAIN-002",
-            "the optimizer cannot be made",
-            where=f"optim: {getattr(optim, 'value', optim)}",
-            got=str(error),
-            fix="install the package, or leave optim out" if missing else "change the key that is named",
-        )
-    )
+@contextmanager
+def making_optimizer(optim: Any) -> Iterator[None]:
+    """Raises MachineError for a package that is missing, UsageError for settings that contradict each other."""
+    try:
+        yield
+    except (ImportError, ValueError, TypeError, NotImplementedError) as error:
+        missing = isinstance(error, ImportError)
+        kind = MachineError if missing else UsageError
+        raise kind(
+            Problem(
+                "E-TRAIN-010" if missing else "E-TRAIN-002",
+                "the optimizer cannot be made",
+                where=f"optim: {getattr(optim, 'value', optim)}",
+                got=str(error),
+                fix="install the package, or leave optim out" if missing else "change the key that is named",
+            )
+        ) from error
 
 
 def unknown_metric(watched: str | None, metrics: Mapping[str, float]) -> UsageError | None:
@@ -50,8 +54,14 @@ def unknown_metric(watched: str | None, metrics: Mapping[str, float]) -> UsageEr
     return UsageError(Problem("E-TRAIN-013", what, "metric_for_best_model", watched, fix))
 
 
-def module_overflowed(step: int) -> DivergedError:
-    """For `debug: underflow_overflow`, which has printed what it saw."""
-    what, where = "a module computed inf or nan", f"step {step}; the lines above show the modules up to that one"
-    fix = "look at the module's inputs and weights; lower learning_rate, or use bf16 instead of fp16"
-    return DivergedError(Problem("E-TRAIN-012", what, where, fix=fix))
+@contextmanager
+def naming_overflow(step: int) -> Iterator[None]:
+    """Raises DivergedError for what `debug: underflow_overflow` stops at; it has printed what it saw."""
+    try:
+        yield
+    except ValueError as error:
+        if "DebugUnderflowOverflow" not in str(error):
+            raise
+        what, where = "a module computed inf or nan", f"step {step}; the lines above show the modules up to that one"
+        fix = "look at the module's inputs and weights; lower learning_rate, or use bf16 instead of fp16"
+        raise DivergedError(Problem("E-TRAIN-012", what, where, fix=fix)) from error

@@ -31,6 +31,7 @@ __all__ = [
     "process_state",
     "restore_process",
     "seconds_before",
+    "show_average",
     "size_to_save",
 ]
 
@@ -141,20 +142,29 @@ def _load_schedule(
     if saved["kind"] != type(schedule).__name__:
         get_logger().warning("the schedule of the learning rate begins anew: it was a %s", saved["kind"])
         for group, (rate, _) in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = group["initial_lr"] = rate
+            group["initial_lr"] = rate
+            _set_rate(group, rate)
         return
     state = dict(saved["state"])
     for group, (rate, was) in zip(optimizer.param_groups, rates, strict=True):
         if rate != was:
-            group["lr"] = group["lr"] * rate / was if was else rate
+            _set_rate(group, group["lr"] * rate / was if was else rate)
             group["initial_lr"] = rate
     if isinstance(schedule, LambdaLR):  # a function of the step: what today's gives, as the next step would
         factors = [factor(state["last_epoch"]) for factor in schedule.lr_lambdas]
         state["base_lrs"] = [float(rate) for rate, _ in rates]
         state["_last_lr"] = [base * factor for base, factor in zip(state["base_lrs"], factors, strict=True)]
         for group, rate in zip(optimizer.param_groups, state["_last_lr"], strict=True):
-            group["lr"] = rate
+            _set_rate(group, rate)
     schedule.load_state_dict(state)
+
+
+def _set_rate(group: dict[str, Any], rate: Any) -> None:
+    """Some optimizers are compiled for a learning rate that is a tensor, and stays the same one."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def _plain(value: Any) -> Any:
@@ -168,13 +178,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def show_average(optimizer: Any) -> None:
+    """Optimizers that average weights put the mean into the model, to be judged or saved; the next step of training
+    takes it out again."""
+    if optimizer is not None and callable(show := getattr(optimizer, "eval", None)):
+        show()
+
+
 # ---- weights ----
 
 
-def copied_where_trained(model: Any) -> dict[str, Tensor]:
-    """The state of a model to be saved while training goes on: trained weights and buffers copied into the memory of
-    the processor, frozen weights as they are. Weights that are tied stay one tensor."""
-    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
+def copied_where_trained(model: Any, optimizer: Any) -> dict[str, Tensor]:
+    """The state of a model to be saved while training goes on: weights of the optimizer and buffers copied into the
+    memory of the processor, others as they are. Weights that are tied stay one tensor."""
+    trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) not in trained}
     copies: dict[tuple[int, torch.Size], Tensor] = {}
     found = {}
     for name, tensor in model.state_dict().items():

@@ -36,8 +36,6 @@ __all__ = ["MemorySettings", "StepMemory"]
 StepRun = Callable[[Any, Batch, Any], Tensor]
 """transformers' own `training_step`: forward and backward of (model, batch, units)."""
 
-_STEPS_ONLY_ONCE = ("lomo", "layerwise")  # optimizers that change weights within the backward pass
-
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
@@ -198,14 +196,13 @@ class StepMemory:
     @property
     def _only_once(self) -> str | None:
         """The setting for which a backward pass cannot be taken back: neither made again, nor in parts, nor tried."""
-        if self._trainer.optimizer_in_bwd:
-            return "optimizer_in_bwd: true"
-        return f"optim: {self._optim}" if any(word in self._optim for word in _STEPS_ONLY_ONCE) else None
+        settings = self._trainer.optimizer_settings
+        return f"{settings.in_backward}: true" if settings is not None and settings.in_backward else None
 
     @property
     def _optim(self) -> str:
-        optim = self._trainer.args.optim
-        return str(getattr(optim, "value", optim))
+        settings, optim = self._trainer.optimizer_settings, self._trainer.args.optim
+        return str(getattr(optim, "value", optim)) if settings is None else settings.name
 
 
 def _larger(one: Size, other: Size) -> Size:

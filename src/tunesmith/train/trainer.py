@@ -12,7 +12,7 @@ What is overridden, and why:
     _get_grad_norm         what is not finite ends the run or the step before the optimizer (nonfinite.py); with steps
                            in backward the norm is that of the gradients used there
     _clip_grad_norm        not of a step that is left out
-    create_optimizer       a missing package or a contradiction is an error with a fix; steps in the backward pass
+    create_optimizer, create_scheduler  ours; a missing package or a contradiction is an error with a fix
     evaluation_loop        sums over true rows; transformers averages batch means and repeats rows on several ranks
     evaluate               a metric to watch that no evaluation has is an error, not a late KeyError or a silence
     _build_accelerator_args  torch.compile makes graphs for any length, not one for each
@@ -41,9 +41,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from tunesmith.checkpoints.states import has_tree, load_tree, save_tree
-from tunesmith.core.errors import TunesmithError
 from tunesmith.core.files import write_json
-from tunesmith.core.log import get_logger
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.models.attention import Bounds
 from tunesmith.models.chat_template import make_savable, save_beside_adapter
@@ -54,8 +52,9 @@ from tunesmith.train.evaluation import evaluate_sums
 from tunesmith.train.loaders import evaluation_loader, stream_loader, training_loader
 from tunesmith.train.nonfinite import NonFinite, NonFiniteSettings, assert_finite
 from tunesmith.train.optimizer_in_backward import StepInBackward
+from tunesmith.train.optimizers.schedule import making_schedule
 from tunesmith.train.ranks import over_ranks
-from tunesmith.train.refusals import module_overflowed, optimizer_refused, unknown_metric, weights_fit
+from tunesmith.train.refusals import making_optimizer, naming_overflow, unknown_metric, weights_fit
 from tunesmith.train.resumed import Resumed
 from tunesmith.train.sampler import RankBatchSampler, is_blank
 from tunesmith.train.saving import Saver, SavingSettings, best_folder
@@ -69,10 +68,11 @@ from tunesmith.train.states import (
     process_name,
     process_state,
     restore_process,
+    show_average,
     size_to_save,
 )
 from tunesmith.train.step_memory import MemorySettings, StepMemory
-from tunesmith.train.stream_batches import StreamBatches
+from tunesmith.train.stream_batches import StreamBatches, saving_first
 from tunesmith.train.throughput import Throughput
 from tunesmith.train.trackers import Trackers
 
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainingArguments
 
     from tunesmith.objectives import LossOutput, Objective
+    from tunesmith.train.optimizers.make import OptimizerSettings
 
 __all__ = ["Trainer"]
 
@@ -110,7 +111,7 @@ class Trainer(transformers.Trainer):
         memory: MemorySettings | None = None,
         control: ControlSettings | None = None,
         nonfinite: NonFiniteSettings | None = None,
-        optimizer_in_bwd: bool = False,
+        optimizer: OptimizerSettings | None = None,
         peak_flops: float | None = None,
         saving: SavingSettings | None = None,
         on_event: Callable[..., None] | None = None,
@@ -136,7 +137,7 @@ class Trainer(transformers.Trainer):
         self.stream_batches: StreamBatches | None = None
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
         self.model_accepts_loss_kwargs = True  # what older releases ask instead
-        self.optimizer_in_bwd = optimizer_in_bwd
+        self.optimizer_settings = optimizer
         self._in_backward: StepInBackward | None = None
         self.on_event = on_event
         self.memory = StepMemory(self, memory or MemorySettings())
@@ -238,17 +239,8 @@ class Trainer(transformers.Trainer):
 
     def _next_batches(self, iterator: Iterator[Any], number: int) -> list[Any]:
         """Where a stream comes to rows that stop the run, what was trained so far is saved first."""
-        stream = self.stream_batches
-        before = None if stream is None else stream.at
-        try:
+        with saving_first(self.stream_batches, self.save_here):
             return [batch for _, batch in zip(range(number), iterator, strict=False)]
-        except TunesmithError:
-            if stream is not None and before is not None:
-                with stream.placed(before):
-                    self.save_here()
-                where = f"checkpoint-{self.state.global_step}"
-                get_logger().warning("saved %s: once the rows are mended, the same command goes on there", where)
-            raise
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         if self.nonfinite.leaves_out:
@@ -273,12 +265,8 @@ class Trainer(transformers.Trainer):
     def _computed(self, model: Any, inputs: Any) -> LossOutput:
         if self.args.torch_compile and "bounds" in inputs:
             inputs = {**inputs, "bounds": Bounds(inputs["bounds"])}
-        try:
+        with naming_overflow(self.state.global_step + 1):
             return self.objective.compute(model, inputs)
-        except ValueError as error:
-            if "DebugUnderflowOverflow" not in str(error):  # of `debug: underflow_overflow`
-                raise
-            raise module_overflowed(self.state.global_step + 1) from error
 
     def _clip_grad_norm(self, model: Any) -> Any:
         return None if self.nonfinite.leaves_out else super()._clip_grad_norm(model)
@@ -304,14 +292,19 @@ class Trainer(transformers.Trainer):
         return scaler is not None and scaler.get_scale() > 1
 
     def create_optimizer(self, *arguments: Any) -> Any:
-        try:
+        settings = self.optimizer_settings
+        with making_optimizer(self.args.optim):
+            if settings is not None and self.optimizer is None:
+                settings.give(self, arguments[0] if arguments else self.model)
             optimizer = super().create_optimizer(*arguments)
-        except (ImportError, ValueError, TypeError, NotImplementedError) as error:
-            raise optimizer_refused(error, self.args.optim) from error
-        if self.optimizer_in_bwd and self._in_backward is None:
+        if settings is not None and settings.in_backward and self._in_backward is None:
             self._in_backward = StepInBackward(optimizer)
         self._first_groups = first_groups(optimizer)
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        with making_schedule(self.args, num_training_steps):
+            return super().create_scheduler(num_training_steps, optimizer)
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         """Counted in get_batch_samples, over all ranks and without padding."""
@@ -332,6 +325,7 @@ class Trainer(transformers.Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Loss and metrics as sums over all true rows of all ranks, divided once by the units."""
+        show_average(self.optimizer)
         model = self.prepare_evaluation()
         if (dtype := self._evaluation_dtype()) and not self.is_in_train:
             model = model.to(dtype)
@@ -385,6 +379,7 @@ class Trainer(transformers.Trainer):
 
     def _save_checkpoint(self, *_arguments: Any, **_keywords: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        show_average(self.optimizer)
         with self.throughput.paused(), self.memory.told_of_save():
             self.store_flos()
             before = self.state.best_model_checkpoint
@@ -393,11 +388,12 @@ class Trainer(transformers.Trainer):
             if not self.saver.save(self, folder, self.state.global_step, best):
                 self.state.best_model_checkpoint = before
 
-    def save_here(self) -> None:
-        """A checkpoint of the last step, committed."""
+    def save_here(self) -> str:
+        """A checkpoint of the last step, committed. Returns its name."""
         self._save_checkpoint()
         self.saver.wait()
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        return f"checkpoint-{self.state.global_step}"
 
     def write_small_states(self, folder: Path) -> None:
         rank = self.args.process_index
@@ -428,9 +424,11 @@ class Trainer(transformers.Trainer):
         return optimizer_trees(self.optimizer, self.lr_scheduler, self.accelerator.scaler, self._first_groups)
 
     def weights_to_save(self) -> dict[str, Tensor]:
-        return copied_where_trained(self.accelerator.unwrap_model(self.model))
+        return copied_where_trained(self.accelerator.unwrap_model(self.model), self.optimizer)
 
     def write_weights(self, folder: Path, weights: Mapping[str, Any] | None = None) -> None:
+        if weights is None:
+            show_average(self.optimizer)
         self.save_model(str(folder), _internal_call=True) if weights is None else self._save(str(folder), dict(weights))
 
     def bytes_to_save(self) -> int:

@@ -20,7 +20,7 @@ GOOD = {"model_name_or_path": "m", "dataset": "d", "output_dir": "o"}
 def test_all_problems_come_at_once_with_exit_code_2() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(
-            {"lorarank": 8, "lora_rank": "x", "use_galore": True, "use_kt": True, "model": "m", "val_size": 0.1},
+            {"lorarank": 8, "lora_rank": "x", "use_swanlab": True, "use_kt": True, "model": "m", "val_size": 0.1},
             ["optim=adam", "num_train_epochs=0"],
         )
     codes = [problem.code.removeprefix("E-CONFIG-") for problem in caught.value.problems]

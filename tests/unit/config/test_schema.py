@@ -35,7 +35,7 @@ def test_the_schema_says_what_a_key_takes() -> None:
     assert properties["dataset"]["anyOf"] == [{"type": "array", "items": items}, {"type": "string"}]
     assert properties["max_samples"]["anyOf"] == [{"type": "integer", "minimum": 1}, {"type": "null"}]
     assert properties["hf_hub_token"]["writeOnly"] is True
-    assert properties["use_galore"]["x-note"] == "GaLore"
+    assert properties["use_swanlab"]["x-note"] == all_keys()["use_swanlab"].mark.note
     assert properties["seed"]["x-section"] == "train"
 
 
