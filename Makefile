@@ -4,6 +4,7 @@
 #   make ci      the quick and the slow suite, each timed
 #   make test-faults  runs that are killed, starved and damaged, in an hour
 #   make test-api  the API, with an older client as well
+#   make test-optimizers  optimizers against those of others
 #   make test-lm-eval  tasks of lm-evaluation-harness
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-vllm test-sglang test-clients test-schemathesis ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-optimizers test-vllm test-sglang test-clients test-schemathesis ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -66,6 +67,12 @@ test-lm-eval: $(STAMP) ## tasks of lm-evaluation-harness, which gets an environm
 	@$(BIN)/python -c $(PACKAGES) > "$$($(LM_EVAL)/bin/python -c $(PACKAGES))/base.pth"
 	@$(LM_EVAL)/bin/python -m pip install -q --constraint constraints.txt lm-eval==0.4.13
 	@PYTHONPATH=src HF_DATASETS_CACHE=$(LM_EVAL)/cache $(TEST_ENV) $(LM_EVAL)/bin/python -m pytest -n 0 tests/unit/evaluate/test_harness.py
+
+# Optimizers of others, which ours are compared with.
+OPTIMIZERS := build/optimizers
+test-optimizers: $(STAMP) ## our optimizers against pytorch-optimizer and schedulefree
+	@$(BIN)/python -m pip install -q --upgrade --no-deps --target $(OPTIMIZERS) pytorch-optimizer==4.1.0 schedulefree==1.4.1
+	@PYTHONPATH=$(OPTIMIZERS) $(TEST_ENV) $(BIN)/python -m pytest -n 0 tests/unit/train/optimizers/test_witnesses.py
 
 # Clients of others in an environment of their own, against a server of this one; and the oldest official client that works.
 CLIENTS := build/clients

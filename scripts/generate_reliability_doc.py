@@ -76,6 +76,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "hundreds of checkpoints in one run; thousands of requests to the API",
         "descriptors and threads stay as many, memory within 1 % in a thousand",
     ),
+    "R23": ("`kill -9` in the middle of a projection, a block or an average of an optimizer", "="),
 }
 """Row -> (what happens, what must hold). "=" is explained on the page."""
 

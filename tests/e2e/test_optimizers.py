@@ -11,6 +11,7 @@ import pytest
 
 from tests.run_logs import column, curve, same_weights
 from tunesmith.config.optimizer_facts import OPTIMIZERS
+from tunesmith.core.errors import MachineError
 
 Run = Callable[..., Any]
 pytestmark = pytest.mark.slow
@@ -28,7 +29,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "schedule_free_sgd": {"learning_rate": 1.0},
     "schedule_free_radam": {"learning_rate": 5e-3, "num_train_epochs": 3},
 }
-THEIRS = [name for name, facts in OPTIMIZERS.items() if not facts.ours]
+THEIRS = [name for name, facts in OPTIMIZERS.items() if not facts.ours and not facts.gpu_only]
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +72,12 @@ def test_theirs_learn_and_resume(run: Run, tmp_path: Path, name: str) -> None:
     whole = resumes(run, tmp_path, {"max_steps": 7, **keys_of(name)})
     losses = [loss for loss, _ in curve(whole)]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", [name for name, facts in OPTIMIZERS.items() if facts.gpu_only])
+def test_what_needs_a_gpu_says_so(run: Run, name: str) -> None:
+    with pytest.raises(MachineError, match="E-OPTIM-014"):
+        run(**keys_of(name))
 
 
 @pytest.mark.parametrize("inside", ["adamw_torch", "adafactor", "adamw_8bit"])

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "SAVING", "STEPS", "keys_of", "make_model", "write_config"]
+__all__ = ["KINDS", "OPTIMIZERS", "SAVING", "STEPS", "keys_of", "make_model", "write_config"]
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "tests" / "assets"
@@ -57,9 +57,27 @@ KINDS: dict[str, dict[str, Any]] = {
 SAVING = {**KINDS, "sft-background": {**KINDS["sft-full"], "async_save": True}}
 """Where it matters how a checkpoint is written: those, and one that is written in the background."""
 
+_AVERAGE = {"optim": "schedule_free_adamw", "lr_scheduler_type": "constant"}
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "galore": {"use_galore": True, "galore_rank": 4, "galore_update_interval": 5},
+    "apollo": {"use_apollo": True, "apollo_rank": 4, "apollo_update_interval": 5},
+    "badam": {"use_badam": True, "badam_switch_mode": "random", "badam_switch_interval": 4, "async_save": True},
+    "badam-share": {"use_badam": True, "badam_mode": "ratio", "badam_switch_interval": 4},
+    "soap": {"optim": "soap", "optim_args": "precondition_frequency=4"},
+    "schedule-free": _AVERAGE,
+}
+"""With states that have a rhythm of their own, which fits neither to saves nor to evaluations."""
+OPTIMIZERS = {kind: {**KINDS["sft-full"], **keys} for kind, keys in OPTIMIZERS.items()}
+
 
 def keys_of(kind: str, model: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
-    return {**_ALL, **SAVING[kind], "model_name_or_path": str(model), "output_dir": str(output_dir), **changes}
+    return {
+        **_ALL,
+        **{**SAVING, **OPTIMIZERS}[kind],
+        "model_name_or_path": str(model),
+        "output_dir": str(output_dir),
+        **changes,
+    }
 
 
 def write_config(path: Path, kind: str, model: Path, output_dir: Path, **changes: Any) -> Path:

@@ -23,6 +23,7 @@ PAGES = [
         "CONTRIBUTING.md",
         "examples/README.md",
         "docs/architecture.md",
+        "docs/optimizers.md",
         "docs/runs.md",
         "docs/serving.md",
         "docs/quantization.md",
@@ -140,3 +141,11 @@ def test_the_table_of_flat_batches_is_that_of_the_lists() -> None:
     text = script["TARGET"].read_text(encoding="utf-8")
     assert script["page"](text) == text, f"run: python {path.relative_to(ROOT)}"
     assert text.count("\n| as they are | ") == 1
+
+
+def test_the_tables_of_optimizers_are_those_of_the_config() -> None:
+    path = ROOT / "scripts" / "generate_optimizers_doc.py"
+    script = runpy.run_path(str(path))
+    text = script["TARGET"].read_text(encoding="utf-8")
+    assert script["page"](text) == text, f"run: python {path.relative_to(ROOT)}"
+    assert "| `optim: soap` | Tunesmith | all |" in text

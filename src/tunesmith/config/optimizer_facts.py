@@ -5,7 +5,7 @@ One line for each optimizer. `optim` names one, or a key of its own asks for it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class OptimizerFacts:
     """`asked` is how a config asks for it. `methods`: the finetuning types it is for, None for all, and `why_not`
     others. `in_backward`: it may step in the backward pass. `ranks`: it trains on several. `deepspeed`: it may be
     wrapped by DeepSpeed. `package`: what has to be installed beside torch and transformers. `runs`: values of `optim`
-    that it runs inside. `options`: what `optim_args` may say, with the type of each."""
+    that it runs inside. `options`: what `optim_args` may say. `gpu_only`: it has no code for a processor."""
 
     name: str
     asked: str
@@ -51,6 +51,7 @@ class OptimizerFacts:
     runs: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     ours: bool = False
+    gpu_only: bool = False
 
     @property
     def averages(self) -> bool:
@@ -67,8 +68,8 @@ def _ours(name: str, *options: str, asked: str | None = None) -> OptimizerFacts:
     return OptimizerFacts(name, asked, in_backward=True, options=options, ours=True)
 
 
-def _bnb(name: str, *options: str) -> OptimizerFacts:
-    return _optim(name, *options, package="bitsandbytes")
+def _bnb(name: str, *options: str, gpu_only: bool = False) -> OptimizerFacts:
+    return replace(_optim(name, *options, package="bitsandbytes"), gpu_only=gpu_only)
 
 
 def _whole(
@@ -102,8 +103,8 @@ _TABLE = (
     _bnb("paged_adamw_32bit"),
     _bnb("ademamix", *_MIX),
     _bnb("ademamix_8bit", *_MIX),
-    _bnb("paged_ademamix_8bit", *_MIX),
-    _bnb("paged_ademamix_32bit", *_MIX),
+    _bnb("paged_ademamix_8bit", *_MIX, gpu_only=True),
+    _bnb("paged_ademamix_32bit", *_MIX, gpu_only=True),
     _bnb("lion_8bit"),
     _bnb("lion_32bit"),
     _bnb("paged_lion_8bit"),

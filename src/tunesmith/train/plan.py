@@ -37,7 +37,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
     pure = config.method.pure_bf16
     check_kernel(config.model.flash_attn, device, half or "float32")
     _check_processes(config, env.get_int("WORLD_SIZE"))
-    _check_package(config)
+    _check_package(config, device)
     batch = int(hf.get("per_device_train_batch_size", _DEFAULT_BATCH))
     accumulation = int(hf.get("gradient_accumulation_steps", 1))
     world_size = env.get_int("WORLD_SIZE")
@@ -133,12 +133,15 @@ def _check_processes(config: RunConfig, world_size: int) -> None:
         raise UsageError(Problem("E-OPTIM-009", what, facts.asked, f"{world_size} processes", fix))
 
 
-def _check_package(config: RunConfig) -> None:
+def _check_package(config: RunConfig, device: str) -> None:
     inside = OPTIMIZERS.get(str(config.train.value("optim")))
     for facts in (optimizer_of(config), inside):
         if facts is not None and facts.package and find_spec(facts.package) is None:
             what, fix = "the optimizer is of a package that is not installed", f"pip install {facts.package}"
             raise MachineError(Problem("E-OPTIM-008", what, facts.asked, facts.package, fix))
+        if facts is not None and facts.gpu_only and not device.startswith("cuda"):
+            what, fix = "this optimizer needs a CUDA GPU", "optim: ademamix, or ademamix_8bit"
+            raise MachineError(Problem("E-OPTIM-014", what, facts.asked, f"device {device}", fix))
 
 
 def _checkpointing(config: RunConfig, device: str) -> str:
