@@ -37,7 +37,7 @@ def sample(key: Key) -> Any:
 
 def _number(key: Key) -> float:
     mark = key.mark
-    options = (0.25, 0.5, 0) if "float" in key.types else (3, 4, 1, 0)
+    options = (0.25, 0.5, 0, 2.5) if "float" in key.types else (3, 4, 1, 0)
     for number in options:
         fits = (
             (mark.above is None or number > mark.above)

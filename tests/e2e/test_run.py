@@ -206,6 +206,17 @@ def test_random_weights_start_at_the_loss_of_guessing(run):
     assert result.metrics["train_loss"] == pytest.approx(math.log(896), rel=0.05)
 
 
+@pytest.mark.slow
+def test_random_weights_follow_the_seed(run, tmp_path):
+    from safetensors.torch import load_file
+
+    keys = {"train_from_scratch": True, "finetuning_type": "full", "max_steps": 1, "add_tokens": "wug"}
+    runs = [run(**keys, seed=seed, output_dir=str(tmp_path / name)) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    one, two, other = (load_file(result.output_dir / "model.safetensors") for result in runs)
+    assert all((one[name] == two[name]).all() for name in one)
+    assert not (one["model.embed_tokens.weight"] == other["model.embed_tokens.weight"]).all()
+
+
 @pytest.mark.parametrize(
     "keys", [{"use_reentrant_gc": True}, {"use_reentrant_gc": False}, {"gradient_checkpointing_mode": "selective"}]
 )

@@ -10,6 +10,7 @@ from tunesmith.config.check_table import contradiction as _contradiction
 from tunesmith.config.engine_checks import ENGINE_CHECKS, sends_messages
 from tunesmith.config.memory_checks import MEMORY_CHECKS
 from tunesmith.config.method_checks import METHOD_CHECKS
+from tunesmith.config.model_checks import MODEL_CHECKS
 from tunesmith.config.optimizer_checks import OPTIMIZER_CHECKS
 from tunesmith.config.quantization_checks import QUANTIZATION_CHECKS
 from tunesmith.config.run_config import RunConfig
@@ -25,7 +26,14 @@ _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
 
-CHECKS: list[Check] = [*ENGINE_CHECKS, *MEMORY_CHECKS, *METHOD_CHECKS, *QUANTIZATION_CHECKS, *OPTIMIZER_CHECKS]
+CHECKS: list[Check] = [
+    *ENGINE_CHECKS,
+    *MEMORY_CHECKS,
+    *METHOD_CHECKS,
+    *QUANTIZATION_CHECKS,
+    *OPTIMIZER_CHECKS,
+    *MODEL_CHECKS,
+]
 _rule = rules_into(CHECKS)
 
 

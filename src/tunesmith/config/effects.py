@@ -82,7 +82,8 @@ def _keys(text: str) -> frozenset[str]:
 _SHARED = "stage finetuning_type strict_keys seed output_dir use_cpu no_cuda cutoff_len dataset_dir"
 _MODEL_IN_TRAINING = (
     "enable_liger_kernel disable_gradient_checkpointing gradient_checkpointing_mode use_unsloth_gc use_reentrant_gc "
-    "upcast_layernorm train_from_scratch print_param_status"
+    "upcast_layernorm train_from_scratch print_param_status shift_attn "
+    "moe_aux_loss_coef"
 )
 _EIGHT_BITS = "qat fp8 fp8_backend fp8_enable_fsdp_float8_all_gather"
 _MASK = "train_on_prompt mask_history train_turns loss_weights template_check"
@@ -112,7 +113,7 @@ _EVALUATION = (
 _TRAINED = "mix_strategy interleave_probs val_size packing neat_packing streaming buffer_size"
 _CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
 
-_OF_HF = "use_kv_cache kv_cache_gb prefill_chunk_tokens flash_attn"
+_OF_HF = "use_kv_cache kv_cache_gb prefill_chunk_tokens flash_attn rope_scaling rope_factor"
 _OF_REMOTE = "remote_url remote_model remote_prompts remote_timeout remote_retries"
 _OF_VLLM = "vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
 _OF_SGLANG = "sglang_maxlen sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend"
@@ -284,6 +285,28 @@ def _quantization_rules() -> tuple[Rule, ...]:
     )
 
 
+def _model_rules() -> tuple[Rule, ...]:
+    return (
+        Rule(
+            _keys("add_special_tokens"),
+            lambda c: c.model.new_special_tokens_config is None,
+            "new_special_tokens_config takes its place",
+        ),
+        Rule(_keys("init_special_tokens"), lambda c: c.model.adds_tokens, "no tokens are added"),
+        Rule(
+            _keys("flash_attn"),
+            lambda c: not (c.model.shift_attn and _trains(c)),
+            "shift_attn attends by SDPA, in groups",
+        ),
+        Rule(
+            _keys("use_reentrant_gc"),
+            lambda c: c.model.moe_aux_loss_coef is None,
+            "with moe_aux_loss_coef it is the kind that is not re-entrant",
+        ),
+        Rule(_keys("rope_factor"), lambda c: c.model.rope_scaling is not None, "only with rope_scaling"),
+    )
+
+
 def _rules_of_settings() -> tuple[Rule, ...]:
     return (
         Rule(_keys("lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
@@ -328,6 +351,7 @@ def _rules_of_settings() -> tuple[Rule, ...]:
             lambda c: c.objective.stage in ("pt", "sft") or not _trains(c),
             "it smooths the labels of tokens, in pt and sft",
         ),
+        *_model_rules(),
         Rule(_keys("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
         Rule(
             _keys("on_too_long"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tunesmith.config.fields import ignored, later, never, section, works
-
-_VOCABULARY = "growing the vocabulary"
+from tunesmith.config.fields import ignored, never, section, works
 
 
 @section
@@ -23,35 +21,40 @@ class ModelConfig:
     """Folder for downloaded models and adapters (default: that of the Hugging Face hub)."""
     use_fast_tokenizer: bool = never(True, "the Rust tokenizers are the only ones: leave the key out")
     """Use the tokenizers written in Rust."""
-    resize_vocab: bool = later(False, _VOCABULARY)
-    """Grow the embeddings when the tokenizer has more tokens than they have rows."""
+    resize_vocab: bool = works(False)
+    """Grow the embeddings when the tokenizer has more tokens than they have rows; adding tokens turns it on."""
     split_special_tokens: bool = never(
         False, "text of users and tools is always split, text of the template never: leave the key out"
     )
     """Treat the text of special tokens like any other text."""
-    add_tokens: tuple[str, ...] = later((), _VOCABULARY)
+    add_tokens: tuple[str, ...] = works(())
     """Comma list of ordinary tokens to add to the vocabulary."""
-    add_special_tokens: tuple[str, ...] = later((), _VOCABULARY)
-    """Comma list of special tokens to add to the vocabulary."""
-    new_special_tokens_config: str | None = later(None, _VOCABULARY)
+    add_special_tokens: tuple[str, ...] = works(())
+    """Comma list of special (control) tokens to add to the vocabulary."""
+    new_special_tokens_config: str | None = works(None)
     """YAML file of special tokens and their descriptions; takes the place of `add_special_tokens`."""
-    init_special_tokens: Literal["noise_init", "desc_init", "desc_init_w_noise"] = later("noise_init", _VOCABULARY)
-    """How new embedding rows begin: noise, the mean of the description's embeddings, or both."""
+    init_special_tokens: Literal["noise_init", "desc_init", "desc_init_w_noise"] = works("noise_init")
+    """How new embedding rows begin: the mean row with noise, the mean of the description's embeddings, or that with
+    noise."""
     model_revision: str = works("main")
     """Branch, tag or commit of the hub's repository."""
     low_cpu_mem_usage: bool = ignored(True, "weights are always streamed into place")
     """Stream weights instead of holding them twice in main memory."""
-    rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = later(None, "longer contexts by RoPE scaling")
-    """Recipe that stretches the rotary positions for longer contexts."""
+    rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = works(None)
+    """Recipe that stretches rotary positions over a longer context, that of `cutoff_len` or `rope_factor`."""
+    rope_factor: float | None = works(None, above=1)
+    """How many times longer than the model's original context; left out, by `cutoff_len` in training, 2 elsewhere."""
     flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3", "flex"] = works("auto")
     """Attention. disabled: eager. In flat batches sdpa runs in each sequence (varlen), auto is an installed
     flash-attention or varlen, flex is FlexAttention."""
     fast_path: Literal["auto", "off", "require"] = works("auto")
     """Train without padding and without the logits of all tokens: where that is exact, never (as transformers trains),
     or else stop."""
-    shift_attn: bool = later(False, "shifted sparse attention (LongLoRA)")
-    """Shifted sparse attention of LongLoRA."""
-    mixture_of_depths: Literal["convert", "load"] | None = later(None, "mixture of depths")
+    shift_attn: bool = works(False)
+    """Shifted sparse attention of LongLoRA in training: in quarters of a sequence, shifted in half of the heads."""
+    mixture_of_depths: Literal["convert", "load"] | None = never(
+        None, "its layers choose among tokens to come, which a reply has not: leave the key out (docs/surgery.md)"
+    )
     """Convert to, or load, a mixture-of-depths model."""
     use_unsloth: bool = never(False, "training runs on unpatched transformers: leave the key out")
     """Load and train through Unsloth."""
@@ -59,8 +62,8 @@ class ModelConfig:
     """Another name of `gradient_checkpointing_mode: offload`; nothing of Unsloth is needed."""
     enable_liger_kernel: bool = works(False)
     """Liger's Triton kernels in the layers, on a GPU; the loss stays ours. Needs the extra `liger`."""
-    moe_aux_loss_coef: float | None = later(None, "the load-balancing loss of mixture-of-experts models")
-    """Weight of the router's load-balancing loss."""
+    moe_aux_loss_coef: float | None = works(None, least=0)
+    """Weight of the routers' load-balancing loss in training of a mixture of experts; left out, there is none."""
     disable_gradient_checkpointing: bool = works(False)
     """Keep all activations instead of computing them again in the backward pass: faster, more memory."""
     gradient_checkpointing_mode: Literal["full", "selective", "offload"] = works("full")
@@ -70,11 +73,11 @@ class ModelConfig:
     """The re-entrant flavour of PyTorch's checkpointing."""
     upcast_layernorm: bool = works(False)
     """Hold the weights of norm layers in float32."""
-    upcast_lmhead_output: bool = later(False, "casting the head's output")
+    upcast_lmhead_output: bool = ignored(False, "the loss and generation compute from float32 scores in any case")
     """Cast the output of the language model's head to float32."""
     train_from_scratch: bool = works(False)
     """Begin from random weights; only the model's configuration is read."""
-    offload_folder: str = later("offload", "moving weights to disk")
+    offload_folder: str = ignored("offload", "weights are held on one device as a whole")
     """Folder for weights that fit neither the device nor main memory."""
     use_v1_kernels: bool | None = never(False, "kernels are chosen by `flash_attn`: leave the key out")
     """Kernel patches of another project's rewrite."""
@@ -90,3 +93,9 @@ class ModelConfig:
     """Print name, type, device and trainability of every weight."""
     trust_remote_code: bool = works(False)
     """Allow Python code that comes with the model to run."""
+
+    @property
+    def adds_tokens(self) -> bool:
+        """Whether the vocabulary may grow."""
+        named = self.add_tokens or self.add_special_tokens or self.new_special_tokens_config
+        return bool(named) or self.resize_vocab

@@ -10,6 +10,7 @@ __all__ = ["RunPlan"]
 
 _ATTENTION = {
     "varlen": " (SDPA within each sequence)",
+    "varlen_shifted": " (SDPA in quarters of each sequence, shifted in half of the heads; whole in evaluation)",
     "varlen_flex": " (FlexAttention over the sequences of a batch)",
 }
 """What the names of our own implementations mean, for people."""

@@ -24,6 +24,8 @@ _ARGUMENTS = "tests/e2e/test_training_arguments.py::"
 _EVALUATION = "tests/e2e/test_evaluation_and_checkpoints.py::"
 _PLAN = "tests/unit/train/test_plan.py::"
 _LOADING = "tests/unit/models/test_loading.py::"
+_TOKENS = "tests/unit/models/test_vocabulary.py::"
+_ROPE = "tests/unit/models/test_rope.py::"
 _TEMPLATE = "tests/unit/render/test_template_keys.py::"
 _GROUPS = "tests/unit/train/optimizers/test_groups.py::"
 _OPTIMIZERS = "tests/unit/train/optimizers/test_settings.py::"
@@ -149,6 +151,12 @@ _SHOWN: dict[str, str] = {
     _LOADING + "test_folder_revision_and_token_reach_every_download": "cache_dir model_revision hf_hub_token",
     "tests/unit/models/test_locate.py::test_tokens_reach_their_hub": "ms_hub_token om_hub_token",
     _LOADING + "test_an_adapter_may_lie_in_a_folder_below": "adapter_folder",
+    _TOKENS + "test_new_tokens_are_one_token_each_and_get_rows": "add_tokens add_special_tokens resize_vocab",
+    _TOKENS + "test_rows_begin_as_they_were_asked_to": "new_special_tokens_config init_special_tokens",
+    _ROPE + "test_the_context_follows_cutoff_len_in_training": "rope_scaling",
+    "tests/unit/models/test_shifted.py::test_a_run_trains_in_groups_and_is_judged_whole": "shift_attn",
+    "tests/unit/models/test_balance.py::test_a_run_adds_the_loss_of_the_routers": "moe_aux_loss_coef",
+    _ROPE + "test_a_factor_can_be_given": "rope_factor",
     _LOADING + "test_the_attention_is_the_one_that_was_asked_for": "flash_attn",
     _LOADING + "test_code_of_a_model_runs_only_if_it_is_trusted": "trust_remote_code",
     _LOADING + "test_norms_are_held_in_float32_on_request": "upcast_layernorm",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -56,6 +56,14 @@ class Datasets:
         parts = [part for part in (train, *self.eval.values()) if part is not None and len(part)]
         pieces = [part.pieces if isinstance(part, PackedDataset) else part for part in parts]
         return max((int(part.lengths.max()) for part in pieces), default=0)
+
+    @property
+    def stored_ids(self) -> Iterator[npt.NDArray[np.int32]]:
+        """The ids that training may read, as they are stored: before anything is cut or held out; of a stream, its
+        beginning."""
+        train = self.train.first().samples if isinstance(self.train, SampleStream) else self.train
+        pieces = train.pieces if isinstance(train, PackedDataset) else train
+        yield from (store.ids for store in (() if pieces is None else pieces.stores))
 
 
 def read_examples(data: DataConfig, *, stage: str, which: str = "train", seed: int = 42) -> list[Example]:

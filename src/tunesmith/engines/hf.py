@@ -41,6 +41,7 @@ class HFEngine(Engine):
         from tunesmith.engines.batching.adapters import NamedAdapters
         from tunesmith.engines.batching.fitting import Fitted
         from tunesmith.engines.batching.scheduler import Scheduler
+        from tunesmith.models.rope import context_of
 
         settings = settings or EngineConfig()
         self.model = model.eval()
@@ -48,7 +49,7 @@ class HFEngine(Engine):
         self.at_once, self._chunk = settings.max_batch_requests, settings.prefill_chunk_tokens
         self._adapters = NamedAdapters(self.model)
         self._fitted = Fitted(self.model, self._adapters, settings, one_by_one=one_by_one)
-        self._longest = getattr(self._fitted.bare.config, "max_position_embeddings", None)
+        self._longest = context_of(self._fitted.bare.config)
         self.context = min((limit for limit in (self._longest, self._fitted.budget) if limit), default=None)
         self._name = str(self._fitted.bare.config.name_or_path)
         self._scheduler = Scheduler(

@@ -34,6 +34,7 @@ def export_model(config: RunConfig) -> Path:
     from tunesmith.models.load import ATTENTION, infer_dtype, load, torch_dtype
     from tunesmith.models.machine import pick_device
     from tunesmith.models.quantization.plan import base_of
+    from tunesmith.models.rope import context_of
     from tunesmith.models.tokenizer import load_tokenizer
 
     folder = _make_folder(str(config.export.export_dir))
@@ -70,8 +71,7 @@ def export_model(config: RunConfig) -> Path:
     make_savable(model)
     model.save_pretrained(folder, max_shard_size=f"{config.export.export_size}GB")
     loaded.tokenizer.save_pretrained(folder)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    text = modelfile(renderer, config.template, loaded.tokenizer, context)
+    text = modelfile(renderer, config.template, loaded.tokenizer, context_of(model.config))
     (folder / "Modelfile").write_text(text, encoding="utf-8")
     return folder
 

@@ -19,6 +19,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration, Method, split_names
 from tunesmith.methods.merge import attach_adapter, merge_adapters
+from tunesmith.methods.new_tokens import train_new_tokens
 from tunesmith.methods.towers import Towers
 
 if TYPE_CHECKING:
@@ -96,9 +97,10 @@ class AdapterMethod(Method):
 
 def put_on(model: Any, settings: PeftConfig, keep_dtype: bool, *, empty: bool = False) -> Any:
     """`model` with an adapter. `empty`: its weights are made later. Raises UsageError where PEFT refuses the settings
-    for this model."""
+    for this model. New tokens get rows that train."""
     from peft import get_peft_model
 
+    train_new_tokens(settings, model)
     try:
         with telling_peft():
             return get_peft_model(model, settings, autocast_adapter_dtype=not keep_dtype, low_cpu_mem_usage=empty)

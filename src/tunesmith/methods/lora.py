@@ -100,6 +100,11 @@ def adapter_inputs(model: Any, config: MethodConfig, autocast: str | None) -> It
         yield
         return
     from peft.helpers import disable_input_dtype_casting
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
+    layers = (module for module in model.modules() if isinstance(module, BaseTunerLayer))
+    if not all(hasattr(layer, "cast_input_dtype_enabled") for layer in layers):
+        yield  # rows of new tokens, which PEFT's own helper does not know
+        return
     with disable_input_dtype_casting(model):
         yield

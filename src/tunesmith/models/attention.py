@@ -2,9 +2,9 @@
 
 A flat batch has no mask; what tells its sequences apart are `bounds`, which travel to every attention layer as a
 keyword. Nothing of T x T is built. `varlen` attends to each sequence by itself with SDPA, `varlen_flex` to all of them
-with FlexAttention (`models.flex`). `kept` is for an engine that generates, which hands on what knows the keys and
-values of all tokens before. With a mask (padded batches) all are ordinary attention, so that one model serves
-training, evaluation and chat.
+with FlexAttention (`models.flex`), `varlen_shifted` in groups (`models.shifted`). `kept` is for an
+engine that generates, which hands on what knows the keys and values of all tokens before. With a mask (padded batches)
+all are ordinary attention, so that one model serves training, evaluation and chat.
 
 B rows, T positions, H heads, G heads of keys and values, D size of a head, L positions of one sequence.
 """
@@ -28,6 +28,7 @@ __all__ = [
     "FLEX",
     "KEPT",
     "OURS",
+    "SHIFTED",
     "VARLEN",
     "AttentionCall",
     "Bounds",
@@ -38,12 +39,13 @@ __all__ = [
     "flex_attention",
     "recorded_calls",
     "register",
+    "shifted_attention",
     "varlen_attention",
 ]
 
-VARLEN, FLEX, KEPT = "varlen", "varlen_flex", "kept"
+VARLEN, FLEX, SHIFTED, KEPT = "varlen", "varlen_flex", "varlen_shifted", "kept"
 """The names as an `attn_implementation` of transformers; the last one is for generation only."""
-OURS = (VARLEN, FLEX)
+OURS = (VARLEN, FLEX, SHIFTED)
 _calls = 0
 _recorded: list[AttentionCall] | None = None
 WINDOW_BLOCK = 512
@@ -73,7 +75,8 @@ def register() -> None:
     """Make the names known to transformers."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    for name, function in ((VARLEN, varlen_attention), (FLEX, flex_attention), (KEPT, kept_attention)):
+    ours = {VARLEN: varlen_attention, FLEX: flex_attention, SHIFTED: shifted_attention, KEPT: kept_attention}
+    for name, function in ours.items():
         AttentionInterface.register(name, function)
         AttentionMaskInterface.register(name, _varlen_mask)
 
@@ -140,6 +143,12 @@ def varlen_attention(*arguments: Any, **keywords: Any) -> tuple[Tensor, None]:
 def flex_attention(*arguments: Any, **keywords: Any) -> tuple[Tensor, None]:
     """`_attention`, a flat batch at once. Raises UsageError in training with dropout, which FlexAttention has not."""
     return _attention(_by_flex, *arguments, **keywords)
+
+
+@torch.compiler.disable
+def shifted_attention(*arguments: Any, **keywords: Any) -> tuple[Tensor, None]:
+    """`_attention`, in training a flat batch in groups of each sequence (`models.shifted`), else as `varlen`."""
+    return _attention(_by_groups, *arguments, **keywords)
 
 
 def kept_attention(
@@ -209,6 +218,12 @@ def _chunks(bounds: Sequence[int], size: int) -> list[int]:
 
 def _in_groups(one: LayerAttention, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...]) -> Tensor:
     return attend_in_groups(one.causal, query, key, value, bounds)
+
+
+def _by_groups(one: LayerAttention, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...]) -> Tensor:
+    from tunesmith.models.shifted import attend_shifted
+
+    return (attend_shifted if one.training else _in_groups)(one, query, key, value, bounds)
 
 
 def _by_flex(one: LayerAttention, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...]) -> Tensor:

@@ -6,11 +6,14 @@ Other tools read both from the saved files, so they have to be what was trained.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.log import get_logger
+from tunesmith.models.rope import keep_positions
+from tunesmith.models.vocabulary import fresh_tokens
 from tunesmith.render import RenderError, make_renderer
 from tunesmith.render.checking import builtin_chats, check_texts
 from tunesmith.render.slots import SlotTemplate
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from tunesmith.config.template import TemplateConfig
     from tunesmith.render import Renderer
 
-__all__ = ["carry_template", "make_savable", "save_beside_adapter", "template_beside"]
+__all__ = ["carry_template", "make_savable", "save_model", "template_beside"]
 
 
 def carry_template(renderer: Renderer, settings: TemplateConfig, tokenizer: Any, model: Any) -> None:
@@ -64,10 +67,19 @@ def _is_valid(generation: Any) -> bool:
     return True
 
 
-def save_beside_adapter(model: Any, folder: str | Path) -> None:
-    """Write generation_config.json, with the tokens that end a reply, into an adapter's folder: PEFT does not."""
+def save_model(model: Any, folder: str | Path, state_dict: Mapping[str, Any] | None = None) -> None:
+    """Write weights (those of `state_dict`, if given) and settings. Beside an adapter stand generation_config.json,
+    with the tokens that end a reply, which PEFT does not write, and scaled positions. Of embeddings that have grown it
+    holds the rows that it trains."""
+    make_savable(model)
+    if not hasattr(model, "peft_config"):
+        model.save_pretrained(folder, state_dict=state_dict)
+        return
+    whole: Any = {"save_embedding_layers": False} if fresh_tokens(model) else {}
+    model.save_pretrained(folder, state_dict=state_dict, **whole)
+    keep_positions(model, folder)
     generation = getattr(model, "generation_config", None)
-    if generation is not None and hasattr(model, "peft_config"):
+    if generation is not None:
         generation.save_pretrained(folder)
 
 

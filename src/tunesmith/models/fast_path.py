@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tunesmith.core.errors import MachineError, Problem
+from tunesmith.core.errors import MachineError, Problem, UsageError
 from tunesmith.core.log import get_logger
-from tunesmith.models.attention import OURS, VARLEN, attention_of, calls, register
+from tunesmith.models.attention import OURS, SHIFTED, VARLEN, attention_of, calls, register
+from tunesmith.models.balance import check_balance
 from tunesmith.models.families import PADDED
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.kernels import FLAT_ATTENTION, check_dropout, dropped
@@ -62,7 +63,12 @@ def plan_fast_path(
     """What the config and config.json allow; `no_flat` and `no_chunks` say why the rest of a run rules a quick way out.
     `kernel`: a flash-attention that the machine has, for `flash_attn: auto`. Raises what `language_type` raises,
     UsageError where the attention has no dropout and config.json asks for some, and MachineError where the config
-    requires the quick ways and one is not to be had."""
+    requires the quick ways and one is not to be had. With `shift_attn` flat batches are required, and UsageError
+    tells why the model does not read them."""
+    if config.moe_aux_loss_coef is not None:
+        check_balance(config.moe_aux_loss_coef, language_type(config))
+    if config.shift_attn:
+        return _plan_shifted(config, no_flat, no_chunks)
     attention = ATTENTION[config.flash_attn]
     check_dropout(config)
     if config.fast_path == "off":
@@ -85,6 +91,23 @@ def plan_fast_path(
     _raise_if_required(config, found)
     register()
     return found
+
+
+def _plan_shifted(config: ModelConfig, no_flat: str | None, no_chunks: str | None) -> FastPath:
+    """With `shift_attn`: flat batches, by SDPA in groups, whatever `flash_attn` says, or a UsageError."""
+    kind = language_type(config)
+    family = family_of(kind)
+    found = plan_fast_path(replace(config, shift_attn=False, flash_attn="auto"), no_flat=no_flat, no_chunks=no_chunks)
+    if found.attention != VARLEN or not found.flat or family.per_sequence:
+        why = [reason for reason in found.why if reason.startswith("padded")]
+        raise _not_shifted(config, why[0] if why else f"the type {kind} has an attention of its own")
+    return replace(found, attention=SHIFTED)
+
+
+def _not_shifted(config: ModelConfig, reason: str) -> UsageError:
+    what = "shift_attn needs flat batches, and attention by transformers' interface"
+    fix = "leave shift_attn out"
+    return UsageError(Problem("E-MODEL-025", what, _where(config), reason, fix))
 
 
 def _flat_attention(config: ModelConfig, family: Family) -> str | None:
@@ -111,6 +134,8 @@ def prove(model: Any, family: Family, planned: FastPath, config: ModelConfig) ->
     if found.picked:
         found = _with_kernel(model, found)
     _raise_if_required(config, found)
+    if config.shift_attn and not found.flat:
+        raise _not_shifted(config, found.why[-1])
     return found
 
 

@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from tunesmith.models.attention import VARLEN, AttentionCall, attention_of, recorded_calls, register
+from tunesmith.models.attention import SHIFTED, VARLEN, AttentionCall, attention_of, recorded_calls, register
 from tunesmith.models.loss_forward import language_model_of
 from tunesmith.models.quantization.hqq import HQQLinear
+from tunesmith.models.shifted import group_bounds
 
 __all__ = ["TokenFlops", "measure_flops", "visible_pairs"]
 
@@ -46,11 +47,17 @@ class TokenFlops:
     head: float
     attention: Mapping[int | None, float]
     head_everywhere: bool
+    shifted: bool = False
+    """Whether half of the heads attend within groups, and half within shifted ones (`models.shifted`)."""
 
     def of(self, lengths: np.ndarray, trained: int) -> float:
         """FLOPs of a batch of sequences with these lengths [K] and so many trained tokens together."""
         tokens = int(lengths.sum())
-        pairs = sum(each * visible_pairs(lengths, window) for window, each in self.attention.items())
+        parts = [lengths]
+        if self.shifted:
+            parts = [np.diff(bounds) for bounds in group_bounds([0, *np.cumsum(lengths).tolist()])]
+        seen = {window: sum(visible_pairs(part, window) for part in parts) / len(parts) for window in self.attention}
+        pairs = sum(each * seen[window] for window, each in self.attention.items())
         return self.layers * tokens + self.head * (tokens if self.head_everywhere else trained) + pairs
 
 
@@ -85,7 +92,8 @@ def measure_flops(model: Any, *, shapes_only: bool = False) -> TokenFlops:
     for call in calls:
         attention[call.window] += _of_attention(call)
     everywhere = language_model.loss_forward.way == "full"
-    return TokenFlops(products.layers / _TOKENS, products.head / _TOKENS, dict(attention), everywhere)
+    shifted = attention_of(language_model) == SHIFTED
+    return TokenFlops(products.layers / _TOKENS, products.head / _TOKENS, dict(attention), everywhere, shifted)
 
 
 def _of_attention(call: AttentionCall) -> int:

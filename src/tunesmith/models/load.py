@@ -14,6 +14,7 @@ from tunesmith.models.family import Family, family_of
 from tunesmith.models.locate import gguf_file, located, model_folder
 from tunesmith.models.machine import cpu_has_bf16
 from tunesmith.models.quiet import quiet_libraries
+from tunesmith.models.rope import check_positions, may_scale, scale_positions
 from tunesmith.models.tokenizer import (
     first_line,
     hub_arguments,
@@ -22,6 +23,7 @@ from tunesmith.models.tokenizer import (
     refuse_unreachable_hub,
     with_suggestion,
 )
+from tunesmith.models.vocabulary import grow
 
 if TYPE_CHECKING:
     import torch
@@ -98,9 +100,12 @@ def load(
     attention: str = "sdpa",
     device: str = "cpu",
     quantization: Base | None = None,
+    seed: int = 42,
+    longest: int | None = None,
 ) -> Loaded:
     """Tokenizer (unless it is given) and model in `dtype` on `device`. quantization: what of the base is quantized, as
-    `models.quantization.plan.base_of` tells it; None for ordinary weights.
+    `models.quantization.plan.base_of` tells it; None for ordinary weights. `seed`: of the rows of new tokens.
+    `longest`: tokens of the longest row of a training, which scaled positions follow.
 
     Raises MissingInputError where the model is not there or is no language model, MachineError where a package that
     the config asks for is missing.
@@ -109,15 +114,17 @@ def load(
     config = located(config)
     tokenizer = tokenizer or load_tokenizer(config)
     placed = {} if quantization is None else quantization.arguments(dtype, device)
-    model = _build(config, dtype, attention, placed)
+    model = _build(config, dtype, attention, placed, longest)
     if quantization is not None:
         quantization.finish(model, dtype, device)
-    _check_vocabulary(model, tokenizer, str(config.model_name_or_path))
+    grow(model, tokenizer, config, seed)
     _check_forward(model)
     return Loaded(model if "device_map" in placed else model.to(device), tokenizer, family_of(model.config.model_type))
 
 
-def _build(config: ModelConfig, dtype: str, attention: str, placed: Mapping[str, Any]) -> PreTrainedModel:
+def _build(
+    config: ModelConfig, dtype: str, attention: str, placed: Mapping[str, Any], longest: int | None
+) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     name = config.model_name_or_path
@@ -127,14 +134,22 @@ def _build(config: ModelConfig, dtype: str, attention: str, placed: Mapping[str,
     if config.flash_attn != "auto" or attention != ATTENTION["auto"]:
         arguments["attn_implementation"] = attention
     with _explaining(config):
-        if config.train_from_scratch:
+        settings, scaled = None, False
+        if config.train_from_scratch or may_scale(config):
             settings = AutoConfig.from_pretrained(name, **_sources(config))
+            scaled = scale_positions(settings, config, longest)
+        if config.train_from_scratch:
             get_logger().info("train_from_scratch: random weights, nothing is read from %s but its shape", name)
             model = AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
         else:
             arguments |= {"output_loading_info": True, **_sources(config), **placed}
+            if scaled:
+                arguments["config"] = settings
             model, found = AutoModelForCausalLM.from_pretrained(name, **arguments)
             _check_complete(found, name)
+    if scaled:
+        check_positions(model, config)
+        model.scaled_positions = True
     if (chosen := getattr(model.config, "_attn_implementation", attention)) != attention:
         get_logger().info("attention: %s (this model has no %s)", chosen, attention)
     return model
@@ -204,20 +219,6 @@ def _check_complete(found: Mapping[str, Any], name: str) -> None:
         )
     if unused := sorted(found.get("unexpected_keys", ())):
         get_logger().warning("%s: %d weights of the files are not used: %s", name, len(unused), ", ".join(unused[:3]))
-
-
-def _check_vocabulary(model: PreTrainedModel, tokenizer: Any, name: str) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise MissingInputError(
-            Problem(
-                "E-MODEL-007",
-                "the tokenizer knows more tokens than the model has embeddings for",
-                where=f"model_name_or_path: {name}",
-                got=f"{len(tokenizer)} tokens, {rows} embedding rows",
-                fix="the tokenizer is of another model, or tokens were added to it: use the model's own",
-            )
-        )
 
 
 def _check_forward(model: PreTrainedModel) -> None:

@@ -76,7 +76,7 @@ def gguf_file(name: str) -> str | None:
         return None
     if len(files) > 1:
         what, fix = "the folder holds several GGUF files", "a folder of its own for one of them, with the tokenizer"
-        raise MissingInputError(Problem("E-MODEL-015", what, f"model_name_or_path: {name}", ", ".join(files[:3]), fix))
+        raise MissingInputError(Problem("E-MODEL-027", what, f"model_name_or_path: {name}", ", ".join(files[:3]), fix))
     return files[0]
 
 

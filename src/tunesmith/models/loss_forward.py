@@ -22,6 +22,7 @@ from tunesmith.losses.linear_cross_entropy import Head, chunk_rows, linear_cross
 from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, TokenStatistics, of_logits
 
 if TYPE_CHECKING:
+    from tunesmith.models.balance import Balance
     from tunesmith.models.family import Family
 
 __all__ = ["HeadFacts", "LossForward", "LossWay", "head_matches", "install", "language_model_of", "trunk_of"]
@@ -72,6 +73,14 @@ class LossForward:
         """How many positions an adapter puts in front of each row."""
         self.for_each_unit: Callable[[], Tensor] | None = None
         """A term of the loss of training [], apart from the rows: it counts once for each unit of the sum."""
+        self.balance: Balance | None = None
+        """What is asked of a mixture of experts beside the loss of its tokens."""
+
+    def note(self, output: Any) -> Any:
+        """`output`, of the model or of its trunk, after a look at it."""
+        if self.balance is not None:
+            self.balance.note(output)
+        return output
 
     @classmethod
     def within(cls, model: Any) -> LossForward:
@@ -87,7 +96,8 @@ def language_model_of(model: Any) -> Any:
 
 def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
     """Let `model(..., loss_positions=, loss_targets=, loss_weights=, loss_kind=)` return a mapping with `loss`, the sum
-    over all targets, and with `log_probs` [N] and `correct` [N] of each target, without gradient.
+    over all targets, and with `log_probs` [N] and `correct` [N] of each target, without gradient. In training with
+    `balance` the loss has a part for the routers, which is told as `aux_loss` too.
 
     loss_positions [N, 2] (row, position) of the hidden state that predicts each of loss_targets [N]; loss_weights [N]
     or None; loss_kind a TokenLoss.
@@ -110,15 +120,27 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         if how.shift:
             loss_positions = loss_positions + loss_positions.new_tensor([0, how.shift])
         asked = _Asked(loss_positions, loss_targets, loss_weights, loss_kind)
+        balance = how.balance if self.training else None
+        if balance is not None:
+            inputs["output_router_logits"] = True
         found = _WAYS[how.way](self, how, inputs, asked)
         if how.for_each_unit is not None and self.training:
             units = len(loss_targets) if loss_weights is None else loss_weights.sum()
             found["loss"] = found["loss"] + units * how.for_each_unit()
+        if balance is not None:
+            found |= _balanced(balance, found["loss"], inputs.get("attention_mask"), asked)
         if how.seen is not None:
             how.seen.append(found["log_probs"])
         return found
 
     model.forward = MethodType(forward, model)
+
+
+def _balanced(balance: Balance, loss: Tensor, mask: Tensor | None, asked: _Asked) -> dict[str, Tensor]:
+    """The loss with that of the routers for each of its units, and the latter by itself."""
+    routers = balance.take(mask)
+    units = len(asked.targets) if asked.weights is None else asked.weights.sum()
+    return {"loss": loss + units * balance.coefficient * routers, "aux_loss": routers.detach()}
 
 
 def head_matches(model: Any, facts: HeadFacts) -> bool:
@@ -133,7 +155,7 @@ def head_matches(model: Any, facts: HeadFacts) -> bool:
     try:
         with torch.no_grad():
             expected = model(input_ids=ids, use_cache=False).logits.float()
-            found = layer(_hidden(model, {"input_ids": ids})).float() * facts.scale
+            found = layer(_hidden(model, {"input_ids": ids})[0]).float() * facts.scale
             if facts.soft_cap is not None:
                 found = facts.soft_cap * torch.tanh(found / facts.soft_cap)
     finally:
@@ -148,25 +170,37 @@ def trunk_of(model: Any) -> Any:
     return model.model if found is model else found
 
 
-def _hidden(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Last hidden states [B, T, H], before the output layer."""
+def _hidden(model: Any, inputs: Mapping[str, Any]) -> Any:
+    """What the trunk gives, first of all the last hidden states [B, T, H], before the output layer."""
     used = {name: value for name, value in inputs.items() if value is not None and name not in _NOT_FOR_THE_TRUNK}
     used["use_cache"] = False
-    found: Tensor = trunk_of(model)(**used)[0]
-    return found
+    return trunk_of(model)(**used)
 
 
 def _chunked(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
-    hidden = _hidden(model, inputs)[asked.positions[:, 0], asked.positions[:, 1]]  # [N, H]
+    hidden = how.note(_hidden(model, inputs))[0][asked.positions[:, 0], asked.positions[:, 1]]  # [N, H]
     return _of_hidden(model.get_output_embeddings(), hidden, how.facts, asked)
 
 
 @torch.compiler.disable  # its number of chunks would make a graph of its own for each number of targets
 def _of_hidden(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Tensor]:
-    if type(layer) is not torch.nn.Linear:
+    if (weight := _effective_weight(layer)) is None:
         return _through_module(layer, hidden, facts, asked)
-    head = Head(layer.weight, layer.bias, facts.scale, facts.soft_cap)
+    head = Head(weight, getattr(layer, "bias", None), facts.scale, facts.soft_cap)
     return _result(*linear_cross_entropy(hidden, head, asked.targets, weights=asked.weights, how=asked.how))
+
+
+def _effective_weight(layer: Any) -> Tensor | None:
+    """[V, H] that an output layer multiplies by; None where it does something else. PEFT's layer with rows of new
+    tokens exchanged is asked for it once, not for each chunk."""
+    if type(layer) is torch.nn.Linear:
+        found: Tensor = layer.weight
+        return found
+    rows = getattr(layer, "token_adapter", None)
+    if rows is None or rows.disable_adapters or rows.merged or type(rows.base_layer) is not torch.nn.Linear:
+        return None
+    exchanged: Tensor = rows.get_merged_weights(rows.active_adapters)
+    return exchanged
 
 
 def _through_module(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Tensor]:
@@ -200,7 +234,7 @@ def _chunk_of_module(
 
 def _kept(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
     columns, place = _columns(asked.positions)
-    logits = how.plain(**{**inputs, "logits_to_keep": columns, "use_cache": False}).logits  # [B, K, V]
+    logits = how.note(how.plain(**{**inputs, "logits_to_keep": columns, "use_cache": False})).logits  # [B, K, V]
     return _of_kept(logits, place, asked)
 
 
@@ -224,7 +258,7 @@ def _of_kept(logits: Tensor, place: Tensor, asked: _Asked) -> dict[str, Tensor]:
 
 def _full(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
     """As transformers' own loss: float32 logits of all positions, those without a label ignored."""
-    return _of_all(how.plain(**{**inputs, "use_cache": False}).logits, asked)  # [B, T, V]
+    return _of_all(how.note(how.plain(**{**inputs, "use_cache": False})).logits, asked)  # [B, T, V]
 
 
 @torch.compiler.disable
@@ -241,7 +275,9 @@ def _of_all(logits: Tensor, asked: _Asked) -> dict[str, Tensor]:
 
 
 def _reference(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
-    logits = how.plain(**{**inputs, "use_cache": False}).logits[asked.positions[:, 0], asked.positions[:, 1]]  # [N, V]
+    logits = how.note(how.plain(**{**inputs, "use_cache": False})).logits[
+        asked.positions[:, 0], asked.positions[:, 1]
+    ]  # [N, V]
     exact = logits.double() if logits.device.type != "mps" else logits.float()
     smoothing = asked.how.label_smoothing
     each = torch.nn.functional.cross_entropy(exact, asked.targets, reduction="none", label_smoothing=smoothing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.log import get_logger
+from tunesmith.models.rope import context_of
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
@@ -43,10 +44,10 @@ def print_parameters(model: Any, config: ModelConfig) -> None:
 
 def warn_if_longer(model: Any, longest: int) -> None:
     """Say it where rows are longer than what the model was made for: such positions it has never seen."""
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_of(model.config)
     if context and longest > context:
         get_logger().warning(
-            "the longest row has %s tokens, the model's context is %s: write cutoff_len: %d",
+            "the longest row has %s tokens, the model's context is %s: write cutoff_len: %d, or rope_scaling",
             f"{longest:,}",
             f"{context:,}",
             context,

@@ -9,6 +9,7 @@ B rows (1 in a flat batch), T positions, H hidden.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from tunesmith.models.rope import OF_THE_LONGEST
 
 if TYPE_CHECKING:
     from tunesmith.models.family import Family
@@ -44,10 +47,41 @@ def fit(model: Any, family: Family, trunk: Any) -> Segments:
     modules = [module for module in model.modules() if type(module).__name__ in family.per_sequence]
     for module in modules:
         module.forward = _PerSequence(module.forward, segments)
+    for module in _of_the_longest(model):
+        module.forward = _PerSequence(_afresh(module), segments)
+        modules.append(module)
     if modules:
         model.forward = segments
         trunk.register_forward_hook(segments.remember)
     return segments
+
+
+def _of_the_longest(model: Any) -> list[Any]:
+    """Modules that compute rotary positions by the longest sequence they are shown."""
+    kinds = [(module, getattr(module, "rope_type", None)) for module in model.modules()]
+    told = [(module, set(kind.values()) if isinstance(kind, dict) else {kind}) for module, kind in kinds]
+    return [module for module, found in told if found.intersection(OF_THE_LONGEST)]
+
+
+def _afresh(module: Any) -> Callable[..., Any]:
+    """The forward of such a module, for which each call is the first: transformers' `dynamic` goes on with the
+    frequencies of the longest sequence that it has ever seen."""
+    inner, begin = module.forward, {name: value for name, value in vars(module).items() if "max_seq_len_cached" in name}
+    frequencies = {
+        name: value.clone()
+        for name, value in module.named_buffers(recurse=False)
+        if name.endswith("inv_freq") and not name.endswith("original_inv_freq")
+    }
+
+    @functools.wraps(inner)
+    def forward(*arguments: Any, **keywords: Any) -> Any:
+        for name, value in begin.items():
+            setattr(module, name, value)
+        for name, value in frequencies.items():
+            getattr(module, name).data = value.clone()
+        return inner(*arguments, **keywords)
+
+    return forward
 
 
 # key of config.json: (the type of the layers that it concerns, what `models.attention` asks such a layer for)

@@ -8,6 +8,7 @@ from tunesmith.core.errors import MachineError, MissingInputError, Problem, Unav
 from tunesmith.models.chat_template import template_beside
 from tunesmith.models.locate import gguf_file, located, looks_local, model_folder
 from tunesmith.models.quiet import quiet_libraries
+from tunesmith.models.vocabulary import add_new_tokens
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
@@ -35,7 +36,8 @@ def hub_arguments(config: ModelConfig) -> dict[str, Any]:
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
-    """The model's fast tokenizer, with the chat template that was saved beside the last adapter, if one was.
+    """The model's fast tokenizer, with the chat template that was saved beside the last adapter, if one was, and with
+    the tokens that adapters and the config add to it.
 
     Raises MissingInputError where model or tokenizer cannot be found, MachineError where it has no fast form.
     """
@@ -73,6 +75,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     for adapter in config.adapter_name_or_path[-1:]:
         if template := template_beside(adapter, config.adapter_folder):
             tokenizer.chat_template = template
+    add_new_tokens(tokenizer, config)
     return tokenizer
 
 

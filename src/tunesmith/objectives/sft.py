@@ -55,7 +55,7 @@ class SupervisedFineTuning(Objective):
     """Units are trained tokens, each by its weight; what the loss makes of a token (`losses/token.py`) does not count.
 
     Metrics: `accuracy` where it is asked for, and `nll_loss` where the loss is not plain cross-entropy: that would be
-    it, of all trained tokens alike.
+    it, of all trained tokens alike. In training of a mixture of experts with a load-balancing loss, `aux_loss`.
     """
 
     needs: ClassVar[Needs] = Needs(example=Chat)
@@ -93,4 +93,6 @@ class SupervisedFineTuning(Objective):
         metrics = {"accuracy": found["correct"].sum().double()} if self.config.compute_accuracy else {}
         if self.loss != CROSS_ENTROPY:
             metrics["nll_loss"] = -found["log_probs"].double().sum()
+        if "aux_loss" in found:
+            metrics["aux_loss"] = found["aux_loss"].double() * count
         return LossOutput(found["loss"], units, count, metrics)

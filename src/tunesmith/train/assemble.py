@@ -44,6 +44,7 @@ def build_trainer(
     """
     from tunesmith.data.collate import FlatCollator, PaddingCollator
     from tunesmith.methods import METHODS
+    from tunesmith.models.rope import context_of
     from tunesmith.models.tokenizer import pad_id_of
     from tunesmith.train.callbacks import make_callbacks
     from tunesmith.train.control import ControlSettings
@@ -53,7 +54,7 @@ def build_trainer(
     from tunesmith.train.step_memory import MemorySettings
     from tunesmith.train.trainer import Trainer
 
-    longest = min(plan.cutoff_len, getattr(model.config, "max_position_embeddings", None) or plan.cutoff_len)
+    longest = min(plan.cutoff_len, context_of(model.config) or plan.cutoff_len)
     evaluation, pad_id = datasets.eval, pad_id_of(tokenizer)
     collate: Any = FlatCollator(pad_id)
     if plan.batches == "padded":  # a row for each pack: attention with a mask costs the square of a row

@@ -35,7 +35,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
     device = pick_device(bool(hf.get("use_cpu")))
     half = _half_precision(config, device)
     pure = config.method.pure_bf16
-    check_kernel(config.model.flash_attn, device, half or "float32")
+    check_kernel("auto" if config.model.shift_attn else config.model.flash_attn, device, half or "float32")
     _check_processes(config, env.get_int("WORLD_SIZE"))
     _check_package(config, device)
     batch = int(hf.get("per_device_train_batch_size", _DEFAULT_BATCH))

@@ -108,6 +108,7 @@ def _run(
     from tunesmith.models.prepare import warn_if_longer
     from tunesmith.models.quantization.plan import base_of
     from tunesmith.models.tokenizer import load_tokenizer
+    from tunesmith.models.vocabulary import warn_if_unseen
     from tunesmith.objectives import OBJECTIVES
     from tunesmith.render import make_renderer
     from tunesmith.train.calibration import calibration_of
@@ -133,6 +134,8 @@ def _run(
     datasets = _build_data(config, plan, renderer, position)
     facts = facts_of(config, plan) | _data_facts(config, plan, datasets)
     check_template(config, tokenizer, renderer)
+    if config.train.do_train:
+        warn_if_unseen(tokenizer, datasets.stored_ids)
     record_start(config, plan, datasets.report, record.prefix, fresh=plan.resume is None and not left_out)
     record.prepared(data=[file.to_dict() for file in datasets.files], template_digest=renderer.template_digest)
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
@@ -216,25 +219,32 @@ def _build_model(
     """The model to train, which of the planned quick ways it takes, and the plan with its kind of checkpointing."""
     from tunesmith.methods import METHODS
     from tunesmith.methods.base import Adapters, count_parameters
+    from tunesmith.models.balance import Balance
     from tunesmith.models.checkpointing import enable_checkpointing
     from tunesmith.models.fast_path import prove
     from tunesmith.models.load import load
+    from tunesmith.models.loss_forward import LossForward
     from tunesmith.models.prepare import print_parameters, upcast_norms
     from tunesmith.models.quirks.liger import use_liger_kernels
+    from tunesmith.models.vocabulary import check_trained
 
-    placed: dict[str, Any] = {"device": plan.device, "quantization": base}
-    loaded = load(config.model, tokenizer, dtype=plan.dtype, attention=fast.at_load, **placed)
+    loading: dict[str, Any] = {"dtype": plan.dtype, "attention": fast.at_load, "device": plan.device, "seed": plan.seed}
+    loading |= {"quantization": base, "longest": plan.cutoff_len if config.train.do_train else None}
+    loaded = load(config.model, tokenizer, **loading)
     if config.model.enable_liger_kernel:
         use_liger_kernels(loaded.model, plan.device)
     fast = prove(loaded.model, loaded.family, fast, config.model)
-    if plan.gradient_checkpointing != "off":
-        reentrant = config.model.use_reentrant_gc
+    if (coefficient := config.model.moe_aux_loss_coef) is not None:
+        LossForward.within(loaded.model).balance = Balance(loaded.model, coefficient)
+    if plan.gradient_checkpointing != "off":  # a hook does not bring what routers say through the re-entrant kind
+        reentrant = config.model.use_reentrant_gc and coefficient is None
         mode = enable_checkpointing(loaded.model, plan.gradient_checkpointing, reentrant=reentrant)
         plan = replace(plan, gradient_checkpointing=mode)
     adapters = Adapters.of(config.model)
     method = METHODS.get(plan.finetuning_type)(config.method)
     how: dict[str, Any] = {"keep_dtype": config.method.pure_bf16, "adapters": adapters, "calibration": calibration}
     model = method.apply(loaded.model, loaded.family, **how)
+    check_trained(model, config.model)
     upcast_norms(model, config.model)
     _change_arithmetic(config, model)
     print_parameters(model, config.model)

@@ -140,10 +140,11 @@ def give_up(model: Any, fast: FastPath, proof: SelfProof, config: ModelConfig) -
         what = "loss and gradient of packed rows are not those of the rows alone, as transformers computes them"
         where = f"model_name_or_path: {config.model_name_or_path}"
         raise MachineError(Problem("E-TRAIN-055", what, where, str(proof), "packing: false (and no neat_packing)"))
-    if config.fast_path == "require":
+    if config.fast_path == "require" or config.shift_attn:
         what = "the quick ways do not give what transformers computes, on rows of this run"
         where = f"model_name_or_path: {config.model_name_or_path}"
-        raise MachineError(Problem("E-TRAIN-018", what, where, str(proof), "fast_path: auto trains without them"))
+        fix = "leave shift_attn out" if config.shift_attn else "fast_path: auto trains without them"
+        raise MachineError(Problem("E-TRAIN-018", what, where, str(proof), fix))
     get_logger().warning("quick ways are not used, they differ from transformers: %s", proof)
     how = LossForward.within(model)
     how.way = "full"

@@ -23,6 +23,7 @@ from transformers import TrainerCallback
 
 from tunesmith.data.collate import sequence_lengths
 from tunesmith.models.flops import TokenFlops, measure_flops
+from tunesmith.train.metrics import StepSums
 
 __all__ = ["Throughput", "Totals", "Work", "peak_memory_gib", "rates"]
 
@@ -73,6 +74,8 @@ class Throughput(TrainerCallback):
         self._work = np.asarray(_NOTHING)
         self._steps = 0
         self._told = Totals()
+        self.sums = StepSums()
+        """What the objective tells of steps beside the loss."""
 
     # ---- clocks ----
 
@@ -151,7 +154,7 @@ class Throughput(TrainerCallback):
         now = self.totals()
         found = self._rates(now.since(self._told), gather)
         self._told = now
-        return found
+        return self.sums.event(gather) | found
 
     def closing(self, gather: Callable[[list[float]], np.ndarray]) -> dict[str, float]:
         """Figures for all steps since training began, as `train_results.json` names them."""

@@ -44,7 +44,7 @@ from tunesmith.checkpoints.states import has_tree, load_tree, save_tree
 from tunesmith.core.files import write_json
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.models.attention import Bounds
-from tunesmith.models.chat_template import make_savable, save_beside_adapter
+from tunesmith.models.chat_template import save_model
 from tunesmith.train.callbacks.log_file import sync_log
 from tunesmith.train.checkpoint import STATE
 from tunesmith.train.control import ControlSettings, Stopping
@@ -196,6 +196,7 @@ class Trainer(transformers.Trainer):
         self.saver.look()
         with self.throughput.paused():
             self.memory.probe_once(self.sampler, super().training_step)
+            self.throughput.sums.clear()
         units = sum(self.objective.count_units(batch) for batch in batches)
         work = self.throughput.work_of(self.model, [batch for batch in batches if not is_blank(batch)])
         numbers = [units, self.memory.is_new(batches), *self.stopping.wanted(), *work]
@@ -259,7 +260,7 @@ class Trainer(transformers.Trainer):
     ) -> Tensor:
         """Loss sum over the units of the step. DDP averages gradients over ranks: hence the factor."""
         assert not return_outputs, "evaluation has its own loop"
-        output = self._computed(model, inputs)
+        output = self.throughput.sums.add(self._computed(model, inputs))
         return output.loss_sum * self.args.world_size / num_items_in_batch
 
     def _computed(self, model: Any, inputs: Any) -> LossOutput:
@@ -491,8 +492,6 @@ class Trainer(transformers.Trainer):
         folder = output_dir or self.args.output_dir
         model = self.accelerator.unwrap_model(self.model)
         assert_finite(model)
-        make_savable(model)
-        model.save_pretrained(folder, state_dict=state_dict)
-        save_beside_adapter(model, folder)
+        save_model(model, folder, state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)

@@ -13,6 +13,7 @@ from tunesmith.engines.batching.slots import LayerShape
 from tunesmith.engines.batching.step import layer_shapes
 from tunesmith.models.attention import KEPT, attention_of, register
 from tunesmith.models.family import Family, family_of
+from tunesmith.models.rope import longest_kinds
 from tunesmith.models.segments import tell_limit
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fitted"]
 
-# Kinds of rotary positions of which the frequencies follow from the longest sequence of a batch.
-_OF_THE_LONGEST = ("dynamic", "longrope")
 _GB = 1024**3
 
 
@@ -69,13 +68,11 @@ class Fitted:
 
 def _alone(model: Any, family: Family, settings: EngineConfig) -> str | None:
     """Why the requests of a model are not computed together; None: they are."""
-    rope = getattr(model.config, "rope_parameters", None) or {}
-    kinds = {rope.get("rope_type"), *(one.get("rope_type") for one in rope.values() if isinstance(one, dict))}
     reasons = {
         "use_kv_cache is false": not settings.use_kv_cache,
         "a model of this type reads no flat batches": not family.flat,
         "it has modules that read one sequence at a time": bool(family.per_sequence),
-        "its positions depend on the longest sequence": bool(kinds & set(_OF_THE_LONGEST)),
+        "its positions depend on the longest sequence": bool(longest_kinds(model.config)),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

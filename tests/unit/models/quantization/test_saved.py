@@ -117,7 +117,7 @@ def test_one_gguf_file_is_read_and_several_are_not(tiny_model: Path, tmp_path: P
     (folder / "two.gguf").touch()
     with pytest.raises(MissingInputError) as caught:
         base_of(config_of(folder), "cpu")
-    assert caught.value.problems[0].code == "E-MODEL-015"
+    assert caught.value.problems[0].code == "E-MODEL-027"
 
 
 def test_what_is_quantized_while_loading(tiny_model: Path) -> None:
