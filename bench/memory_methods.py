@@ -47,6 +47,8 @@ CASES: dict[str, dict[str, Any]] = {
     "BAdam, share of 5%": {**FULL, "use_badam": True, "badam_mode": "ratio"},
     "freeze, last 2 layers": {"finetuning_type": "freeze"},
     "LoRA": LORA,
+    "QLoRA, 4 bits": {**LORA, "quantization_bit": 4},
+    "OFT": {"finetuning_type": "oft"},
     "LoRA, hidden states offloaded": {**LORA, "gradient_checkpointing_mode": "offload"},
 }
 

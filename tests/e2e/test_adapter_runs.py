@@ -78,3 +78,59 @@ def test_the_loss_of_a_method_is_logged(tiny_model: Path, tiny_data: Path, tmp_p
     ours = train(tiny_model, tiny_data, tmp_path / "adalora", **BUDGET, **settings)
     first = [json.loads((folder / "trainer_log.jsonl").read_text().splitlines()[0]) for folder in (plain, ours)]
     assert first[0]["eval_loss"] == pytest.approx(first[1]["eval_loss"], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def llava(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that sees, with random weights and the tiny model's tokenizer."""
+    from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("llava")
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "intermediate_size": 96}
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(
+        LlavaConfig(
+            text_config=LlamaConfig(vocab_size=896, num_key_value_heads=2, initializer_range=0.1, **sizes),
+            vision_config=CLIPVisionConfig(image_size=16, patch_size=8, **sizes),
+            image_token_index=890,
+        )
+    ).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_a_model_that_sees_learns_text_and_keeps_its_eyes(
+    llava: Path, tiny_data: Path, tmp_path: Path, kind: str
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    out = train(llava, tiny_data, tmp_path, finetuning_type=kind, max_steps=6, save_strategy="no")
+    losses = [
+        json.loads(line)["loss"] for line in (out / "trainer_log.jsonl").read_text().splitlines() if "loss" in line
+    ]
+    assert losses[-1] < losses[0]
+    before = AutoModelForImageTextToText.from_pretrained(llava)
+    after = AutoModelForImageTextToText.from_pretrained(out if kind == "full" else llava)
+    now = dict(after.named_parameters())
+    changed = {name for name, weight in before.named_parameters() if not torch.equal(weight, now[name])}
+    assert all("language_model" in name or "lm_head" in name for name in changed)
+    assert bool(changed) == (kind == "full")
+    if kind == "lora":
+        assert all(".language_model." in name for name in load_file(out / "adapter_model.safetensors"))
+        after = PeftModel.from_pretrained(after, out)
+
+    from tunesmith.engines import make_engine
+    from tunesmith.engines.base import Request, Sampling
+
+    names = {"model_name_or_path": str(out)} if kind == "full" else {"adapter_name_or_path": str(out)}
+    config = tunesmith.load_config({"model_name_or_path": str(llava), **names, "use_cpu": True}, verb="chat")
+    ids = list(range(10, 24))
+    with make_engine(config) as engine:
+        sampling = Sampling.of(engine.defaults, do_sample=False, max_new_tokens=6)
+        ((_, piece),) = engine.run_all([Request(ids, sampling)])
+    expected = after.eval().generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=0)[0, 14:]
+    ours = [token.id for token in piece.tokens]
+    assert ours == expected.tolist()[: len(ours)]
+    assert ours

@@ -20,6 +20,7 @@ EXAMPLES = ROOT / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
 USE_A_RESULT = {"predict", "chat", "export"}
 TRAINING = [name for name in NAMES if name not in USE_A_RESULT]
+QUICKLY = {"sft_lora", "sft_full", "pt_freeze"}
 
 
 @pytest.fixture
@@ -46,7 +47,9 @@ def test_every_key_has_an_effect(name: str) -> None:
         assert config.model.adapter_name_or_path == (load_config(EXAMPLES / "sft_lora.yaml").train.output_dir,)
 
 
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICKLY else pytest.param(name, marks=pytest.mark.slow) for name in TRAINING]
+)
 def test_training_runs(train: Callable[..., Result], name: str) -> None:
     result = train(name)
     assert result.metrics["train_loss"] > 0
@@ -85,7 +88,10 @@ def test_all_methods_that_exist_have_an_example_for_every_objective() -> None:
     from tunesmith.methods import METHODS
     from tunesmith.objectives import OBJECTIVES
 
-    assert {f"{objective}_{method}" for objective in OBJECTIVES for method in METHODS} <= set(NAMES)
+    configs = [load_config(EXAMPLES / f"{name}.yaml") for name in TRAINING]
+    found = {(config.objective.stage, config.method.finetuning_type) for config in configs}
+    assert {(objective, method) for objective in OBJECTIVES for method in ("full", "freeze", "lora")} <= found
+    assert {method for _, method in found} == set(METHODS)
 
 
 def test_the_table_names_every_file_with_its_command() -> None:

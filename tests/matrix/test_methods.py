@@ -13,6 +13,7 @@ import torch
 
 import tunesmith
 from tests.method_cases import CASES, PRECISIONS, declared
+from tests.quantized_bases import plain_base
 from tunesmith.config.tuners import TUNERS
 from tunesmith.models.loss_forward import language_model_of
 
@@ -28,7 +29,12 @@ pytestmark = [
 ]
 
 IDS = torch.arange(60)[None]
-CELLS = [(name, precision) for name in CASES for precision in PRECISIONS if declared(name, precision)]
+CELLS = [
+    pytest.param(name, precision, marks=[pytest.mark.needs_package("sklearn")] * (name == "adamss"))
+    for name in CASES
+    for precision in PRECISIONS
+    if declared(name, precision)
+]
 
 
 @pytest.fixture(scope="session")
@@ -49,21 +55,12 @@ def base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plain(folder: Path, precision: str) -> Any:
     """The model as plain transformers load it."""
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM
 
-    settings: dict[str, Any] = {"dtype": torch.bfloat16 if precision == "bf16" else torch.float32}
-    if precision == "bnb4":
-        settings["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
-        )
-    elif precision == "bnb8":
-        settings["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
-    elif precision == "hqq4":
-        pytest.fail("plain transformers are told in the test of the quantizer")
-    return AutoModelForCausalLM.from_pretrained(folder, **settings)
+    if precision not in ("fp32", "bf16"):
+        return plain_base(folder, precision)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
 
 
 @contextmanager

@@ -36,10 +36,10 @@ class MethodConfig:
     """lora: scale by alpha / sqrt(rank) instead of alpha / rank."""
     use_dora: bool = works(False)
     """lora: learn magnitude and direction apart (DoRA)."""
-    init_lora_weights: Literal[
-        "default", "gaussian", "orthogonal", "pissa", "olora", "eva", "corda", "lora_ga", "loftq"
-    ] = works("default")
-    """lora: how the matrices begin. eva, corda, lora_ga look at rows of the data, loftq at what rounding took."""
+    init_lora_weights: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "eva", "corda", "lora_ga"] = (
+        works("default")
+    )
+    """lora: how the matrices begin. eva, corda and lora_ga look at rows of the data."""
     lora_init_rows: int = works(64, least=1)
     """lora: rows of the data that eva, corda and lora_ga look at."""
     pissa_init: bool = works(False)

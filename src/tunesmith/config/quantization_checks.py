@@ -16,8 +16,8 @@ _rule = rules_into(QUANTIZATION_CHECKS)
 _TRAIN = ("train",)
 _GENERATES = ("chat", "api", "predict", "eval")
 _LOADS = (*_TRAIN, *_GENERATES, "export")
-_RANDOM = ("default", "gaussian", "orthogonal")
-"""Ways in which the matrices of LoRA begin that do not look at the weights."""
+_RANDOM = ("default", "gaussian")
+"""Ways in which the matrices of LoRA begin that ask nothing of the weights, not even their type."""
 _METHOD = ("finetuning_type", "peft_type", "use_dora", "use_rslora", "pissa_init", "init_lora_weights", "use_llama_pro")
 _HALF_OF_IT = ("bf16_full_eval", "fp16_full_eval")
 

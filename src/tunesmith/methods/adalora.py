@@ -77,6 +77,8 @@ class BudgetCallback(TrainerCallback):
             text = "adalora takes no ranks: tinit %d and tfinal %d leave none of %d steps"
             get_logger().warning(text, first, last, total)
         self._settings.total_step, self._settings.tinit, self._settings.tfinal = total, first, last
+        if state.global_step >= total - last > first:  # a run that goes on
+            self._pattern = self._remaining()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         step, last = state.global_step + 1, self._settings.total_step - self._settings.tfinal
@@ -90,7 +92,6 @@ class BudgetCallback(TrainerCallback):
             self._pattern = pattern if step == last else None
         else:
             # PEFT's own config is left without the pattern: it would save less than a resume needs.
-            self._pattern = self._pattern or self._remaining()
             self._allocator.mask_using_rank_pattern(model, self._pattern)
         for place, kept in _KEPT.items():
             for name, value in getattr(self._allocator, place).items():

@@ -122,7 +122,8 @@ def telling_peft() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         yield
-    for text in dict.fromkeys(_first_sentence(one.message) for one in told):
+    texts = (_first_sentence(one.message) for one in told if issubclass(one.category, UserWarning))
+    for text in dict.fromkeys(texts):
         get_logger().warning("PEFT: %s", text)
 
 

@@ -8,7 +8,6 @@ PEFT has the arithmetic. Here is what it is told, and that it ends.
     corda    https://arxiv.org/abs/2406.05223   singular vectors under the covariance of the inputs
     lora_ga  https://arxiv.org/abs/2407.05000   singular vectors of the first gradient
     eva      https://arxiv.org/abs/2410.07170   principal components of the inputs; ranks go where they explain more
-    loftq    https://arxiv.org/abs/2310.08659   what rounding to four bits took from the base
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def settings_of_init(config: MethodConfig) -> dict[str, Any]:
     from peft.tuners.lora.config import CordaConfig, EvaConfig, LoraGAConfig
 
     kind = config.begins_as
-    names = {"default": True, "loftq": True, "pissa": f"pissa_niter_{config.pissa_iter}"}
+    names = {"default": True, "pissa": f"pissa_niter_{config.pissa_iter}"}
     found: dict[str, Any] = {"init_lora_weights": names.get(kind, kind)}
     if kind == "pissa" and config.pissa_iter < 0:
         found["init_lora_weights"] = "pissa"
@@ -74,8 +73,6 @@ def prepare(
     made = put_on()
     if kind == "eva":
         _eva(made, calibration)
-    elif kind == "loftq":
-        _loftq(made)
     if config.moves_base:
         save_as_plain(made)
     return made
@@ -153,16 +150,3 @@ def _too_few(kind: str, error: object) -> Problem:
     got = (str(error).splitlines() or [""])[0]
     fix = "a higher lora_init_rows, a smaller lora_rank, or another init_lora_weights"
     return Problem("E-METHOD-016", "the rows do not tell enough to begin with", f"init_lora_weights: {kind}", got, fix)
-
-
-def _loftq(model: Any) -> None:
-    """Singular vectors of what the four bits of bitsandbytes took from the weights in the model's files."""
-    from peft import replace_lora_weights_loftq
-
-    try:
-        replace_lora_weights_loftq(model)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        what = "the weights before rounding cannot be read, and loftq begins with what rounding took from them"
-        fix = "a model in safetensors files that is quantized while it loads (quantization_bit: 4, bnb)"
-        got = (str(error).splitlines() or [""])[0]
-        raise UsageError(Problem("E-METHOD-017", what, "init_lora_weights: loftq", got, fix)) from error

@@ -125,7 +125,7 @@ def load(
 def _build(
     config: ModelConfig, dtype: str, attention: str, placed: Mapping[str, Any], longest: int | None
 ) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     name = config.model_name_or_path
     assert name, "checked by the config"
@@ -134,18 +134,18 @@ def _build(
     if config.flash_attn != "auto" or attention != ATTENTION["auto"]:
         arguments["attn_implementation"] = attention
     with _explaining(config):
-        settings, scaled = None, False
+        settings, scaled, auto = None, False, _auto_class(config)
         if config.train_from_scratch or may_scale(config):
             settings = AutoConfig.from_pretrained(name, **_sources(config))
             scaled = scale_positions(settings, config, longest)
         if config.train_from_scratch:
             get_logger().info("train_from_scratch: random weights, nothing is read from %s but its shape", name)
-            model = AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
+            model = auto.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
         else:
             arguments |= {"output_loading_info": True, **_sources(config), **placed}
             if scaled:
                 arguments["config"] = settings
-            model, found = AutoModelForCausalLM.from_pretrained(name, **arguments)
+            model, found = auto.from_pretrained(name, **arguments)
             _check_complete(found, name)
     if scaled:
         check_positions(model, config)
@@ -153,6 +153,22 @@ def _build(
     if (chosen := getattr(model.config, "_attn_implementation", attention)) != attention:
         get_logger().info("attention: %s (this model has no %s)", chosen, attention)
     return model
+
+
+def _auto_class(config: ModelConfig) -> Any:
+    """transformers' class that loads the model: a language model, or else one that sees, of which text is all that
+    is read here."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    kind = type(AutoConfig.from_pretrained(config.model_name_or_path, **_sources(config)))
+    sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and kind not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 @contextmanager

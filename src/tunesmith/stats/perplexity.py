@@ -109,11 +109,19 @@ def _model(config: RunConfig, tokenizer: Any) -> tuple[Any, bool, str]:
     from tunesmith.models.fast_path import plan_fast_path, prove
     from tunesmith.models.load import infer_dtype, load
     from tunesmith.models.machine import pick_device
+    from tunesmith.models.quantization.plan import base_of
 
     device = pick_device(bool(config.train.hf.get("use_cpu")))
     dtype = infer_dtype(config.model, device)
     fast = plan_fast_path(config.model)
-    loaded = load(config.model, tokenizer, dtype=dtype, attention=fast.at_load, device=device)
+    loaded = load(
+        config.model,
+        tokenizer,
+        dtype=dtype,
+        attention=fast.at_load,
+        device=device,
+        quantization=base_of(config, device),
+    )
     adapters = Adapters.of(config.model)
     model = merge_adapters(loaded.model, adapters.only(adapters.names[:-1]))
     fast = prove(model, loaded.family, fast, config.model)
