@@ -43,7 +43,7 @@ def test_what_cannot_be_quantized_is_an_error(method: str, bits: int) -> None:
         {**TRAIN, "qat": "int8"},
         {**FOUR, "init_lora_weights": "pissa"},
         {**FOUR, "pissa_init": True},
-        {**FOUR, "init_lora_weights": "loftq"},
+        {**FOUR, "init_lora_weights": "olora"},
         {**FOUR, "use_llama_pro": True},
         {**FOUR, "finetuning_type": "peft", "peft_type": "loha"},
         {**FOUR, "quantization_method": "hqq", "finetuning_type": "peft", "peft_type": "ia3"},
@@ -101,7 +101,7 @@ def test_every_line_can_be_asked_for(name: str) -> None:
 
 @pytest.mark.parametrize(
     "keys",
-    [{"finetuning_type": "oft"}, {"init_lora_weights": "orthogonal"}, {"finetuning_type": "peft", "peft_type": "IA3"}],
+    [{"finetuning_type": "oft"}, {"init_lora_weights": "gaussian"}, {"finetuning_type": "peft", "peft_type": "IA3"}],
 )
 def test_what_trains_on_it_is_taken(keys: dict[str, Any]) -> None:
     assert load_config({**FOUR, **keys}).warnings == ()
