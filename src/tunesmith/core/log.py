@@ -26,6 +26,10 @@ class _Plain(logging.Formatter):
         return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
+# Libraries that tell, while they are imported, which kernels for other machines they do not find here.
+_TALKATIVE = ("bitsandbytes", "torchao", "torch.utils._pytree")
+
+
 def setup(level: str | None = None) -> None:
     """Attach one handler to the package's logger; other ranks only report errors. Safe to call twice."""
     logger = get_logger()
@@ -35,3 +39,6 @@ def setup(level: str | None = None) -> None:
         logger.addHandler(handler)
         logger.propagate = False
     logger.setLevel((level or env.get("TUNESMITH_LOG")).upper() if is_main_process() else logging.ERROR)
+    if logger.level > logging.DEBUG:
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
