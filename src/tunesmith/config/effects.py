@@ -247,7 +247,9 @@ def _method_rules() -> tuple[Rule, ...]:
             "only with finetuning_type: freeze, or use_llama_pro",
         ),
         Rule(
-            _keys("freeze_trainable_modules"), lambda c: not c.method.use_llama_pro, "use_llama_pro trains whole blocks"
+            _keys("freeze_trainable_modules"),
+            lambda c: not c.method.use_llama_pro or c.method.freeze_trainable_modules == ("all",),
+            "use_llama_pro trains whole blocks",
         ),
         Rule(_keys("use_llama_pro"), of("freeze", "lora"), "only with finetuning_type: freeze or lora"),
         Rule(_keys("pissa_iter"), lambda c: c.method.begins_as == "pissa", "only with pissa_init: true"),
