@@ -5,6 +5,7 @@
 #   make test-faults  runs that are killed, starved and damaged, in an hour
 #   make test-api  the API, with an older client as well
 #   make test-optimizers  optimizers against those of others
+#   make test-methods  every method in every precision, with a table for docs/methods.md
 #   make test-lm-eval  tasks of lm-evaluation-harness
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +18,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-optimizers test-vllm test-sglang test-clients test-schemathesis ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-optimizers test-methods test-vllm test-sglang test-clients test-schemathesis ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -73,6 +74,14 @@ OPTIMIZERS := build/optimizers
 test-optimizers: $(STAMP) ## our optimizers against pytorch-optimizer and schedulefree
 	@$(BIN)/python -m pip install -q --upgrade --no-deps --target $(OPTIMIZERS) pytorch-optimizer==4.1.0 schedulefree==1.4.1
 	@PYTHONPATH=$(OPTIMIZERS) $(TEST_ENV) $(BIN)/python -m pytest -n 0 tests/unit/train/optimizers/test_witnesses.py
+
+# One kind of adapter needs scikit-learn, which is too heavy for the environment of all tests.
+SKLEARN := build/sklearn
+SKLEARN_PINS := scikit-learn==1.9.1 scipy==1.17.1 joblib==1.6.0 threadpoolctl==3.8.0 narwhals==2.29.0
+test-methods: $(STAMP) ## every method in every precision; writes docs/methods.md
+	@$(BIN)/python -m pip install -q --upgrade --no-deps --target $(SKLEARN) $(SKLEARN_PINS)
+	@PYTHONPATH=$(SKLEARN) $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) tests/matrix --method-results bench/results/methods.json
+	@$(BIN)/python scripts/generate_methods_doc.py
 
 # Clients of others in an environment of their own, against a server of this one; and the oldest official client that works.
 CLIENTS := build/clients

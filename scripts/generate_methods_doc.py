@@ -1,7 +1,6 @@
 """Writes the kinds of adapters, and what the matrix of methods found, into docs/methods.md.
 
-python -m pytest -n 0 tests/matrix --method-results bench/results/methods.json
-python scripts/generate_methods_doc.py
+make test-methods
 """
 
 from __future__ import annotations
