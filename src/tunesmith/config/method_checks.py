@@ -41,7 +41,7 @@ def _the_kind_of_adapter_is_known(config: RunConfig) -> Iterator[Problem]:
         yield Problem("E-CONFIG-022", what, config.place("finetuning_type"), fix="one of: " + ", ".join(names))
     elif name not in TUNERS:
         fix = did_you_mean(name, names) or "one of: " + ", ".join(names)
-        yield Problem("E-CONFIG-005", f'PEFT has no adapter "{name}"', where, name, fix)
+        yield Problem("E-CONFIG-003", f'PEFT has no adapter "{name}"', where, name, fix)
     elif TUNERS[name].refused:
         yield contradiction(config, "peft_type", f"peft_type: {name} does not train here", str(TUNERS[name].refused))
 
