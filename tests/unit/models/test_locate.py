@@ -67,16 +67,18 @@ def test_the_rest_of_the_config_stays() -> None:
 def test_tokenizer_and_weights_ask_for_the_same_repository(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
     import transformers
 
-    asked = []
-    for cls in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+    asked: dict[str, str] = {}
+    for cls in (transformers.AutoConfig, transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
 
-        def answer(name: str, *, real: Any = cls.from_pretrained, **arguments: Any) -> Any:
-            asked.append(name)
+        def answer(name: str, *, of: str = cls.__name__, real: Any = cls.from_pretrained, **arguments: Any) -> Any:
+            asked.setdefault(of, name)  # from then on transformers reads the tiny model
             return real(tiny_model, **{**arguments, "revision": "main"})
 
         monkeypatch.setattr(cls, "from_pretrained", answer)
     load(ModelConfig(model_name_or_path="Qwen3-4B-Instruct"), dtype="float32")
-    assert asked == ["Qwen/Qwen3-4B-Instruct-2507"] * 2
+    assert asked == dict.fromkeys(
+        ("AutoTokenizer", "AutoConfig", "AutoModelForCausalLM"), "Qwen/Qwen3-4B-Instruct-2507"
+    )
 
 
 def test_a_mistyped_name_is_answered_with_names_of_the_catalog() -> None:
