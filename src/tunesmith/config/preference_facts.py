@@ -18,10 +18,10 @@ DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 @dataclass(frozen=True, slots=True)
 class PairFacts:
     """`source` is the paper. `reference`: it compares with a reference model. `averages`: it reads log probabilities
-    per token, not sums. `smooths`: it reads the share of wrong labels (`dpo_label_smoothing`), which is below `less_than`
-    and, where it `has_to_smooth`, above 0. `divergence`: it takes others than reverse_kl. `whole_step`: a pair's loss
-    depends on the other pairs of the optimizer step, so the function has to see all of them at once. `sft`: it has a
-    fine-tuning term of its own."""
+    per token, not sums. `smooths`: it reads the share of wrong labels (`dpo_label_smoothing`), which is below
+    `less_than` and, where it `has_to_smooth`, above 0. `divergence`: it takes others than reverse_kl. `whole_step`: a
+    pair's loss depends on the other pairs of the optimizer step, so the function has to see all of them at once.
+    `sft`: it has a fine-tuning term of its own."""
 
     title: str
     source: str
