@@ -21,7 +21,7 @@ class PairFacts:
     per token, not sums. `smooths`: it reads the share of wrong labels (`dpo_label_smoothing`), which is below
     `less_than` and, where it `has_to_smooth`, above 0. `divergence`: it takes others than reverse_kl. `whole_step`: a
     pair's loss depends on the other pairs of the optimizer step, so the function has to see all of them at once.
-    `sft`: it has a fine-tuning term of its own."""
+    `ranked`: its losses come in order of rank, so they cannot be weighed by pair (WPO). `sft`: it has a fine-tuning term of its own."""
 
     title: str
     source: str
@@ -32,6 +32,7 @@ class PairFacts:
     has_to_smooth: bool = False
     divergence: bool = False
     whole_step: bool = False
+    ranked: bool = False
     sft: bool = False
 
 
@@ -55,8 +56,8 @@ PAIR_FACTS: Mapping[str, PairFacts] = {
     "sppo_hard": PairFacts("SPPO, hard labels", "2405.00675"),
     "apo_zero": PairFacts("APO-zero", _APO),
     "apo_down": PairFacts("APO-down", _APO),
-    "aot": PairFacts("AOT, paired", _AOT, smooths=True, whole_step=True),
-    "aot_unpaired": PairFacts("AOT, unpaired", _AOT, smooths=True, whole_step=True),
+    "aot": PairFacts("AOT, paired", _AOT, smooths=True, whole_step=True, ranked=True),
+    "aot_unpaired": PairFacts("AOT, unpaired", _AOT, smooths=True, whole_step=True, ranked=True),
     "kto_pair": PairFacts("KTO of pairs", "2402.01306", whole_step=True),
     "orpo": _free("ORPO", "2403.07691", averages=True, sft=True),
     "simpo": _free("SimPO", "2405.14734", averages=True, smooths=True),

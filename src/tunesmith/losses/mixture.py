@@ -33,7 +33,8 @@ __all__ = ["PairMixture"]
 
 @dataclass(frozen=True, slots=True)
 class PairMixture:
-    """`terms`: names of `PAIR_LOSSES` and their weights, at least one. `weighted`: WPO's factors on all of them."""
+    """`terms`: names of `PAIR_LOSSES` and their weights, at least one. `weighted`: WPO's factors on all of them, which
+    then must not be `ranked`."""
 
     terms: tuple[tuple[str, float], ...] = (("sigmoid", 1.0),)
     settings: PairSettings = field(default_factory=PairSettings)
