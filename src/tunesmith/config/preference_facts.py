@@ -21,7 +21,8 @@ class PairFacts:
     per token, not sums. `smooths`: it reads the share of wrong labels (`dpo_label_smoothing`), which is below
     `less_than` and, where it `has_to_smooth`, above 0. `divergence`: it takes others than reverse_kl. `whole_step`: a
     pair's loss depends on the other pairs of the optimizer step, so the function has to see all of them at once.
-    `ranked`: its losses come in order of rank, so they cannot be weighed by pair (WPO). `sft`: it has a fine-tuning term of its own."""
+    `ranked`: its losses come in order of rank, so they cannot be weighed by pair (WPO). `sft`: it has a fine-tuning
+    term of its own."""
 
     title: str
     source: str
