@@ -239,11 +239,8 @@ def log_odds(scores: PairScores) -> Tensor:
 
 
 def _log1mexp(x: Tensor) -> Tensor:
-    """log(1 - exp(x)), x < 0, by whichever form loses no digits there."""
-    near = x > -math.log(2)
-    # The form that is not taken gets an argument for which it has a gradient, or NaN * 0 would come back.
-    small, large = x.where(near, -1.0), x.where(~near, -1.0)
-    return torch.where(near, (-small.expm1()).log(), (-large.exp()).log1p())
+    """log(1 - exp(x)), x at most -1e-7, by whichever form loses no digits there. Both are finite there."""
+    return torch.where(x > -math.log(2), (-x.expm1()).log(), (-x.exp()).log1p())
 
 
 def orpo(scores: PairScores, to: PairSettings) -> Tensor:

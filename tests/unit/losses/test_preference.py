@@ -150,8 +150,12 @@ def test_the_added_terms_by_hand() -> None:
     assert found.item() == pytest.approx((LN2 + 0.25 * 2 * LN2) / 1.25 - 0.5 * LN3 / 4)
     mixture = PairMixture((("sigmoid", 2.0), ("hinge", 3.0)), PairSettings(beta=1.0), weighted=True)
     # alignments ln 2 and ln 3 weigh the pair 6 times
-    near = replace(of, chosen_alignment=of.chosen.detach() * 0 + LN2, rejected_alignment=of.chosen.detach() * 0 + LN3)
-    assert mixture(near).item() == pytest.approx(6 * (2 * LN2 + 3))
+    alike = torch.tensor([LN2], dtype=torch.float64, requires_grad=True)
+    near = replace(of, chosen_alignment=alike, rejected_alignment=alike.detach() - LN2 + LN3)
+    loss = mixture(near)
+    assert loss.item() == pytest.approx(6 * (2 * LN2 + 3))
+    loss.sum().backward()
+    assert alike.grad is None
 
 
 def test_metrics_are_sums() -> None:
