@@ -9,6 +9,7 @@ each what it is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,14 +53,24 @@ class FlatCollator:
 
     one_row      the whole batch is one row [1, T] without padding; `cu_seqlens` [K + 1] int32 are its borders, and
                  `bounds` the same as a tuple of numbers: for attention that reads the borders
+    shares       in one row, what both of a pair begin with stands there once: the rejected one goes on behind it, as
+                 `segments` tells: (start, end, first, last) of each sequence, whose tokens from `start` to `end` have
+                 those from `first` to `last` before them (none where these are equal). `lengths` and `bounds` are of
+                 what stands in the row
     otherwise    each sample is a row, `row_pieces` [B] int64 its sequences; what pads the shorter ones is a sequence
                  of its own, without labels: for attention with a mask of T x T, whose cost is the square of a row
     """
 
-    def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, *, one_row: bool = True) -> None:
-        self.pad_id, self.label_pad, self.one_row = pad_id, label_pad, one_row
+    def __init__(
+        self, pad_id: int, label_pad: int = LABEL_PAD, *, one_row: bool = True, shares: bool = False
+    ) -> None:
+        assert one_row or not shares, "rows with a mask have all of each sequence"
+        self.pad_id, self.label_pad, self.one_row, self.shares = pad_id, label_pad, one_row, shares
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        before = [0]
+        if self.shares:
+            samples, before = _shared_once(samples)
         pieces = [sample.get("lengths", [len(sample["input_ids"])]) for sample in samples]
         lengths = np.concatenate(pieces).astype(np.int64)
         more = {"lengths": lengths, **_beside(samples, "kinds", "shared")}
@@ -68,13 +79,43 @@ class FlatCollator:
             samples, pieces = [_joined(samples)], [lengths]
             borders = np.concatenate([[0], np.cumsum(lengths)])
             more["cu_seqlens"], bounds["bounds"] = borders.astype(np.int32), tuple(borders.tolist())
+            if any(before):
+                bounds["segments"] = _segments(bounds["bounds"], before)
         else:
             more["row_pieces"] = np.array([len(row) for row in pieces], dtype=np.int64)
         width = max(len(sample["input_ids"]) for sample in samples)
         batch = _rows(samples, width, self.pad_id, self.label_pad)
         positions = np.stack([_positions(row, width) for row in pieces])
+        if any(before):
+            positions += np.repeat(before, lengths)
         batch["labels"][positions == 0] = self.label_pad
         return _tensors({**batch, "position_ids": positions, **more}) | bounds
+
+
+def _shared_once(samples: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
+    """The samples without what a rejected sequence has in common with the chosen one before it, and of each sequence how
+    many tokens it goes on behind."""
+    found, before = [], []
+    for sample in samples:
+        lengths = np.asarray(sample.get("lengths", [len(sample["input_ids"])])).copy()
+        own = np.zeros(len(lengths), dtype=np.int64)
+        if "shared" in sample:
+            own[sample["kinds"] == REJECTED] = np.minimum(sample["shared"], lengths[sample["kinds"] == REJECTED] - 1)
+        place = _positions(lengths, int(lengths.sum()))
+        kept = place >= np.repeat(own, lengths)
+        tokens = {key: sample[key][kept] for key in ("input_ids", "trained", "weights") if key in sample}
+        found.append({**sample, **tokens, "lengths": lengths - own})
+        before += own.tolist()
+    return found, before
+
+
+def _segments(bounds: Sequence[int], before: Sequence[int]) -> tuple[tuple[int, int, int, int], ...]:
+    """`before`: how many tokens of the sequence in front of it each one goes on behind."""
+    found = []
+    for number, (start, end) in enumerate(pairwise(bounds)):
+        first = bounds[number - 1] if before[number] else start
+        found.append((start, end, first, first + before[number]))
+    return tuple(found)
 
 
 def sequence_lengths(batch: Mapping[str, torch.Tensor]) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 The output layer runs over a few rows at a time, and what it gives is used up on the spot: the loss of these rows, what
 is to be known about them, and the gradient. So no tensor of N x V is ever alive, neither in forward nor in backward,
-and no logit is computed twice. Since the loss is a sum, its gradient is known in forward but for one factor.
+and no logit is computed twice. Since the loss is a sum, its gradient is known in forward but for one factor. Where
+tokens have gradients of their own (`linear_log_probs`) that holds for the hidden states, token by token.
 
 N tokens, H hidden, V vocabulary, C rows of a chunk.
 
@@ -84,13 +85,19 @@ def linear_cross_entropy(
     return loss, TokenStatistics.joined(options.statistics)
 
 
-def linear_log_probs(hidden: Tensor, head: Head, targets: Tensor, *, rows: int | None = None) -> Tensor:
-    """log p [N] float32 of the targets, each with a gradient of its own: for losses that are no sums over tokens. The
-    logits are computed again in backward."""
-    options = _Options(head.scale, head.soft_cap, CROSS_ENTROPY, False, rows or chunk_rows(head.weight))
+def linear_log_probs(
+    hidden: Tensor, head: Head, targets: Tensor, *, entropy: bool = False, rows: int | None = None
+) -> tuple[Tensor, TokenStatistics]:
+    """(log p [N] float32 of the targets, each with a gradient of its own; statistics): for losses that are no sums over
+    tokens. `entropy`: whether the statistics have it.
+
+    A frozen head needs its logits once: the gradient of a token's hidden state is known in forward but for a factor of
+    that token. Of a head that is trained they are computed again in backward.
+    """
+    options = _Options(head.scale, head.soft_cap, CROSS_ENTROPY, entropy, rows or chunk_rows(head.weight))
     hidden, weight, bias = _in_one_type(hidden, head)
     found: Tensor = _LinearLogProbs.apply(hidden, weight, bias, targets, options)
-    return found
+    return found, TokenStatistics.joined(options.statistics)
 
 
 def chunk_rows(weight: Tensor) -> int:
@@ -241,17 +248,25 @@ class _LinearLogProbs(torch.autograd.Function):  # type: ignore[misc]  # mypy do
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, options: _Options
     ) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, targets)
+        wants_hidden, *wants_head = ctx.needs_input_grad[:3]
+        ctx.once = options.differentiable and wants_hidden and not any(wants_head)
         ctx.options = options
-        found = hidden.new_empty(len(targets), dtype=torch.float32)
+        gradients = _Gradients((ctx.once, False, False), hidden, weight, bias)
         for part in _chunks(len(targets), options.rows):
             logits = _logits(hidden[part], weight, bias, options)
-            found[part] = logits.gather(1, targets[part][:, None]).squeeze(-1) - logits.logsumexp(-1)
-        return found
+            _use_up(logits, targets[part][:, None], None, options, gradients, part, hidden, weight)
+        if ctx.once:
+            ctx.save_for_backward(gradients.done()[0])  # of -log p
+        elif options.differentiable:
+            ctx.save_for_backward(hidden, weight, bias, targets)
+        return torch.cat([one.log_probs for one in options.statistics])
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.once:
+            (each,) = ctx.saved_tensors
+            return (each * -upstream[:, None]).to(each.dtype), None, None, None, None
         hidden, weight, bias, targets = ctx.saved_tensors
         options: _Options = ctx.options
         gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias)

@@ -26,7 +26,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-__all__ = ["CROSS_ENTROPY", "TokenLoss", "TokenStatistics", "Weigh", "dft", "eaft", "of_logits", "top_entropy"]
+__all__ = [
+    "CROSS_ENTROPY",
+    "LogProbs",
+    "TokenLoss",
+    "TokenStatistics",
+    "Weigh",
+    "dft",
+    "eaft",
+    "log_probs_of_logits",
+    "of_logits",
+    "top_entropy",
+]
 
 _LIKELIEST = 20
 _HIGH_ENTROPY = 3.0  # nats
@@ -74,6 +85,14 @@ class TokenLoss:
 CROSS_ENTROPY = TokenLoss()
 
 
+@dataclass(frozen=True, slots=True)
+class LogProbs:
+    """In place of a loss: log p of each target, each with a gradient of its own, for losses that are no sums over
+    tokens. `entropy`: whether the statistics have it."""
+
+    entropy: bool = False
+
+
 def dft() -> TokenLoss:
     """Dynamic fine-tuning: the loss of a token counts as much as the model believes in it."""
     return TokenLoss(weigh=_chance)
@@ -115,3 +134,13 @@ def of_logits(
         told = TokenStatistics(-losses.detach(), logits.argmax(-1) == targets, top_entropy=entropy)
         counts = how.weights(told, weights)
     return (each if counts is None else each * counts).sum(), told
+
+
+def log_probs_of_logits(logits: Tensor, targets: Tensor, how: LogProbs) -> tuple[Tensor, TokenStatistics]:
+    """(log p [N] float32 of the targets, with a gradient; statistics) where there are logits [N, V]."""
+    logits = logits.float()
+    found = -cross_entropy(logits, targets, reduction="none")
+    with torch.no_grad():
+        entropy = top_entropy(logits, logits.shape[-1]) if how.entropy else None
+        told = TokenStatistics(found.detach(), logits.argmax(-1) == targets, entropy)
+    return found, told

@@ -23,6 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.models.groups import attend_in_groups
+from tunesmith.models.shared import Segment, attend_shared
 
 __all__ = [
     "FLEX",
@@ -34,6 +35,7 @@ __all__ = [
     "Bounds",
     "Kept",
     "LayerAttention",
+    "SharedBounds",
     "attention_of",
     "calls",
     "flex_attention",
@@ -69,6 +71,14 @@ class Bounds(Sequence[int]):
 
     def __len__(self) -> int:
         return len(self._bounds)
+
+
+class SharedBounds(Bounds):
+    """Of a row in which some sequences go on behind the beginning of another (`models.shared`)."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        super().__init__([0, *(segment.end for segment in segments)])
+        self.segments = tuple(segments)
 
 
 def register() -> None:
@@ -203,6 +213,9 @@ def _attention(
     if bounds is not None and attention_mask is None:
         _calls += 1
         assert bounds[-1] == query.shape[2], "the bounds are those of another batch"
+        if isinstance(bounds, SharedBounds):
+            assert flat is _in_groups and chunk is None, "planned for plain attention only"
+            return attend_shared(one, query, key, value, bounds.segments), None
         return flat(one, query, key, value, tuple(_chunks(bounds, chunk) if chunk else bounds)), None
     if causal and chunk:
         pieces = pairwise(_chunks((0, query.shape[2]), chunk))

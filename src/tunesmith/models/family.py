@@ -35,6 +35,12 @@ class Family:
     mask_only: str | None = None
     head_scale: tuple[str, int] | None = None
 
+    @property
+    def shares(self) -> bool:
+        """Answers to one prompt may stand behind it, once (`models.shared`): all of a flat batch that is told apart is so
+        by our attention."""
+        return self.flat and self.attention is None and not self.per_sequence and self.mask_only is None
+
 
 def family_of(model_type: str) -> Family:
     facts = {**EXCEPTIONS.get(model_type, {}), **SHIMS.get(model_type, {})}

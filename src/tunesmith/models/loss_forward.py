@@ -18,8 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tunesmith.losses.linear_cross_entropy import Head, chunk_rows, linear_cross_entropy
-from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, TokenStatistics, of_logits
+from tunesmith.losses.linear_cross_entropy import Head, chunk_rows, linear_cross_entropy, linear_log_probs
+from tunesmith.losses.token import (
+    CROSS_ENTROPY,
+    LogProbs,
+    TokenLoss,
+    TokenStatistics,
+    log_probs_of_logits,
+    of_logits,
+)
 
 if TYPE_CHECKING:
     from tunesmith.models.balance import Balance
@@ -59,7 +66,27 @@ class _Asked(NamedTuple):
     positions: Tensor
     targets: Tensor
     weights: Tensor | None
-    how: TokenLoss
+    how: TokenLoss | LogProbs
+
+    @property
+    def units(self) -> int | Tensor:
+        """Of the loss, which is a sum over targets; of log probabilities nobody knows yet what becomes: one."""
+        if isinstance(self.how, LogProbs):
+            return 1
+        return len(self.targets) if self.weights is None else self.weights.sum()
+
+    def of_logits(self, logits: Tensor, each: Tensor | None = None) -> dict[str, Tensor]:
+        """What is asked, of logits [N, V] at the positions. `each`: see `losses.token.of_logits`."""
+        if isinstance(self.how, LogProbs):
+            return self.result(*log_probs_of_logits(logits, self.targets, self.how))
+        return self.result(*of_logits(logits, self.targets, self.weights, self.how, each))
+
+    def result(self, value: Tensor, told: TokenStatistics) -> dict[str, Tensor]:
+        """`value`: the loss, or the log probabilities [N] with a gradient, beside which there is no loss yet."""
+        found = {"loss": value, "log_probs": told.log_probs, "correct": told.correct}
+        if isinstance(self.how, LogProbs):
+            found |= {"loss": value.new_zeros(()), "log_probs": value}
+        return found if told.entropy is None else {**found, "entropy": told.entropy}
 
 
 class LossForward:
@@ -100,7 +127,8 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
     `balance` the loss has a part for the routers, which is told as `aux_loss` too.
 
     loss_positions [N, 2] (row, position) of the hidden state that predicts each of loss_targets [N]; loss_weights [N]
-    or None; loss_kind a TokenLoss.
+    or None; loss_kind a TokenLoss. With LogProbs `log_probs` has a gradient, and `loss` is what a method or the routers
+    add for each unit of whatever is made of them.
     """
     how = model.loss_forward = LossForward(model, way, facts)
 
@@ -111,7 +139,7 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         loss_positions: Tensor | None = None,
         loss_targets: Tensor | None = None,
         loss_weights: Tensor | None = None,
-        loss_kind: TokenLoss = CROSS_ENTROPY,
+        loss_kind: TokenLoss | LogProbs = CROSS_ENTROPY,
         **inputs: Any,
     ) -> Any:
         if loss_targets is None:
@@ -125,12 +153,11 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
             inputs["output_router_logits"] = True
         found = _WAYS[how.way](self, how, inputs, asked)
         if how.for_each_unit is not None and self.training:
-            units = len(loss_targets) if loss_weights is None else loss_weights.sum()
-            found["loss"] = found["loss"] + units * how.for_each_unit()
+            found["loss"] = found["loss"] + asked.units * how.for_each_unit()
         if balance is not None:
             found |= _balanced(balance, found["loss"], inputs.get("attention_mask"), asked)
         if how.seen is not None:
-            how.seen.append(found["log_probs"])
+            how.seen.append(found["log_probs"].detach())
         return found
 
     model.forward = MethodType(forward, model)
@@ -139,8 +166,7 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
 def _balanced(balance: Balance, loss: Tensor, mask: Tensor | None, asked: _Asked) -> dict[str, Tensor]:
     """The loss with that of the routers for each of its units, and the latter by itself."""
     routers = balance.take(mask)
-    units = len(asked.targets) if asked.weights is None else asked.weights.sum()
-    return {"loss": loss + units * balance.coefficient * routers, "aux_loss": routers.detach()}
+    return {"loss": loss + asked.units * balance.coefficient * routers, "aux_loss": routers.detach()}
 
 
 def head_matches(model: Any, facts: HeadFacts) -> bool:
@@ -187,7 +213,9 @@ def _of_hidden(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> d
     if (weight := _effective_weight(layer)) is None:
         return _through_module(layer, hidden, facts, asked)
     head = Head(weight, getattr(layer, "bias", None), facts.scale, facts.soft_cap)
-    return _result(*linear_cross_entropy(hidden, head, asked.targets, weights=asked.weights, how=asked.how))
+    if isinstance(asked.how, LogProbs):
+        return asked.result(*linear_log_probs(hidden, head, asked.targets, entropy=asked.how.entropy))
+    return asked.result(*linear_cross_entropy(hidden, head, asked.targets, weights=asked.weights, how=asked.how))
 
 
 def _effective_weight(layer: Any) -> Tensor | None:
@@ -206,15 +234,14 @@ def _effective_weight(layer: Any) -> Tensor | None:
 def _through_module(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Tensor]:
     """An output layer with an adapter: its weight is not the effective one, so it is called, and again in backward."""
     rows = chunk_rows(model_weight(layer))
-    losses, told = [], []
+    parts = []
     for start in range(0, max(len(asked.targets), 1), rows):  # without targets the adapter has a gradient of zero
         part = slice(start, start + rows)
         weights = None if asked.weights is None else asked.weights[part]
-        inputs = (layer, hidden[part], facts, asked.targets[part], weights, asked.how)
-        loss, statistics = checkpoint(_chunk_of_module, *inputs, use_reentrant=False)
-        losses.append(loss)
-        told.append(statistics)
-    return _result(torch.stack(losses).sum(), TokenStatistics.joined(told))
+        own = asked._replace(targets=asked.targets[part], weights=weights)
+        parts.append(checkpoint(_chunk_of_module, layer, hidden[part], facts, own, use_reentrant=False))
+    joined = {name: torch.cat([one[name] for one in parts]) for name in parts[0] if name != "loss"}
+    return {"loss": torch.stack([one["loss"] for one in parts]).sum(), **joined}
 
 
 def model_weight(layer: Any) -> Tensor:
@@ -223,13 +250,11 @@ def model_weight(layer: Any) -> Tensor:
     return found
 
 
-def _chunk_of_module(
-    layer: Any, hidden: Tensor, facts: HeadFacts, targets: Tensor, weights: Tensor | None, how: TokenLoss
-) -> tuple[Tensor, TokenStatistics]:
+def _chunk_of_module(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Tensor]:
     logits = layer(hidden).float() * facts.scale
     if facts.soft_cap is not None:
         logits = facts.soft_cap * torch.tanh(logits / facts.soft_cap)
-    return of_logits(logits, targets, weights, how)
+    return asked.of_logits(logits)
 
 
 def _kept(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
@@ -253,7 +278,7 @@ def _columns(positions: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.compiler.disable
 def _of_kept(logits: Tensor, place: Tensor, asked: _Asked) -> dict[str, Tensor]:
-    return _result(*of_logits(logits[asked.positions[:, 0], place], asked.targets, asked.weights, asked.how))
+    return asked.of_logits(logits[asked.positions[:, 0], place])
 
 
 def _full(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
@@ -263,15 +288,17 @@ def _full(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked
 
 @torch.compiler.disable
 def _of_all(logits: Tensor, asked: _Asked) -> dict[str, Tensor]:
-    positions, targets, weights, kind = asked
     logits = logits.float()
-    labels = positions.new_full(logits.shape[:2], -100)
-    labels[positions[:, 0], positions[:, 1]] = targets
+    rows, places = asked.positions.unbind(1)
+    if isinstance(asked.how, LogProbs):  # log_softmax of all positions, of which each target has its own
+        flat = torch.nn.functional.log_softmax(logits, -1)
+        return asked.of_logits(flat[rows, places])
+    labels = asked.positions.new_full(logits.shape[:2], -100)
+    labels[rows, places] = asked.targets
     each = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=kind.label_smoothing
+        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=asked.how.label_smoothing
     ).view_as(labels)
-    rows, places = positions.unbind(1)
-    return _result(*of_logits(logits.detach()[rows, places], targets, weights, kind, each[rows, places]))
+    return asked.of_logits(logits.detach()[rows, places], each[rows, places])
 
 
 def _reference(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
@@ -279,14 +306,13 @@ def _reference(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _
         asked.positions[:, 0], asked.positions[:, 1]
     ]  # [N, V]
     exact = logits.double() if logits.device.type != "mps" else logits.float()
+    if isinstance(asked.how, LogProbs):
+        _, told = log_probs_of_logits(logits.detach(), asked.targets, asked.how)
+        return asked.result(-torch.nn.functional.cross_entropy(exact, asked.targets, reduction="none"), told)
     smoothing = asked.how.label_smoothing
     each = torch.nn.functional.cross_entropy(exact, asked.targets, reduction="none", label_smoothing=smoothing)
-    loss, told = of_logits(logits.detach(), asked.targets, asked.weights, asked.how, each)
-    return _result(loss.float(), told)
-
-
-def _result(loss: Tensor, told: TokenStatistics) -> dict[str, Tensor]:
-    return {"loss": loss, "log_probs": told.log_probs, "correct": told.correct}
+    found = asked.of_logits(logits.detach(), each)
+    return {**found, "loss": found["loss"].float()}
 
 
 _WAYS = {"chunked": _chunked, "kept": _kept, "full": _full, "reference": _reference}

@@ -8,22 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunesmith.core.types import Chat
 from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, dft, eaft
 from tunesmith.objectives.base import LossOutput, Needs, Objective
+from tunesmith.objectives.inputs import IGNORE, model_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tunesmith.config.objective import ObjectiveConfig
 
-__all__ = ["IGNORE", "SupervisedFineTuning", "model_inputs", "trained"]
-
-IGNORE = -100  # label of a position that is not trained; the field's convention
-
+__all__ = ["SupervisedFineTuning", "trained"]
 
 def trained(batch: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     """What the model's forward is told of the loss: `loss_positions` [N, 2], `loss_targets` [N] and `loss_weights` [N]
@@ -37,18 +34,6 @@ def trained(batch: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     row, place = positions.unbind(1)
     weights = batch["weights"][:, 1:][row, place] if "weights" in batch else None
     return {"loss_positions": positions, "loss_targets": labels[row, place], "loss_weights": weights}
-
-
-def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a batch the model reads. A flat one has the borders of its sequences in all forms that kinds of attention
-    ask for, and no mask."""
-    found = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
-    if "bounds" in batch:
-        bounds, borders = batch["bounds"], batch["cu_seqlens"]
-        longest = max(end - start for start, end in pairwise(bounds))
-        found |= {"bounds": bounds, "cu_seq_lens_q": borders, "cu_seq_lens_k": borders}
-        found |= {"max_length_q": longest, "max_length_k": longest}
-    return found
 
 
 class SupervisedFineTuning(Objective):

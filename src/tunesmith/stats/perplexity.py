@@ -140,7 +140,8 @@ def _score(
     from tunesmith.data.collate import FlatCollator, PaddingCollator
     from tunesmith.losses.token import CROSS_ENTROPY
     from tunesmith.models.tokenizer import pad_id_of
-    from tunesmith.objectives.sft import model_inputs, trained
+    from tunesmith.objectives.inputs import model_inputs
+    from tunesmith.objectives.sft import trained
 
     collate = (FlatCollator if flat else PaddingCollator)(pad_id_of(tokenizer))
     sums, counts = np.zeros(len(samples)), np.zeros(len(samples))

@@ -97,10 +97,13 @@ def _flat_part(batch: Batch, first: int, last: int) -> Batch:
     bounds = batch["bounds"][first : last + 1]
     begin, end = bounds[0], bounds[-1]
     part: dict[str, Any] = {}
-    for name, value in _rest(batch, "bounds", "cu_seqlens").items():
+    for name, value in _rest(batch, "bounds", "cu_seqlens", "segments").items():
         part[name] = value[:, begin:end] if _per_token(batch, value) else _per_sequence(batch, name, first, last)
     part["cu_seqlens"] = batch["cu_seqlens"][first : last + 1] - begin
     part["bounds"] = tuple(bound - begin for bound in bounds)
+    segments = batch.get("segments", ())[first:last]  # of both of a pair, which stay together
+    if any(before < until for _, _, before, until in segments):
+        part["segments"] = tuple(tuple(place - begin for place in one) for one in segments)
     return part
 
 

@@ -96,13 +96,19 @@ def test_loss_and_gradients_equal_those_of_whole_logits(
     assert torch.equal(told.correct, logits.argmax(-1) == targets)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("cap", [None, 5.0])
-def test_log_probabilities_have_gradients_of_their_own(cap: float | None) -> None:
+def test_log_probabilities_have_gradients_of_their_own(cap: float | None, frozen: bool) -> None:
     hidden, weight, bias, targets, upstream = inputs(23, 8, 61)
-    found = linear_log_probs(hidden, Head(weight, bias, 0.5, cap), targets, rows=7)
-    expected = whole_logits(hidden, weight, bias, 0.5, cap).log_softmax(-1)[range(23), targets]
+    if frozen:
+        weight, bias = weight.detach(), bias.detach()
+    found, told = linear_log_probs(hidden, Head(weight, bias, 0.5, cap), targets, entropy=True, rows=7)
+    each = whole_logits(hidden, weight, bias, 0.5, cap).log_softmax(-1)
+    expected = each[range(23), targets]
     torch.testing.assert_close(found, expected)
-    used = (hidden, weight, bias)
+    torch.testing.assert_close(told.entropy, -(each.exp() * each).sum(-1), rtol=1e-3, atol=1e-4)
+    assert torch.equal(told.correct, each.argmax(-1) == targets)
+    used = (hidden,) if frozen else (hidden, weight, bias)
     pairs = zip(
         torch.autograd.grad(found @ upstream, used), torch.autograd.grad(expected @ upstream, used), strict=True
     )

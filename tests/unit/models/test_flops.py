@@ -17,7 +17,8 @@ from tunesmith.models.attention import VARLEN, attention_of, register
 from tunesmith.models.family import family_of
 from tunesmith.models.flops import TokenFlops, measure_flops, visible_pairs
 from tunesmith.models.loss_forward import HeadFacts, install
-from tunesmith.objectives.sft import model_inputs, trained
+from tunesmith.objectives.inputs import model_inputs
+from tunesmith.objectives.sft import trained
 
 TOLERANCE = 1e-3  # what docs/logs.md promises
 

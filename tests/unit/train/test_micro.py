@@ -17,7 +17,12 @@ from tunesmith.data.dataset import CHOSEN, REJECTED, TokenDataset
 from tunesmith.data.pack import pack, units
 from tunesmith.train.micro import cost, is_whole, size_of, split
 
-COLLATORS = {"padded": PaddingCollator(0), "flat": FlatCollator(0), "rows of packs": FlatCollator(0, one_row=False)}
+COLLATORS = {
+    "padded": PaddingCollator(0),
+    "flat": FlatCollator(0),
+    "shared": FlatCollator(0, shares=True),
+    "rows of packs": FlatCollator(0, one_row=False),
+}
 
 
 def rows(lengths: Sequence[int], *, weighted: bool = False, pairs: bool = False) -> TokenDataset:
@@ -30,7 +35,14 @@ def rows(lengths: Sequence[int], *, weighted: bool = False, pairs: bool = False)
         )
         for length in lengths
     ]
-    return TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * (len(lengths) // 2) if pairs else None)
+    if not pairs:
+        return TokenDataset.from_encoded(sequences)
+    for chosen, rejected in zip(sequences[::2], sequences[1::2], strict=True):  # a prompt of up to four tokens
+        size = min(len(chosen.ids), len(rejected.ids), 4)
+        rejected.ids[:size] = chosen.ids[:size]
+        for one in (chosen, rejected):
+            one.trained[:size] = [False] * size
+    return TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * (len(lengths) // 2))
 
 
 def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -72,7 +84,7 @@ def test_parts_are_what_the_collator_makes_of_their_samples(
 
 
 @given(lengths=st.lists(st.integers(2, 12), min_size=2, max_size=10), most=st.integers(0, 60))
-@pytest.mark.parametrize("form", ["padded", "flat"])
+@pytest.mark.parametrize("form", ["padded", "flat", "shared"])
 def test_pairs_stay_together(form: str, lengths: list[int], most: int) -> None:
     pairs = units(rows(lengths[: len(lengths) // 2 * 2], pairs=True))
     for part in assert_parts_are_batches(list(pairs), COLLATORS[form], most):

@@ -1,0 +1,61 @@
+"""Answers of a batch as sequences: where each of their tokens is predicted, and sums over them.
+
+K sequences of a batch, N trained tokens in them. In padded rows [B, T] each row is a sequence; in a flat row [1, T] the
+borders tell them apart; where answers to one prompt share it, the first token of each is predicted where it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunesmith.objectives.inputs import IGNORE
+
+__all__ = ["Answers", "answers_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """positions [N, 2] and targets [N] as `models/loss_forward.py` wants them; owners [N]: the sequence of each token;
+    places [N]: which token of its answer it is, from 0 on; weights [N], None: all 1; lengths [K]: trained tokens."""
+
+    positions: Tensor
+    targets: Tensor
+    owners: Tensor
+    places: Tensor
+    weights: Tensor | None
+    lengths: Tensor
+
+    @property
+    def asked(self) -> dict[str, Tensor]:
+        return {"loss_positions": self.positions, "loss_targets": self.targets}
+
+    def sums(self, values: Tensor) -> Tensor:
+        """[N] -> [K] over the tokens of each sequence, each by its weight; in float64, where the device has it."""
+        kind = torch.float64 if values.device.type != "mps" else torch.float32
+        weighted = values.to(kind) if self.weights is None else values.to(kind) * self.weights
+        return weighted.new_zeros(len(self.lengths)).index_add(0, self.owners, weighted)
+
+
+def answers_of(batch: Mapping[str, Any]) -> Answers:
+    """`labels`, and `weights` if there are any, of a batch are [B, T] and not shifted (`data/collate.py`)."""
+    labels = batch["labels"]
+    row, before = (labels[:, 1:] != IGNORE).nonzero().unbind(1)  # nothing predicts the first token of a row
+    place, owners = before + 1, row
+    if "bounds" in batch:
+        borders = batch["cu_seqlens"].long()
+        owners = torch.searchsorted(borders[1:], place, right=True)
+        if "segments" in batch:
+            segments = torch.tensor(batch["segments"], device=labels.device)[owners]  # [N, 4]
+            begins = (place == segments[:, 0]) & (segments[:, 2] < segments[:, 3])
+            before = torch.where(begins, segments[:, 3] - 1, before)
+    count = len(batch["cu_seqlens"]) - 1 if "bounds" in batch else len(labels)
+    lengths = torch.bincount(owners, minlength=count)
+    first = lengths.cumsum(0) - lengths
+    places = torch.arange(len(owners), device=labels.device) - first[owners]
+    weights = batch["weights"][row, place] if "weights" in batch else None
+    return Answers(torch.stack([row, before], 1), labels[row, place], owners, places, weights, lengths)
