@@ -14,7 +14,7 @@ import torch
 
 from tunesmith.core.errors import MachineError, Problem, UsageError
 from tunesmith.core.log import get_logger
-from tunesmith.models.attention import OURS, SHIFTED, VARLEN, attention_of, calls, register
+from tunesmith.models.attention import OURS, SHIFTED, VARLEN, SharedBounds, attention_of, calls, register
 from tunesmith.models.balance import check_balance
 from tunesmith.models.families import PADDED
 from tunesmith.models.family import Family, family_of
@@ -23,6 +23,7 @@ from tunesmith.models.load import ATTENTION, language_type
 from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install, trunk_of
 from tunesmith.models.quirks.flash_attention import allows_kernel
 from tunesmith.models.segments import fit
+from tunesmith.models.shared import Segment
 
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
@@ -42,6 +43,8 @@ class FastPath:
     attention: str
     why: tuple[str, ...] = ()
     picked: bool = False
+    shares: bool = False
+    """Answers to one prompt stand behind it, once (`models.shared`)."""
 
     @property
     def at_load(self) -> str:
@@ -51,24 +54,34 @@ class FastPath:
     def without_flat(self, reason: str) -> FastPath:
         attention = ATTENTION["auto"] if self.picked or self.attention in OURS else self.attention
         why = (*self.why, f"padded batches: {reason}")
-        return replace(self, flat=False, attention=attention, picked=False, why=why)
+        return replace(self, flat=False, attention=attention, picked=False, shares=False, why=why)
+
+    def without_sharing(self, reason: str) -> FastPath:
+        return replace(self, shares=False, why=(*self.why, f"each answer with its prompt: {reason}"))
 
     def without_chunks(self, reason: str) -> FastPath:
         return replace(self, loss="kept", why=(*self.why, f"logits of all trained tokens at once: {reason}"))
 
 
 def plan_fast_path(
-    config: ModelConfig, *, no_flat: str | None = None, no_chunks: str | None = None, kernel: str | None = None
+    config: ModelConfig,
+    *,
+    no_flat: str | None = None,
+    no_chunks: str | None = None,
+    kernel: str | None = None,
+    shares: bool = False,
 ) -> FastPath:
     """What the config and config.json allow; `no_flat` and `no_chunks` say why the rest of a run rules a quick way out.
-    `kernel`: a flash-attention that the machine has, for `flash_attn: auto`. Raises what `language_type` raises,
+    `kernel`: a flash-attention that the machine has, for `flash_attn: auto`. `shares`: answers come with their prompts,
+    which may stand in the row once; no kernel is picked then, as none of them reads such a row. Raises what `language_type` raises,
     UsageError where the attention has no dropout and config.json asks for some, and MachineError where the config
     requires the quick ways and one is not to be had. With `shift_attn` flat batches are required, and UsageError
     tells why the model does not read them."""
     if config.moe_aux_loss_coef is not None:
         check_balance(config.moe_aux_loss_coef, language_type(config))
     if config.shift_attn:
-        return _plan_shifted(config, no_flat, no_chunks)
+        found = _plan_shifted(config, no_flat, no_chunks)
+        return found.without_sharing("shift_attn attends in groups of a sequence") if shares else found
     attention = ATTENTION[config.flash_attn]
     check_dropout(config)
     if config.fast_path == "off":
@@ -84,6 +97,10 @@ def plan_fast_path(
         found = found.without_flat(f"a model of the type {kind} reads flat ones with flash_attn: auto only")
     elif no_flat:
         found = found.without_flat(no_flat)
+    elif shares and (reason := _not_shared(config, family, found.attention)):
+        found = found.without_sharing(reason)
+    elif shares:
+        found = replace(found, shares=True)
     elif kernel and config.flash_attn == "auto" and found.attention == VARLEN and family.mask_only is None:
         found = replace(found, attention=kernel, picked=True)
     if no_chunks:
@@ -91,6 +108,17 @@ def plan_fast_path(
     _raise_if_required(config, found)
     register()
     return found
+
+
+def _not_shared(config: ModelConfig, family: Family, attention: str) -> str | None:
+    """Why a prompt has to stand before each of its answers; None if it need not."""
+    if not family.shares:
+        return f"a model of the type {family.model_type} reads each sequence by itself"
+    if attention != VARLEN:
+        return f"flash_attn: {config.flash_attn} reads sequences that are whole (auto does not need them to be)"
+    if config.moe_aux_loss_coef is not None:
+        return "moe_aux_loss_coef counts the tokens that experts get, those of a prompt for each answer"
+    return None
 
 
 def _plan_shifted(config: ModelConfig, no_flat: str | None, no_chunks: str | None) -> FastPath:
@@ -133,6 +161,8 @@ def prove(model: Any, family: Family, planned: FastPath, config: ModelConfig) ->
         _change_attention(model, found.attention, reason, config)
     if found.picked:
         found = _with_kernel(model, found)
+    if found.shares and (reason := _shares_wrongly(model)):
+        found = found.without_sharing(reason)
     _raise_if_required(config, found)
     if config.shift_attn and not found.flat:
         raise _not_shifted(config, found.why[-1])
@@ -200,6 +230,25 @@ def _reads_across(model: Any, family: Family) -> str | None:
     return found and f"sequences of a flat one see each other ({found})"
 
 
+def _shares_wrongly(model: Any) -> str | None:
+    """What is wrong where two answers share a prompt; None if their logits are those of the two sequences."""
+    prompt, *answers = _pieces(model)
+    alone = _flat_logits(model, [torch.cat([prompt, answer]) for answer in answers])
+    size, first, second = len(prompt), *map(len, answers)
+    begin = size + first
+    segments = [Segment(0, begin, 0, 0), Segment(begin, begin + second, 0, size)]
+    positions = [*range(begin), *range(size, size + second)]
+    inputs = {
+        "input_ids": torch.cat([prompt, *answers])[None],
+        "position_ids": torch.tensor([positions], device=prompt.device),
+        "bounds": SharedBounds(segments),
+    }
+    shared = _logits_of(model, inputs)
+    expected = torch.cat([alone[:begin], alone[begin + size :]])
+    found = _differs(shared, expected, _tolerance(model))
+    return found and f"behind a shared prompt {found}"
+
+
 def _pieces(model: Any) -> list[torch.Tensor]:
     """Three short sequences of random ids [L]."""
     generator = torch.Generator().manual_seed(0)
@@ -209,11 +258,15 @@ def _pieces(model: Any) -> list[torch.Tensor]:
 
 def _flat_logits(model: Any, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
     """[T, V] float32 of these sequences in one flat batch, without dropout."""
+    return _logits_of(model, flat_inputs(pieces))
+
+
+def _logits_of(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            found: torch.Tensor = model(**flat_inputs(pieces), use_cache=False).logits[0].float()
+            found: torch.Tensor = model(**inputs, use_cache=False).logits[0].float()
     finally:
         model.train(training)
     return found
