@@ -5,37 +5,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from tests.contracts.test_flat_batches import flat_model
-from tunesmith.core.types import Encoded
+from tests.pairs import token_pairs
 from tunesmith.data.collate import FlatCollator, PaddingCollator
-from tunesmith.data.dataset import CHOSEN, REJECTED, TokenDataset
-from tunesmith.data.pack import units
 from tunesmith.losses.token import LogProbs
 from tunesmith.models.families import FLAT
 from tunesmith.models.family import family_of
 from tunesmith.objectives.answers import answers_of
 from tunesmith.objectives.inputs import model_inputs
 
-# (prompt, chosen, rejected): longer than a window and not, the prompt of one and of several.
-SIZES = ((13, 7, 9), (3, 11, 2), (1, 4, 6))
+SIZES = ((13, 7, 9), (3, 11, 2), (1, 4, 6))  # longer than a window and not, the prompt of one and of several
 QUICK = ("llama", "qwen2", "gemma3_text", "gpt_oss", "deepseek_v3", "gpt2")
 UPSTREAM = torch.tensor([1.0, -0.7, 0.4, 1.3, -2.0, 0.6], dtype=torch.float64)
-
-
-def pairs() -> list[dict[str, Any]]:
-    generator = np.random.default_rng(0)
-    sequences = []
-    for prompt, *answers in SIZES:
-        asked = generator.integers(3, 97, prompt).tolist()
-        sequences += [
-            Encoded(asked + generator.integers(3, 97, size).tolist(), [False] * prompt + [True] * size)
-            for size in answers
-        ]
-    return list(units(TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * len(SIZES))))
 
 
 def sums_and_gradient(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,7 +40,7 @@ def sums_and_gradient(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, 
 def is_exact(model_type: str) -> bool:
     plain, quick, found = flat_model(model_type)
     assert found.flat, found.why
-    samples = pairs()
+    samples = token_pairs(SIZES)
     wanted, gradient = sums_and_gradient(plain, PaddingCollator(0)(samples))
     batch = FlatCollator(0, shares=True)(samples)
     assert batch["input_ids"].shape[1] == sum(map(sum, SIZES)), "each prompt once"

@@ -12,6 +12,7 @@ from tunesmith.config.memory_checks import MEMORY_CHECKS
 from tunesmith.config.method_checks import METHOD_CHECKS
 from tunesmith.config.model_checks import MODEL_CHECKS
 from tunesmith.config.optimizer_checks import OPTIMIZER_CHECKS
+from tunesmith.config.preference_checks import PREFERENCE_CHECKS
 from tunesmith.config.quantization_checks import QUANTIZATION_CHECKS
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
@@ -33,6 +34,7 @@ CHECKS: list[Check] = [
     *QUANTIZATION_CHECKS,
     *OPTIMIZER_CHECKS,
     *MODEL_CHECKS,
+    *PREFERENCE_CHECKS,
 ]
 _rule = rules_into(CHECKS)
 

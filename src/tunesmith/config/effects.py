@@ -8,6 +8,7 @@ from functools import cache
 
 from tunesmith.config.engine_checks import sends_messages
 from tunesmith.config.keys import all_keys
+from tunesmith.config.preference_checks import losses_of
 from tunesmith.config.quantizer_facts import quantizer_of
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
@@ -109,6 +110,11 @@ _EVALUATION = (
     "eval_dataset eval_steps eval_delay eval_on_each_dataset per_device_eval_batch_size per_gpu_eval_batch_size "
     "compute_accuracy bf16_full_eval fp16_full_eval"
 )
+_PAIRS = (
+    "pref_beta pref_ftx pref_bco_weight pref_loss pref_loss_weights pref_divergence pref_divergence_alpha use_wpo "
+    "dpo_label_smoothing simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha prefix_sharing "
+    "ref_model ref_model_adapters ref_model_quantization_bit"
+)
 # Keys of data that say how a model is trained on it.
 _TRAINED = "mix_strategy interleave_probs val_size packing neat_packing streaming buffer_size"
 _CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
@@ -174,6 +180,35 @@ def _optimizer_rules() -> tuple[Rule, ...]:
             "only with loraplus_lr_ratio",
         ),
     )
+
+
+def _objective_rules() -> tuple[Rule, ...]:
+    def loss(*names: str) -> Callable[[RunConfig], bool]:
+        return lambda c: not losses_of(c.objective).keys().isdisjoint(names)
+
+    def some(fact: str) -> Callable[[RunConfig], bool]:
+        return lambda c: any(getattr(facts, fact) for facts in losses_of(c.objective).values())
+
+    def stages(*names: str) -> Callable[[RunConfig], bool]:
+        return lambda c: c.objective.stage in names or not _trains(c)
+
+    return (
+        Rule(_keys("use_dft_loss use_eaft_loss eaft_alpha"), stages("sft"), "only in stage sft"),
+        Rule(_keys("eaft_alpha"), lambda c: c.objective.use_eaft_loss, "only with use_eaft_loss: true"),
+        Rule(_keys("label_smoothing_factor"), stages("pt", "sft"), "it smooths the labels of tokens, in pt and sft"),
+        Rule(_keys("compute_accuracy"), stages("pt", "sft"), "it counts the tokens of pt and sft"),
+        Rule(_keys(_PAIRS), stages("dpo"), "only in stage dpo"),
+        Rule(_keys("dpo_label_smoothing"), some("smooths"), "this pref_loss reads no share of wrong labels"),
+        Rule(_keys("pref_divergence_alpha"), _has_alpha, "only with pref_divergence: alpha_divergence"),
+        Rule(_keys("simpo_gamma"), loss("simpo", "alphapo"), "only with pref_loss: simpo or alphapo"),
+        Rule(_keys("alphapo_alpha"), loss("alphapo"), "only with pref_loss: alphapo"),
+        Rule(_keys("cpo_alpha"), loss("cpo", "cpo_hinge", "cpo_ipo"), "only with pref_loss: cpo, cpo_hinge or cpo_ipo"),
+        Rule(_keys("discopop_tau"), loss("discopop"), "only with pref_loss: discopop"),
+    )
+
+
+def _has_alpha(config: RunConfig) -> bool:
+    return config.objective.pref_divergence == "alpha_divergence"
 
 
 @cache
@@ -342,17 +377,7 @@ def _rules_of_settings() -> tuple[Rule, ...]:
             lambda c: c.objective.stage in ("pt", "sft") or not _trains(c),
             "the answers are what is trained on in rm, dpo and kto, and no prompt is",
         ),
-        Rule(
-            _keys("use_dft_loss use_eaft_loss eaft_alpha"),
-            lambda c: c.objective.stage == "sft" or not _trains(c),
-            "only in stage sft",
-        ),
-        Rule(_keys("eaft_alpha"), lambda c: c.objective.use_eaft_loss, "only with use_eaft_loss: true"),
-        Rule(
-            _keys("label_smoothing_factor"),
-            lambda c: c.objective.stage in ("pt", "sft") or not _trains(c),
-            "it smooths the labels of tokens, in pt and sft",
-        ),
+        *_objective_rules(),
         *_model_rules(),
         Rule(_keys("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
         Rule(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tunesmith.config.fields import later, section, works
 
-_PREFERENCE = "training on preferences"
+_KTO = "training on answers that were liked or not"
 _PPO = "PPO"
 _REWARD = "reward models"
 _LOSSES = "other losses for fine-tuning"
@@ -16,8 +16,8 @@ _LOSSES = "other losses for fine-tuning"
 class ObjectiveConfig:
     """The stage and the constants of its loss."""
 
-    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = works("sft", later=("rm", "ppo", "dpo", "kto"))
-    """Training stage: pre-training on plain text (pt) or fine-tuning on chats (sft)."""
+    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = works("sft", later=("rm", "ppo", "kto"))
+    """Training stage: pre-training on plain text (pt), fine-tuning on chats (sft), or on pairs of answers (dpo)."""
     compute_accuracy: bool = works(False)
     """Report the share of trained tokens that the model would pick, at evaluation."""
     early_stopping_steps: int | None = works(None, least=1)
@@ -32,24 +32,40 @@ class ObjectiveConfig:
     """sft: weight each token's loss by the entropy of the 20 likeliest tokens (EAFT). `eval_nll_loss` is plain."""
     eaft_alpha: float = works(1.0, least=0)
     """sft: exponent of that weight, (entropy / 3) ** alpha; 0 gives the plain loss."""
-    pref_beta: float = later(0.1, _PREFERENCE)
-    """Strength of the pull towards the reference model."""
-    pref_ftx: float = later(0.0, _PREFERENCE)
-    """Weight of an added fine-tuning loss on the chosen answers."""
-    pref_bco_weight: float = later(0.0, _PREFERENCE)
-    """Weight of an added BCO loss."""
-    pref_loss: Literal["sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"] = later("sigmoid", _PREFERENCE)
-    """Loss on pairs of answers."""
-    dpo_label_smoothing: float = later(0.0, _PREFERENCE)
-    """Assumed share of wrongly labelled pairs."""
-    kto_chosen_weight: float = later(1.0, _PREFERENCE)
+    pref_beta: float = works(0.1, above=0)
+    """dpo: strength of the pull towards the reference model; in losses without one, scale of rewards."""
+    pref_ftx: float = works(0.0, least=0)
+    """dpo: weight of an added fine-tuning loss on the chosen answers, a mean over the tokens of each."""
+    pref_bco_weight: float = works(0.0, least=0)
+    """dpo: weight of an added BCO loss; the sum is divided by 1 plus it."""
+    pref_loss: tuple[str, ...] = works(("sigmoid",))
+    """dpo: the loss on pairs of answers, one or several (docs/objectives.md lists them)."""
+    pref_loss_weights: tuple[float, ...] = works((), least=0)
+    """dpo: weights of several losses; left out, 1 each."""
+    pref_divergence: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = works("reverse_kl")
+    """dpo: what keeps the model near the reference (f-DPO)."""
+    pref_divergence_alpha: float = works(1.0)
+    """dpo: alpha of pref_divergence: alpha_divergence; 1 is reverse_kl."""
+    use_wpo: bool = works(False)
+    """dpo: weigh pairs by how likely their answers are under the model itself (WPO)."""
+    dpo_label_smoothing: float = works(0.0, least=0, below=1)
+    """dpo: assumed share of wrongly labelled pairs."""
+    kto_chosen_weight: float = later(1.0, _KTO)
     """Weight of liked answers."""
-    kto_rejected_weight: float = later(1.0, _PREFERENCE)
+    kto_rejected_weight: float = later(1.0, _KTO)
     """Weight of disliked answers."""
-    simpo_gamma: float = later(0.5, _PREFERENCE)
-    """Margin of SimPO."""
-    ld_alpha: float | None = later(None, _PREFERENCE)
-    """Weight of the longer answer's surplus tokens (LD-DPO)."""
+    simpo_gamma: float = works(0.5)
+    """dpo: margin of pref_loss: simpo and alphapo, in rewards."""
+    alphapo_alpha: float = works(0.25)
+    """dpo: shape of the reward of pref_loss: alphapo; 0 is SimPO's."""
+    cpo_alpha: float = works(1.0, least=0)
+    """dpo: weight of the fine-tuning term of pref_loss: cpo, cpo_hinge and cpo_ipo."""
+    discopop_tau: float = works(0.05, above=0, most=1)
+    """dpo: temperature of pref_loss: discopop."""
+    ld_alpha: float | None = works(None, least=0, most=1)
+    """dpo: weight of the tokens that an answer has more than the other one (LD-DPO)."""
+    prefix_sharing: Literal["auto", "off"] = works("auto")
+    """dpo: compute what both answers begin with once (auto: where the model allows it)."""
     ppo_buffer_size: int = later(1, _PPO)
     """Mini-batches per buffer of experience."""
     ppo_epochs: int = later(4, _PPO)
@@ -60,12 +76,12 @@ class ObjectiveConfig:
     """Divergence that the adaptive penalty aims at."""
     ppo_whiten_rewards: bool = later(False, _PPO)
     """Whiten rewards before advantages are computed."""
-    ref_model: str | None = later(None, _PREFERENCE)
-    """Weights of the reference model."""
-    ref_model_adapters: tuple[str, ...] = later((), _PREFERENCE)
-    """Adapters of the reference model."""
-    ref_model_quantization_bit: int | None = later(None, _PREFERENCE)
-    """Bits per weight of the reference model."""
+    ref_model: str | None = works(None)
+    """dpo: weights of the reference model; left out, the model before training."""
+    ref_model_adapters: tuple[str, ...] = works(())
+    """dpo: adapters of the reference model, merged one after the other."""
+    ref_model_quantization_bit: int | None = works(None)
+    """dpo: bits per weight of the reference model, with quantization_method."""
     reward_model: str | None = later(None, _REWARD)
     """Reward model: a path, an adapter or a URL."""
     reward_model_adapters: tuple[str, ...] = later((), _REWARD)

@@ -21,7 +21,8 @@ class RunPlan:
     """A run's derived values. `dtype` is that of frozen weights, `autocast` that of the arithmetic where it differs
     from the weights' own, `attention` the chosen implementation, `batches` whether they are flat or padded, `loss`
     where logits are computed, `packing` whether sequences share rows, `order` how rows are drawn,
-    `gradient_checkpointing` off or its mode, `quantization` what the base is quantized with."""
+    `gradient_checkpointing` off or its mode, `quantization` what the base is quantized with, `shares` whether
+    answers to one prompt stand behind it once."""
 
     stage: str
     finetuning_type: str
@@ -43,6 +44,7 @@ class RunPlan:
     resume: str | None
     output_dir: str
     quantization: str | None = None
+    shares: bool = False
 
     def __post_init__(self) -> None:
         rows = self.per_device_batch_size * self.gradient_accumulation_steps * self.world_size

@@ -35,7 +35,19 @@ _CHOICE = "tests/unit/evaluate/test_multiple_choice.py::"
 _QUANTIZED = "tests/e2e/test_quantized_training.py::"
 _STREAM = "tests/unit/data/test_streaming.py::"
 
+_PAIRS = "tests/unit/objectives/test_dpo.py::"
+_PREFERENCES = "tests/e2e/test_preference_runs.py::"
+
 _SHOWN: dict[str, str] = {
+    _PAIRS + "test_the_keys_say_what_the_loss_is": (
+        "pref_beta pref_ftx pref_bco_weight pref_loss_weights pref_divergence pref_divergence_alpha "
+        "dpo_label_smoothing simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha"
+    ),
+    _PAIRS + "test_the_split_of_a_batch_changes_nothing": "pref_loss",
+    _PAIRS + "test_weights_of_wpo_are_those_of_the_policy": "use_wpo",
+    _PREFERENCES + "test_a_prompt_is_computed_once_unless_it_is_not_to_be": "prefix_sharing",
+    _PREFERENCES + "test_another_model_may_be_the_reference": "ref_model ref_model_quantization_bit",
+    _PREFERENCES + "test_adapters_of_the_reference_are_merged_into_it": "ref_model_adapters",
     _LEGACY + "test_an_older_name_arrives_under_its_present_one": (
         "warmup_ratio evaluation_strategy group_by_length no_cuda per_gpu_train_batch_size per_gpu_eval_batch_size "
         "adafactor"

@@ -61,9 +61,7 @@ class FlatCollator:
                  of its own, without labels: for attention with a mask of T x T, whose cost is the square of a row
     """
 
-    def __init__(
-        self, pad_id: int, label_pad: int = LABEL_PAD, *, one_row: bool = True, shares: bool = False
-    ) -> None:
+    def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, *, one_row: bool = True, shares: bool = False) -> None:
         assert one_row or not shares, "rows with a mask have all of each sequence"
         self.pad_id, self.label_pad, self.one_row, self.shares = pad_id, label_pad, one_row, shares
 
@@ -93,8 +91,8 @@ class FlatCollator:
 
 
 def _shared_once(samples: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
-    """The samples without what a rejected sequence has in common with the chosen one before it, and of each sequence how
-    many tokens it goes on behind."""
+    """The samples without what a rejected sequence has in common with the chosen one before it, and of each sequence
+    how many tokens it goes on behind."""
     found, before = [], []
     for sample in samples:
         lengths = np.asarray(sample.get("lengths", [len(sample["input_ids"])])).copy()

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, TokenStatistics, top_entropy
+from tunesmith.losses.token import CROSS_ENTROPY, LogProbs, TokenLoss, TokenStatistics, top_entropy
 
 __all__ = ["Head", "chunk_rows", "linear_cross_entropy", "linear_log_probs"]
 
@@ -59,6 +59,7 @@ class _Options:
     loss: TokenLoss
     wants_entropy: bool
     rows: int
+    wants_collision: bool = False
     differentiable: bool = field(default_factory=torch.is_grad_enabled)
     """Without this autograd would ask for gradients of weights in an evaluation too."""
     statistics: list[TokenStatistics] = field(default_factory=list)
@@ -86,15 +87,16 @@ def linear_cross_entropy(
 
 
 def linear_log_probs(
-    hidden: Tensor, head: Head, targets: Tensor, *, entropy: bool = False, rows: int | None = None
+    hidden: Tensor, head: Head, targets: Tensor, *, how: LogProbs | None = None, rows: int | None = None
 ) -> tuple[Tensor, TokenStatistics]:
     """(log p [N] float32 of the targets, each with a gradient of its own; statistics): for losses that are no sums over
-    tokens. `entropy`: whether the statistics have it.
+    tokens. `how`: what the statistics have.
 
     A frozen head needs its logits once: the gradient of a token's hidden state is known in forward but for a factor of
     that token. Of a head that is trained they are computed again in backward.
     """
-    options = _Options(head.scale, head.soft_cap, CROSS_ENTROPY, entropy, rows or chunk_rows(head.weight))
+    how, rows = how or LogProbs(), rows or chunk_rows(head.weight)
+    options = _Options(head.scale, head.soft_cap, CROSS_ENTROPY, how.entropy, rows, how.collision)
     hidden, weight, bias = _in_one_type(hidden, head)
     found: Tensor = _LinearLogProbs.apply(hidden, weight, bias, targets, options)
     return found, TokenStatistics.joined(options.statistics)
@@ -227,7 +229,9 @@ def _use_up(
     entropy = None
     if entropy_of is not None:
         entropy = (log_total - (entropy_of.mul_(logits)).sum(-1, keepdim=True)).squeeze(-1)
-    told = TokenStatistics((target - log_total).squeeze(-1), (best == wanted).squeeze(-1), entropy, among_top)
+    collision = logits.square().sum(-1).log() if options.wants_collision else None
+    right = (best == wanted).squeeze(-1)
+    told = TokenStatistics((target - log_total).squeeze(-1), right, entropy, among_top, collision)
     options.statistics.append(told)
     counts = options.loss.weights(told, given)
     losses = -(1 - smoothing) * told.log_probs

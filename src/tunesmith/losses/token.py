@@ -46,13 +46,14 @@ _HIGH_ENTROPY = 3.0  # nats
 @dataclass(slots=True)
 class TokenStatistics:
     """What the model said at N tokens; float32 [N], without gradient. The entropies in nats, None where not asked for:
-    `entropy` of all tokens of the vocabulary, `top_entropy` of the likeliest."""
+    `entropy` of all tokens of the vocabulary, `top_entropy` of the likeliest. `collision`: log sum_v p[v] ** 2."""
 
     log_probs: Tensor
     correct: Tensor
     """bool [N]: is the target the most likely token?"""
     entropy: Tensor | None = None
     top_entropy: Tensor | None = None
+    collision: Tensor | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[TokenStatistics]) -> TokenStatistics:
@@ -88,9 +89,10 @@ CROSS_ENTROPY = TokenLoss()
 @dataclass(frozen=True, slots=True)
 class LogProbs:
     """In place of a loss: log p of each target, each with a gradient of its own, for losses that are no sums over
-    tokens. `entropy`: whether the statistics have it."""
+    tokens. `entropy`, `collision`: whether the statistics have it."""
 
     entropy: bool = False
+    collision: bool = False
 
 
 def dft() -> TokenLoss:
@@ -142,5 +144,6 @@ def log_probs_of_logits(logits: Tensor, targets: Tensor, how: LogProbs) -> tuple
     found = -cross_entropy(logits, targets, reduction="none")
     with torch.no_grad():
         entropy = top_entropy(logits, logits.shape[-1]) if how.entropy else None
-        told = TokenStatistics(found.detach(), logits.argmax(-1) == targets, entropy)
+        collision = (2 * logits.log_softmax(-1)).logsumexp(-1) if how.collision else None
+        told = TokenStatistics(found.detach(), logits.argmax(-1) == targets, entropy, collision=collision)
     return found, told

@@ -58,6 +58,7 @@ def save_as_plain(model: Any) -> None:
         halves = {name: _first_half(name, value) if _is_matrix(name) else value for name, value in found.items()}
         return set_peft_model_state_dict(self, halves, adapter_name=adapter_name)
 
+    model.base_was_changed = True
     model.save_pretrained, model.load_adapter = MethodType(save_pretrained, model), MethodType(load_adapter, model)
 
 

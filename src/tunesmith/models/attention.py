@@ -214,7 +214,7 @@ def _attention(
         _calls += 1
         assert bounds[-1] == query.shape[2], "the bounds are those of another batch"
         if isinstance(bounds, SharedBounds):
-            assert flat is _in_groups and chunk is None, "planned for plain attention only"
+            assert flat is _in_groups, "planned for plain attention only"
             return attend_shared(one, query, key, value, bounds.segments), None
         return flat(one, query, key, value, tuple(_chunks(bounds, chunk) if chunk else bounds)), None
     if causal and chunk:

@@ -37,8 +37,8 @@ class Family:
 
     @property
     def shares(self) -> bool:
-        """Answers to one prompt may stand behind it, once (`models.shared`): all of a flat batch that is told apart is so
-        by our attention."""
+        """Answers to one prompt may stand behind it, once (`models.shared`): nothing but our attention tells the
+        sequences of a flat batch apart."""
         return self.flat and self.attention is None and not self.per_sequence and self.mask_only is None
 
 

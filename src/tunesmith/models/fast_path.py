@@ -73,10 +73,11 @@ def plan_fast_path(
 ) -> FastPath:
     """What the config and config.json allow; `no_flat` and `no_chunks` say why the rest of a run rules a quick way out.
     `kernel`: a flash-attention that the machine has, for `flash_attn: auto`. `shares`: answers come with their prompts,
-    which may stand in the row once; no kernel is picked then, as none of them reads such a row. Raises what `language_type` raises,
-    UsageError where the attention has no dropout and config.json asks for some, and MachineError where the config
-    requires the quick ways and one is not to be had. With `shift_attn` flat batches are required, and UsageError
-    tells why the model does not read them."""
+    which may stand in the row once; no kernel is picked then, as none of them reads such a row.
+
+    Raises what `language_type` raises, UsageError where the attention has no dropout and config.json asks for some, and
+    MachineError where the config requires the quick ways and one is not to be had. With `shift_attn` flat batches are
+    required, and UsageError tells why the model does not read them."""
     if config.moe_aux_loss_coef is not None:
         check_balance(config.moe_aux_loss_coef, language_type(config))
     if config.shift_attn:

@@ -86,7 +86,8 @@ class _Asked(NamedTuple):
         found = {"loss": value, "log_probs": told.log_probs, "correct": told.correct}
         if isinstance(self.how, LogProbs):
             found |= {"loss": value.new_zeros(()), "log_probs": value}
-        return found if told.entropy is None else {**found, "entropy": told.entropy}
+        more = {"entropy": told.entropy, "collision": told.collision}
+        return found | {name: value for name, value in more.items() if value is not None}
 
 
 class LossForward:
@@ -214,7 +215,7 @@ def _of_hidden(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> d
         return _through_module(layer, hidden, facts, asked)
     head = Head(weight, getattr(layer, "bias", None), facts.scale, facts.soft_cap)
     if isinstance(asked.how, LogProbs):
-        return asked.result(*linear_log_probs(hidden, head, asked.targets, entropy=asked.how.entropy))
+        return asked.result(*linear_log_probs(hidden, head, asked.targets, how=asked.how))
     return asked.result(*linear_cross_entropy(hidden, head, asked.targets, weights=asked.weights, how=asked.how))
 
 
@@ -238,7 +239,7 @@ def _through_module(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked)
     for start in range(0, max(len(asked.targets), 1), rows):  # without targets the adapter has a gradient of zero
         part = slice(start, start + rows)
         weights = None if asked.weights is None else asked.weights[part]
-        own = asked._replace(targets=asked.targets[part], weights=weights)
+        own = _Asked(asked.positions[part], asked.targets[part], weights, asked.how)
         parts.append(checkpoint(_chunk_of_module, layer, hidden[part], facts, own, use_reentrant=False))
     joined = {name: torch.cat([one[name] for one in parts]) for name in parts[0] if name != "loss"}
     return {"loss": torch.stack([one["loss"] for one in parts]).sum(), **joined}

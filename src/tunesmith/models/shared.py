@@ -24,8 +24,8 @@ __all__ = ["Segment", "attend_shared"]
 
 
 class Segment(NamedTuple):
-    """Positions `start` to `end` of a row are a sequence. Before them it has those from `first` to `last`, the beginning
-    of an earlier sequence; none where these are equal."""
+    """Positions `start` to `end` of a row are a sequence. Before them it has those from `first` to `last`, the
+    beginning of an earlier sequence; none where these are equal."""
 
     start: int
     end: int

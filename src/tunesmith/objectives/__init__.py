@@ -6,10 +6,11 @@ One file and one line here per objective. The Trainer knows none of them.
 from __future__ import annotations
 
 from tunesmith.core.registry import Registry
-from tunesmith.objectives.base import LossOutput, Needs, Objective
+from tunesmith.objectives.base import LossOutput, Needs, Objective, Reference
 
-__all__ = ["OBJECTIVES", "LossOutput", "Needs", "Objective"]
+__all__ = ["OBJECTIVES", "LossOutput", "Needs", "Objective", "Reference"]
 
 OBJECTIVES: Registry[type[Objective]] = Registry("stage", code="E-TRAIN-001")
 OBJECTIVES.add("sft", "tunesmith.objectives.sft:SupervisedFineTuning")
+OBJECTIVES.add("dpo", "tunesmith.objectives.dpo:PairwisePreference")
 OBJECTIVES.add("pt", "tunesmith.objectives.pt:PreTraining")

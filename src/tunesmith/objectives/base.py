@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from tunesmith.core.types import Chat, Example, Text
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tunesmith.config.objective import ObjectiveConfig
+    from tunesmith.objectives.answers import Answers
 
-__all__ = ["LossOutput", "Needs", "Objective"]
+__all__ = ["LossOutput", "Needs", "Objective", "Reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,48 @@ class LossOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
+@runtime_checkable
+class Reference(Protocol):
+    """What a policy is compared with."""
+
+    def __call__(self, model: Any, inputs: Mapping[str, Any], answers: Answers) -> Tensor:
+        """log p [N] of the tokens of `answers`, without gradient. `model`: the (possibly wrapped) policy."""
+
+
 class Objective(ABC):
-    """One way to turn a batch into a loss."""
+    """One way to turn a batch into a loss.
+
+    Most losses of a unit follow from that unit. Where they follow from all units of an optimizer step (`whole_step`),
+    the Trainer has `look` at each batch of the step first, `settle` what all ranks saw, and hands each batch its part
+    as `settled`. So a loss does not depend on how the step is split, here either.
+    """
 
     needs: ClassVar[Needs]
     unit: ClassVar[str]  # what `count` counts, for people
+    reference: Reference | None = None
+    """Given before the first batch, where the objective `compares` and its batches do not bring it."""
 
     def __init__(self, config: ObjectiveConfig, *, label_smoothing: float = 0.0) -> None:
         """`label_smoothing`: transformers' `label_smoothing_factor`, of the losses of tokens."""
         self.config, self.label_smoothing = config, label_smoothing
+
+    @property
+    def compares(self) -> bool:
+        """Whether the loss compares with a reference model."""
+        return False
+
+    @property
+    def whole_step(self) -> bool:
+        """Whether the loss of a unit depends on the other units of an optimizer step."""
+        return False
+
+    def look(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
+        """[U, c] numbers of the batch's U units, without gradient."""
+        raise NotImplementedError
+
+    def settle(self, looked: Tensor) -> Tensor:
+        """What `look` saw of all units of the step [all, c] -> what the loss of each needs [all, d]."""
+        raise NotImplementedError
 
     def provable(self) -> Objective:
         """An objective that shows what the model computes with no more rounding than the model's own."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SupervisedFineTuning", "trained"]
 
+
 def trained(batch: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     """What the model's forward is told of the loss: `loss_positions` [N, 2], `loss_targets` [N] and `loss_weights` [N]
     (None: all 1). `labels` and, if there are any, `weights` of the batch are [B, T].

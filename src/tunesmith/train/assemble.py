@@ -56,7 +56,7 @@ def build_trainer(
 
     longest = min(plan.cutoff_len, context_of(model.config) or plan.cutoff_len)
     evaluation, pad_id = datasets.eval, pad_id_of(tokenizer)
-    collate: Any = FlatCollator(pad_id)
+    collate: Any = FlatCollator(pad_id, shares=plan.shares)
     if plan.batches == "padded":  # a row for each pack: attention with a mask costs the square of a row
         collate = FlatCollator(pad_id, one_row=False) if plan.packing else PaddingCollator(pad_id)
     return Trainer(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tunesmith.train.whole_step import Settled
+
 if TYPE_CHECKING:
     from tunesmith.train.trainer import Trainer
 
@@ -24,8 +26,11 @@ def evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) ->
         names[:] = sorted(found)
         return torch.stack([found[name].double().cpu() for name in names])
 
+    settled = Settled(trainer, dataloader) if trainer.objective.whole_step else None
     sums: Any = 0
     for batch in dataloader:
+        if settled is not None:
+            batch = settled.next(batch)
         trainer.stopping.before_evaluation_batch()
         sums = sums + trainer.memory.evaluate(batch, run)
         trainer.control = trainer.callback_handler.on_prediction_step(trainer.args, trainer.state, trainer.control)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StepSums"]
 
-_TOLD = ("aux_loss",)
-"""Names in `LossOutput.metrics`."""
+_EVALUATED = ("accuracy", "nll_loss")
+"""Names in `LossOutput.metrics` that are told at evaluation only."""
 
 
 class StepSums:
@@ -25,10 +25,10 @@ class StepSums:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(self, output: LossOutput) -> LossOutput:
-        for name in _TOLD:
-            if name in output.metrics:
+        for name, value in output.metrics.items():
+            if name not in _EVALUATED:
                 total, count = self._sums.get(name, (0.0, 0.0))
-                self._sums[name] = total + output.metrics[name].detach(), count + output.count.detach()
+                self._sums[name] = total + value.detach(), count + output.count.detach()
         return output
 
     def clear(self) -> None:

@@ -22,7 +22,7 @@ __all__ = ["Batch", "Size", "cost", "is_whole", "size_of", "split"]
 
 Batch: TypeAlias = Mapping[str, Any]
 
-_PER_SEQUENCE = ("lengths", "kinds")
+_PER_SEQUENCE = ("lengths", "kinds", "settled")
 
 
 class Size(NamedTuple):
@@ -129,7 +129,7 @@ def _per_token(batch: Batch, value: Tensor) -> bool:
 
 
 def _per_sequence(batch: Batch, name: str, first: int, last: int) -> Tensor:
-    if name == "shared":  # one number for each pair
+    if name in ("shared", "settled") and REJECTED in batch["kinds"]:  # for each pair
         pairs = torch.cumsum(torch.nn.functional.pad(batch["kinds"] == CHOSEN, (1, 0)).long(), 0)
         first, last = int(pairs[first]), int(pairs[last])
     else:

@@ -14,6 +14,7 @@ from tunesmith.config.tuners import TUNERS, Tuner
 from tunesmith.core import env
 from tunesmith.core.errors import MachineError, Problem, UsageError
 from tunesmith.core.log import get_logger
+from tunesmith.data.formats.base import KINDS
 from tunesmith.models.kernels import check_kernel, installed_kernel
 from tunesmith.models.load import ATTENTION
 from tunesmith.models.machine import pick_device
@@ -64,7 +65,7 @@ def resolve_plan(config: RunConfig) -> RunPlan:
     )
 
 
-def what_rules_out(plan: RunPlan, config: RunConfig, before: Mapping[str, Any] | None = None) -> dict[str, str | None]:
+def what_rules_out(plan: RunPlan, config: RunConfig, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What of a run rules a quick way out or in, as `plan_fast_path` takes it. `before`: what a checkpoint recorded of
     the run that is resumed, as `as_before` takes it."""
     noisy = bool(config.train.hf.get("neftune_noise_alpha"))
@@ -75,6 +76,7 @@ def what_rules_out(plan: RunPlan, config: RunConfig, before: Mapping[str, Any] |
         "no_flat": no_flat or ("so did the run that is resumed" if padded else None),
         "no_chunks": "float16 has no place for the smallest gradients before they are scaled" if half else None,
         "kernel": installed_kernel(plan.device, plan.autocast or plan.dtype),
+        "shares": KINDS[plan.stage] == "preference" and config.objective.prefix_sharing == "auto",
     }
 
 
@@ -111,6 +113,7 @@ def with_fast_path(plan: RunPlan, config: RunConfig, fast: FastPath) -> RunPlan:
         attention=fast.attention,
         batches="flat" if fast.flat else "padded",
         loss=fast.loss,
+        shares=fast.shares,
         order=_order(config, "group_by_length" if falls_back else "random"),
     )
 

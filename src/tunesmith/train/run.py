@@ -112,6 +112,7 @@ def _run(
     from tunesmith.objectives import OBJECTIVES
     from tunesmith.render import make_renderer
     from tunesmith.train.calibration import calibration_of
+    from tunesmith.train.reference import reference_of
 
     log = get_logger()
     before = None if any(one.key == "fast_path" for one in changes) else recorded(plan)
@@ -141,15 +142,12 @@ def _run(
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
     calibration = calibration_of(config, plan, objective, tokenizer, datasets)
     model, proven, plan = _build_model(config, plan, fast, tokenizer, calibration, base)
-    if proven != fast:
-        plan = as_recorded(with_fast_path(plan, config, proven), config, changes)
-        if plan.packing and not proven.flat:
-            check_packing(config.model)
-        for reason in proven.why[len(fast.why) :]:
-            log.warning(reason)
+    plan = _as_proven(config, plan, fast, proven, changes)
     if config.train.do_train and config.model.fast_path != "off":
         proved = _prove(config, plan, proven, objective, model, tokenizer, datasets, record)
         plan = proved if proved == plan else as_recorded(proved, config, changes)
+    if objective.compares:
+        objective.reference = reference_of(config, plan, model, tokenizer)
     warn_if_longer(model, datasets.longest)
     if not objective.needs.is_text:
         carry_template(renderer, config.template, tokenizer, model)
@@ -250,6 +248,22 @@ def _build_model(
     print_parameters(model, config.model)
     get_logger().info(str(count_parameters(model)))
     return model, fast, plan
+
+
+def _as_proven(
+    config: RunConfig, plan: RunPlan, fast: FastPath, proven: FastPath, changes: Sequence[Change]
+) -> RunPlan:
+    """The plan with the quick ways that the loaded model takes; what it does not is told."""
+    from tunesmith.models.packing import check_packing
+
+    if proven == fast:
+        return plan
+    plan = as_recorded(with_fast_path(plan, config, proven), config, changes)
+    if plan.packing and not proven.flat:
+        check_packing(config.model)
+    for reason in proven.why[len(fast.why) :]:
+        get_logger().warning(reason)
+    return plan
 
 
 def _check_arithmetic(config: RunConfig, device: str) -> None:

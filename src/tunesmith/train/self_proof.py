@@ -27,7 +27,7 @@ from torch import Tensor
 from tunesmith.core.errors import MachineError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.data.collate import FlatCollator, PaddingCollator
-from tunesmith.data.pack import PackedDataset
+from tunesmith.data.pack import PackedDataset, units
 from tunesmith.models.attention import attention_of
 from tunesmith.models.loss_forward import LossForward, language_model_of
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
@@ -157,6 +157,8 @@ def give_up(model: Any, fast: FastPath, proof: SelfProof, config: ModelConfig) -
 def _short_rows(samples: TokenDataset | PackedDataset) -> list[dict[str, np.ndarray]]:
     """The shortest of the first rows that train something; a part of one where each of them is long."""
     tokens = samples.pieces if isinstance(samples, PackedDataset) else samples
+    if tokens.has_kinds:
+        return _short_pairs(tokens)
     near = np.arange(min(len(tokens), _LOOKED_AT))
     near = near[(tokens.trained_counts[near] > 0) & (tokens.lengths[near] > 1)]
     order = near[np.argsort(tokens.lengths[near], kind="stable")][:_ROWS]
@@ -164,6 +166,14 @@ def _short_rows(samples: TokenDataset | PackedDataset) -> list[dict[str, np.ndar
     if len(order) and not len(fits):
         return [_part(tokens[int(order[0])])]
     return [tokens[int(number)] for number in fits]
+
+
+def _short_pairs(tokens: TokenDataset) -> list[dict[str, np.ndarray]]:
+    """The shortest of the first pairs; of long ones one at least."""
+    pairs = units(tokens)
+    near = np.argsort(pairs.lengths[: _LOOKED_AT // 2], kind="stable")[:_ROWS]
+    few = int(np.count_nonzero(np.cumsum(pairs.lengths[near]) <= 2 * _TOKENS))
+    return [pairs[int(number)] for number in near[: max(few, 1)]]
 
 
 def _part(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -175,7 +185,7 @@ def _part(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _as_trained(rows: list[dict[str, np.ndarray]], plan: RunPlan, pad_id: int) -> dict[str, Any]:
     """The rows as a batch of the run: flat, padded, or as one pack in a padded row."""
     if plan.batches == "flat":
-        return FlatCollator(pad_id)(rows)
+        return FlatCollator(pad_id, shares=plan.shares)(rows)
     if not plan.packing:
         return PaddingCollator(pad_id)(rows)
     pack = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}

@@ -75,6 +75,7 @@ from tunesmith.train.step_memory import MemorySettings, StepMemory
 from tunesmith.train.stream_batches import StreamBatches, saving_first
 from tunesmith.train.throughput import Throughput
 from tunesmith.train.trackers import Trackers
+from tunesmith.train.whole_step import settle_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,6 +198,7 @@ class Trainer(transformers.Trainer):
         with self.throughput.paused():
             self.memory.probe_once(self.sampler, super().training_step)
             self.throughput.sums.clear()
+        batches = settle_step(self, batches)
         units = sum(self.objective.count_units(batch) for batch in batches)
         work = self.throughput.work_of(self.model, [batch for batch in batches if not is_blank(batch)])
         numbers = [units, self.memory.is_new(batches), *self.stopping.wanted(), *work]
@@ -229,10 +231,10 @@ class Trainer(transformers.Trainer):
         self._globalstep_last_logged += 1
         self._initial_global_step += 1
 
-    def output_of(self, model: Any, batch: Any) -> LossOutput:
-        """What the objective finds in a batch, in the arithmetic of training."""
+    def output_of(self, model: Any, batch: Any, find: Callable[[Any, Any], Any] | None = None) -> Any:
+        """The LossOutput of a batch, or what else is to be found in it, in the arithmetic of training."""
         with self.compute_loss_context_manager():
-            return self._computed(model, self._prepare_inputs(batch))
+            return (find or self._computed)(model, self._prepare_inputs(batch))
 
     def _over_ranks(self, numbers: list[float]) -> np.ndarray:
         """[N] numbers of this process -> [ranks, N]."""

@@ -185,6 +185,7 @@ def test_a_plan_is_printable_and_adds_up() -> None:
         "batches": "flat",
         "loss": "chunked",
         "quantization": None,
+        "shares": False,
     }
     plan = RunPlan(**facts, global_batch_size=24)  # type: ignore[arg-type]  # 2 processes x 3 rows x 4 steps
     assert plan.to_dict() == {**facts, "global_batch_size": 24}

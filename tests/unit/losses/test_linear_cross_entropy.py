@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, linear
 from tests.token_losses import entropy_of_likeliest
 from tunesmith.losses import linear_cross_entropy as module
 from tunesmith.losses.linear_cross_entropy import Head, linear_cross_entropy, linear_log_probs
-from tunesmith.losses.token import TokenLoss, TokenStatistics, eaft
+from tunesmith.losses.token import LogProbs, TokenLoss, TokenStatistics, eaft
 
 
 def inputs(tokens: int, size: int, vocabulary: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -102,11 +102,14 @@ def test_log_probabilities_have_gradients_of_their_own(cap: float | None, frozen
     hidden, weight, bias, targets, upstream = inputs(23, 8, 61)
     if frozen:
         weight, bias = weight.detach(), bias.detach()
-    found, told = linear_log_probs(hidden, Head(weight, bias, 0.5, cap), targets, entropy=True, rows=7)
+    found, told = linear_log_probs(
+        hidden, Head(weight, bias, 0.5, cap), targets, how=LogProbs(entropy=True, collision=True), rows=7
+    )
     each = whole_logits(hidden, weight, bias, 0.5, cap).log_softmax(-1)
     expected = each[range(23), targets]
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(told.entropy, -(each.exp() * each).sum(-1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(told.collision, each.exp().square().sum(-1).log())
     assert torch.equal(told.correct, each.argmax(-1) == targets)
     used = (hidden,) if frozen else (hidden, weight, bias)
     pairs = zip(

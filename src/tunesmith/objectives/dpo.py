@@ -1,0 +1,134 @@
+"""Learning from pairs of answers: DPO and its family (`losses/preference.py`).
+
+P pairs, K = 2 P sequences: chosen, rejected, chosen, rejected ... The log probabilities of all answers come from one
+forward; a loss that compares with a reference model asks it for the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from tunesmith.config.preference_facts import OTHER_NAMES
+from tunesmith.core.types import Preference
+from tunesmith.losses.mixture import PairMixture
+from tunesmith.losses.preference import PairScores, PairSettings
+from tunesmith.losses.token import LogProbs
+from tunesmith.losses.whole_step import WholeStep
+from tunesmith.objectives.answers import Answers, answers_of
+from tunesmith.objectives.base import LossOutput, Needs, Objective, Reference
+from tunesmith.objectives.inputs import model_inputs
+from tunesmith.objectives.likelihood import AnswerLikelihood
+
+if TYPE_CHECKING:
+    from tunesmith.config.objective import ObjectiveConfig
+
+__all__ = ["PairwisePreference", "mixture_of"]
+
+
+def mixture_of(config: ObjectiveConfig) -> PairMixture:
+    """The loss that the keys of a config ask for."""
+    names = [OTHER_NAMES.get(name, name) for name in config.pref_loss]
+    weights = config.pref_loss_weights or (1.0,) * len(names)
+    settings = PairSettings(
+        beta=config.pref_beta,
+        label_smoothing=config.dpo_label_smoothing,
+        divergence=config.pref_divergence,
+        divergence_alpha=config.pref_divergence_alpha,
+        simpo_gamma=config.simpo_gamma,
+        alphapo_alpha=config.alphapo_alpha,
+        cpo_alpha=config.cpo_alpha,
+        discopop_tau=config.discopop_tau,
+    )
+    terms = tuple(zip(names, weights, strict=True))
+    return PairMixture(terms, settings, config.pref_ftx, config.pref_bco_weight, config.use_wpo)
+
+
+class PairwisePreference(Objective):
+    """Units are pairs, each of weight one. Metrics are those of the field: rewards, margins, accuracies, logps."""
+
+    needs: ClassVar[Needs] = Needs(example=Preference)
+    unit: ClassVar[str] = "pairs"
+
+    def __init__(self, config: ObjectiveConfig, *, label_smoothing: float = 0.0) -> None:
+        super().__init__(config, label_smoothing=label_smoothing)
+        self.mixture = mixture_of(config)
+
+    @property
+    def compares(self) -> bool:
+        return self.mixture.reference
+
+    @property
+    def whole_step(self) -> bool:
+        return self.mixture.whole_step
+
+    def provable(self) -> Objective:
+        return AnswerLikelihood(self.config)
+
+    def count_units(self, batch: Mapping[str, Any]) -> float:
+        return len(batch["kinds"]) / 2 if "kinds" in batch else 0.0
+
+    def look(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
+        """[P, 6]: what a loss of the whole step reads of each pair."""
+        with torch.no_grad():
+            scores = self._scores(model, batch)[0]
+        return torch.stack([getattr(scores, name) for name in _LOOKED_AT], dim=1)
+
+    def settle(self, looked: Tensor) -> Tensor:
+        """[all pairs of the step, 6] -> [all, 3]: the factors of both log probabilities, and the share of the loss."""
+        found = WholeStep.of(self.mixture, PairScores(**dict(zip(_LOOKED_AT, looked.unbind(1), strict=True))))
+        share = found.loss_sum / len(looked)
+        return torch.stack([found.chosen, found.rejected, share.expand_as(found.chosen)], dim=1)
+
+    def compute(self, model: Any, batch: Mapping[str, Any]) -> LossOutput:
+        scores, found = self._scores(model, batch)
+        if "settled" in batch:
+            chosen, rejected, share = batch["settled"].unbind(1)
+            linear = scores.chosen * chosen + scores.rejected * rejected
+            losses = linear + (share - linear).detach()
+        else:
+            losses = self.mixture(scores)
+        count = losses.new_tensor(len(losses))
+        metrics = self.mixture.metrics(scores)
+        if "aux_loss" in found:
+            metrics["aux_loss"] = found["aux_loss"].double() * count
+        return LossOutput(losses.sum() + count * found["loss"], count, count, metrics)
+
+    def _scores(self, model: Any, batch: Mapping[str, Any]) -> tuple[PairScores, Mapping[str, Tensor]]:
+        """What the policy and the reference say of the pairs, and all that the policy's forward gave."""
+        inputs, answers = model_inputs(batch), answers_of(batch)
+        found = model(**inputs, **answers.asked, loss_kind=LogProbs(collision=self.mixture.weighted))
+        policy = self._sums(answers, found["log_probs"])
+        scores: dict[str, Tensor] = {**_both("{}", policy), **_both("{}_length", answers.lengths.to(policy.dtype))}
+        if self.mixture.weighted:
+            surprise = answers.sums(found["log_probs"].detach() - found["collision"])
+            scores |= _both("{}_alignment", surprise / answers.lengths.clamp(min=1))
+        if self.compares:
+            scores |= _both("ref_{}", self._reference_sums(model, batch, inputs, answers).to(policy.dtype))
+        return PairScores(**scores), found
+
+    def _reference_sums(self, model: Any, batch: Mapping[str, Any], inputs: dict[str, Any], answers: Answers) -> Tensor:
+        if "reference" in batch:
+            found: Tensor = batch["reference"]
+            return found
+        assert isinstance(self.reference, Reference), "given before the first batch"
+        return self._sums(answers, self.reference(model, inputs, answers))
+
+    def _sums(self, answers: Answers, log_probs: Tensor) -> Tensor:
+        """[K] over the tokens of each answer, its surplus over the other one counted as `ld_alpha` says."""
+        if (alpha := self.config.ld_alpha) is None or len(answers.lengths) % 2:
+            return answers.sums(log_probs)
+        shorter = answers.lengths.view(-1, 2).amin(1).repeat_interleave(2)
+        return answers.sums(torch.where(answers.places < shorter[answers.owners], log_probs, alpha * log_probs))
+
+
+_LOOKED_AT = ("chosen", "rejected", "chosen_length", "rejected_length", "ref_chosen", "ref_rejected")
+
+
+def _both(name: str, values: Tensor) -> dict[str, Tensor]:
+    """Of sequences [K] those that were chosen, and the others, by names."""
+    whole = values[: len(values) // 2 * 2]  # the blank row of a rank without pairs is none
+    return {name.format("chosen"): whole[0::2], name.format("rejected"): whole[1::2]}

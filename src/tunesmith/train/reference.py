@@ -1,0 +1,109 @@
+"""What a policy is compared with: the model before training, or another one.
+
+An adapter's reference is the model without it, which takes no memory. A model that trains its own weights has a frozen
+copy of them, and `ref_model` is read beside the policy. All answer to the same batches, by the same quick ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tunesmith.core.errors import MachineError, MissingInputError, Problem
+from tunesmith.core.log import get_logger
+from tunesmith.losses.token import LogProbs
+from tunesmith.models.loss_forward import LossForward
+
+if TYPE_CHECKING:
+    from tunesmith.config import RunConfig, RunPlan
+    from tunesmith.objectives.answers import Answers
+
+__all__ = ["Beside", "WithoutAdapter", "reference_of"]
+
+
+class WithoutAdapter:
+    """The policy with its adapter switched off."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self._forward = model, LossForward.within(model)
+
+    def __call__(self, model: Any, inputs: Mapping[str, Any], answers: Answers) -> Tensor:
+        training = self.model.training
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(self.model.disable_adapter())
+            if training:  # no dropout
+                self.model.eval()
+                stack.callback(self.model.train)
+            stack.callback(setattr, self._forward, "shift", self._forward.shift)
+            self._forward.shift = 0  # a learnt prompt is switched off too
+            found: Tensor = self.model(**inputs, **answers.asked, loss_kind=LogProbs())["log_probs"]
+        return found
+
+
+class Beside:
+    """A model of its own, whose weights stay what they are."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def __call__(self, model: Any, inputs: Mapping[str, Any], answers: Answers) -> Tensor:
+        found: Tensor = self.model(**inputs, **answers.asked, loss_kind=LogProbs())["log_probs"]
+        return found
+
+
+def reference_of(config: RunConfig, plan: RunPlan, model: Any, tokenizer: Any) -> WithoutAdapter | Beside:
+    """The reference of a run, by the ways that the plan tells. Raises what loading a model raises, MissingInputError
+    where the reference reads other tokens than the policy, and MachineError where it does not read the same batches."""
+    without = hasattr(model, "disable_adapter") and not hasattr(model, "base_was_changed")
+    if config.objective.ref_model is None and without:
+        get_logger().info("reference: the model without its adapter")
+        return WithoutAdapter(model)
+    named = config.objective.ref_model
+    get_logger().info("reference: %s", named or "a frozen copy of the model")
+    return Beside(_loaded(config, plan, model, tokenizer))
+
+
+def _loaded(config: RunConfig, plan: RunPlan, policy: Any, tokenizer: Any) -> Any:
+    """The reference as a model of its own, with the forward that ends in log probabilities."""
+    from tunesmith.methods.base import Adapters
+    from tunesmith.methods.merge import merge_adapters
+    from tunesmith.models.fast_path import FastPath, prove
+    from tunesmith.models.load import load
+    from tunesmith.models.quantization.plan import base_of
+
+    keys = config.objective
+    settings, quantization = config.model, config.quantization
+    if keys.ref_model is not None:
+        settings = replace(
+            config.model, model_name_or_path=keys.ref_model, adapter_name_or_path=keys.ref_model_adapters
+        )
+        quantization = replace(config.quantization, quantization_bit=keys.ref_model_quantization_bit, qat=None)
+    frozen = replace(config, model=settings, quantization=quantization, verb="predict")
+    base = base_of(frozen, plan.device)
+    fast = FastPath(plan.batches == "flat", plan.loss, plan.attention, shares=plan.shares)
+    how: dict[str, Any] = {"dtype": plan.dtype, "attention": fast.at_load, "device": plan.device, "seed": plan.seed}
+    loaded = load(settings, tokenizer, **how, quantization=base, longest=plan.cutoff_len)
+    _check_vocabulary(policy, loaded.model, str(settings.model_name_or_path))
+    if settings.adapter_name_or_path:
+        merge_adapters(loaded.model, Adapters.of(settings))
+    found = prove(loaded.model, loaded.family, fast, settings)
+    if (found.flat, found.shares) != (fast.flat, fast.shares):
+        what, where = "the reference model does not read the batches of the run", f"ref_model: {keys.ref_model}"
+        raise MachineError(Problem("E-TRAIN-068", what, where, found.why[-1], "prefix_sharing: off, or fast_path: off"))
+    return loaded.model
+
+
+def _check_vocabulary(policy: Any, reference: Any, name: str) -> None:
+    sizes = [model.get_input_embeddings().weight.shape[0] for model in (policy, reference)]
+    if sizes[0] != sizes[1]:
+        what = "the reference model has another vocabulary than the model, so the same ids are other tokens"
+        got = f"{sizes[1]:,} tokens, and the model has {sizes[0]:,}"
+        fix = "a ref_model of the same family, like the model before it was trained"
+        raise MissingInputError(Problem("E-TRAIN-069", what, f"ref_model: {name}", got, fix))

@@ -1,0 +1,71 @@
+"""Pairs of answers for tests: random ids for tiny models, and chats that a small model can tell apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunesmith.core.types import Encoded
+from tunesmith.data.dataset import CHOSEN, REJECTED, TokenDataset
+from tunesmith.data.pack import units
+
+SIZES = ((13, 7, 9), (3, 11, 2), (1, 4, 6), (8, 3, 3))
+"""(tokens of the prompt, of the chosen answer, of the rejected one)"""
+
+
+def token_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES, vocabulary: int = 97) -> list[dict[str, Any]]:
+    """Pairs as the data engine hands them on, with random ids."""
+    generator = np.random.default_rng(0)
+    sequences = []
+    for prompt, *answers in sizes:
+        asked = generator.integers(3, vocabulary, prompt).tolist()
+        sequences += [
+            Encoded(asked + generator.integers(3, vocabulary, size).tolist(), [False] * prompt + [True] * size)
+            for size in answers
+        ]
+    return list(units(TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * len(sizes))))
+
+
+def log_probs_alone(model: Any, pair: Mapping[str, Any]) -> list[Tensor]:
+    """Of both answers of a pair the log probability of each token, with transformers' own forward of each sequence."""
+    first = int(pair["lengths"][0])
+    found = []
+    for part in (slice(first), slice(first, None)):
+        ids = torch.tensor(pair["input_ids"][part]).long()
+        trained = torch.tensor(pair["trained"][part])[1:]
+        logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1].double().log_softmax(-1)
+        found.append(logits[torch.arange(len(trained)), ids[1:]][trained])
+    return found
+
+
+_WHO = ("cat", "dog", "bird", "boy", "girl", "fish", "bear", "frog", "king", "mouse")
+_WHERE = ("park", "house", "garden", "forest", "river", "school", "shop", "field")
+
+
+def stories(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of preferences in ShareGPT's form: a story goes on well, or sadly."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        who, where = generator.choice(_WHO), generator.choice(_WHERE)
+        asked = f"One day a little {who} went to the {where}. There it saw a big red ball."
+        rows.append(
+            {
+                "conversations": [{"from": "human", "value": asked}],
+                "chosen": {"from": "gpt", "value": f"The {who} was very happy. It played with the ball all day."},
+                "rejected": {"from": "gpt", "value": f"The {who} was sad and cried. It did not like the ball."},
+            }
+        )
+    return rows
+
+
+def write_stories(folder: Path, count: int = 40, seed: int = 0) -> Path:
+    file = folder / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in stories(count, seed)), encoding="utf-8")
+    return file
