@@ -92,7 +92,7 @@ def _reference_is_used(config: RunConfig) -> Iterator[Problem]:
 
 @_rule(_TRAIN, "stage", "use_wpo", "pref_loss")
 def _wpo_weighs_one_step(config: RunConfig) -> Iterator[Problem]:
-    whole = [name for name, facts in losses_of(config.objective).items() if facts.whole_step]
+    whole = [name for name, facts in losses_of(config.objective).items() if facts.ranked]
     if config.objective.stage == "dpo" and config.objective.use_wpo and whole:
         what = f'"use_wpo" weighs pairs, and "pref_loss: {whole[0]}" is a loss of all pairs together'
         yield contradiction(config, "use_wpo", what, "pref_loss: sigmoid, or use_wpo: false")

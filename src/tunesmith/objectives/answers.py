@@ -21,12 +21,11 @@ __all__ = ["Answers", "answers_of"]
 @dataclass(frozen=True, slots=True)
 class Answers:
     """positions [N, 2] and targets [N] as `models/loss_forward.py` wants them; owners [N]: the sequence of each token;
-    places [N]: which token of its answer it is, from 0 on; weights [N], None: all 1; lengths [K]: trained tokens."""
+    weights [N], None: all 1; lengths [K]: trained tokens."""
 
     positions: Tensor
     targets: Tensor
     owners: Tensor
-    places: Tensor
     weights: Tensor | None
     lengths: Tensor
 
@@ -55,7 +54,5 @@ def answers_of(batch: Mapping[str, Any]) -> Answers:
             before = torch.where(begins, segments[:, 3] - 1, before)
     count = len(batch["cu_seqlens"]) - 1 if "bounds" in batch else len(labels)
     lengths = torch.bincount(owners, minlength=count)
-    first = lengths.cumsum(0) - lengths
-    places = torch.arange(len(owners), device=labels.device) - first[owners]
     weights = batch["weights"][row, place] if "weights" in batch else None
-    return Answers(torch.stack([row, before], 1), labels[row, place], owners, places, weights, lengths)
+    return Answers(torch.stack([row, before], 1), labels[row, place], owners, weights, lengths)

@@ -7,6 +7,7 @@ forward; a loss that compares with a reference model asks it for the same batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tunesmith.config.preference_facts import OTHER_NAMES
 from tunesmith.core.types import Preference
+from tunesmith.losses.completions import tail_weights
 from tunesmith.losses.mixture import PairMixture
 from tunesmith.losses.preference import PairScores, PairSettings
 from tunesmith.losses.token import LogProbs
@@ -72,14 +74,16 @@ class PairwisePreference(Objective):
         return len(batch["kinds"]) / 2 if "kinds" in batch else 0.0
 
     def look(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
-        """[P, 6]: what a loss of the whole step reads of each pair."""
+        """[P, 8]: what a loss of the whole step reads of each pair; NaN for what it does not."""
         with torch.no_grad():
             scores = self._scores(model, batch)[0]
-        return torch.stack([getattr(scores, name) for name in _LOOKED_AT], dim=1)
+        nothing = scores.chosen.new_full((), torch.nan).expand_as(scores.chosen)
+        columns = [getattr(scores, item.name) for item in fields(PairScores)]
+        return torch.stack([nothing if one is None else one for one in columns], dim=1)
 
     def settle(self, looked: Tensor) -> Tensor:
-        """[all pairs of the step, 6] -> [all, 3]: the factors of both log probabilities, and the share of the loss."""
-        found = WholeStep.of(self.mixture, PairScores(**dict(zip(_LOOKED_AT, looked.unbind(1), strict=True))))
+        """[all pairs of the step, 8] -> [all, 3]: the factors of both log probabilities, and the share of the loss."""
+        found = WholeStep.of(self.mixture, PairScores(*looked.unbind(1)))
         share = found.loss_sum / len(looked)
         return torch.stack([found.chosen, found.rejected, share.expand_as(found.chosen)], dim=1)
 
@@ -122,10 +126,7 @@ class PairwisePreference(Objective):
         if (alpha := self.config.ld_alpha) is None or len(answers.lengths) % 2:
             return answers.sums(log_probs)
         shorter = answers.lengths.view(-1, 2).amin(1).repeat_interleave(2)
-        return answers.sums(torch.where(answers.places < shorter[answers.owners], log_probs, alpha * log_probs))
-
-
-_LOOKED_AT = ("chosen", "rejected", "chosen_length", "rejected_length", "ref_chosen", "ref_rejected")
+        return answers.sums(log_probs * tail_weights(answers.lengths, shorter, alpha))
 
 
 def _both(name: str, values: Tensor) -> dict[str, Tensor]:
