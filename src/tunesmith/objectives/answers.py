@@ -39,6 +39,10 @@ class Answers:
         weighted = values.to(kind) if self.weights is None else values.to(kind) * self.weights
         return weighted.new_zeros(len(self.lengths)).index_add(0, self.owners, weighted)
 
+    def means(self, values: Tensor) -> Tensor:
+        """[N] -> [K], `sums` by the number of tokens; 0 of a sequence without any."""
+        return self.sums(values) / self.lengths.clamp(min=1)
+
 
 def answers_of(batch: Mapping[str, Any]) -> Answers:
     """`labels`, and `weights` if there are any, of a batch are [B, T] and not shifted (`data/collate.py`)."""

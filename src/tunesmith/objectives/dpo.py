@@ -50,7 +50,9 @@ def mixture_of(config: ObjectiveConfig) -> PairMixture:
 
 
 class PairwisePreference(Objective):
-    """Units are pairs, each of weight one. Metrics are those of the field: rewards, margins, accuracies, logps."""
+    """Units are pairs, each of weight one. Metrics are those of the field: rewards, margins, accuracies, logps; in
+    evaluation also `entropy` in nats, a mean over the tokens of both answers, which costs a look at all logits.
+    """
 
     needs: ClassVar[Needs] = Needs(example=Preference)
     unit: ClassVar[str] = "pairs"
@@ -97,6 +99,8 @@ class PairwisePreference(Objective):
             losses = self.mixture(scores)
         count = losses.new_tensor(len(losses))
         metrics = self.mixture.metrics(scores)
+        if "entropy" in found:
+            metrics["entropy"] = found["entropy"]
         if "aux_loss" in found:
             metrics["aux_loss"] = found["aux_loss"].double() * count
         return LossOutput(losses.sum() + count * found["loss"], count, count, metrics)
@@ -104,12 +108,14 @@ class PairwisePreference(Objective):
     def _scores(self, model: Any, batch: Mapping[str, Any]) -> tuple[PairScores, Mapping[str, Tensor]]:
         """What the policy and the reference say of the pairs, and all that the policy's forward gave."""
         inputs, answers = model_inputs(batch), answers_of(batch)
-        found = model(**inputs, **answers.asked, loss_kind=LogProbs(collision=self.mixture.weighted))
+        how = LogProbs(entropy=not model.training, collision=self.mixture.weighted)
+        found = dict(model(**inputs, **answers.asked, loss_kind=how))
+        if "entropy" in found:
+            found["entropy"] = answers.means(found["entropy"]).sum() / 2
         policy = self._sums(answers, found["log_probs"])
         scores: dict[str, Tensor] = {**_both("{}", policy), **_both("{}_length", answers.lengths.to(policy.dtype))}
         if self.mixture.weighted:
-            surprise = answers.sums(found["log_probs"].detach() - found["collision"])
-            scores |= _both("{}_alignment", surprise / answers.lengths.clamp(min=1))
+            scores |= _both("{}_alignment", answers.means(found["log_probs"].detach() - found["collision"]))
         if self.compares:
             scores |= _both("ref_{}", self._reference_sums(model, batch, inputs, answers).to(policy.dtype))
         return PairScores(**scores), found

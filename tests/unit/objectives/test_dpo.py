@@ -168,6 +168,22 @@ def test_weights_of_wpo_are_those_of_the_policy(plain: tuple[Any, Any]) -> None:
     torch.testing.assert_close(found.loss_sum.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_entropy_is_told_where_a_model_is_evaluated(plain: tuple[Any, Any]) -> None:
+    quick = made("chunked", 1), made("chunked", 2)
+    wanted = 0.0
+    for pair in token_pairs():
+        first = int(pair["lengths"][0])
+        for part in (slice(first), slice(first, None)):
+            ids = torch.tensor(pair["input_ids"][part]).long()
+            chances = plain[0](input_ids=ids[None]).logits[0, :-1].detach().double().log_softmax(-1)
+            entropy = -(chances.exp() * chances).sum(-1)
+            wanted += float(entropy[torch.tensor(pair["trained"][part])[1:]].mean()) / 2
+    found = objective_of(quick[1]).compute(quick[0], COLLATORS["shared"](token_pairs()))
+    assert float(found.metrics["entropy"]) == pytest.approx(wanted, rel=1e-5)
+    found = objective_of(quick[1]).compute(quick[0].train(), COLLATORS["shared"](token_pairs()))
+    assert "entropy" not in found.metrics
+
+
 @pytest.mark.parametrize("name", PAIR_FACTS)
 def test_the_split_of_a_batch_changes_nothing(name: str) -> None:
     """Every loss, of pairs together and one by one, with a sum of losses and gradient."""
