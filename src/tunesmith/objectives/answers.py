@@ -1,7 +1,8 @@
 """Answers of a batch as sequences: where each of their tokens is predicted, and sums over them.
 
-K sequences of a batch, N trained tokens in them. In padded rows [B, T] each row is a sequence; in a flat row [1, T] the
-borders tell them apart; where answers to one prompt share it, the first token of each is predicted where it ends.
+K sequences of a batch, N trained tokens in them. In padded rows [B, T] each row is a sequence, or holds several; in a
+flat row [1, T] the borders tell them apart; where answers to one prompt share it, the first token of each is predicted
+where it ends.
 """
 
 from __future__ import annotations
@@ -56,7 +57,18 @@ def answers_of(batch: Mapping[str, Any]) -> Answers:
             segments = torch.tensor(batch["segments"], device=labels.device)[owners]  # [N, 4]
             begins = (place == segments[:, 0]) & (segments[:, 2] < segments[:, 3])
             before = torch.where(begins, segments[:, 3] - 1, before)
-    count = len(batch["cu_seqlens"]) - 1 if "bounds" in batch else len(labels)
+    elif "row_pieces" in batch:
+        owners = torch.searchsorted(_starts(batch), row * labels.shape[1] + place, right=True) - 1
+    count = len(batch["kinds"]) if "kinds" in batch else len(labels)
     lengths = torch.bincount(owners, minlength=count)
     weights = batch["weights"][row, place] if "weights" in batch else None
     return Answers(torch.stack([row, before], 1), labels[row, place], owners, weights, lengths)
+
+
+def _starts(batch: Mapping[str, Any]) -> Tensor:
+    """[K] where each sequence of padded rows with several begins, in the batch read row by row."""
+    lengths, pieces = batch["lengths"], batch["row_pieces"]
+    starts = lengths.cumsum(0) - lengths
+    first = starts[pieces.cumsum(0) - pieces]  # of each row, among all tokens
+    rows = torch.arange(len(pieces), device=first.device) * batch["labels"].shape[1]
+    return starts + (rows - first).repeat_interleave(pieces)

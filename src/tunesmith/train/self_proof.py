@@ -189,7 +189,7 @@ def _as_trained(rows: list[dict[str, np.ndarray]], plan: RunPlan, pad_id: int) -
     if not plan.packing:
         return PaddingCollator(pad_id)(rows)
     pack = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    pack["lengths"] = np.array([len(row["input_ids"]) for row in rows])
+    pack.setdefault("lengths", np.array([len(row["input_ids"]) for row in rows]))  # pairs tell theirs
     return FlatCollator(pad_id, one_row=False)([pack])
 
 

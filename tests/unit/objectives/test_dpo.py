@@ -31,11 +31,11 @@ COLLATORS = {
 }
 
 
-def made(way: str | None, seed: int) -> Any:
+def made(way: str | None, seed: int, kind: str = attention.VARLEN) -> Any:
     """A small Llama, with the forward that ends in the loss where a way to it is named."""
     attention.register()
-    torch.manual_seed(seed)
-    model = tiny_model("llama", attention.VARLEN if way else "eager").eval()
+    model = tiny_model("llama", kind if way else "eager").eval()
+    torch.manual_seed(seed)  # the tiny model itself is always the same
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
@@ -100,6 +100,8 @@ def settled(objective: Objective, model: Any, batch: Any) -> Any:
 
 def check(plain: tuple[Any, Any], quick: tuple[Any, Any], batch: Any, expected: PairMixture, **keys: Any) -> None:
     objective = objective_of(quick[1], **keys)
+    scores = scores_alone(plain, token_pairs())
+    assert (scores.chosen - scores.ref_chosen).abs().min().item() > 0.01, "policy and reference are not the same"
     wanted = expected(scores_alone(plain, token_pairs(), keys.get("ld_alpha"))).sum()
     found = objective.compute(quick[0], settled(objective, quick[0], batch))
     assert float(found.units) == objective.count_units(batch) == 4
@@ -111,6 +113,12 @@ def check(plain: tuple[Any, Any], quick: tuple[Any, Any], batch: Any, expected: 
 @pytest.mark.parametrize("kind", COLLATORS)
 def test_every_kind_of_batch_is_two_sequences_a_pair(plain: tuple[Any, Any], quick: tuple[Any, Any], kind: str) -> None:
     check(plain, quick, COLLATORS[kind](token_pairs()), PairMixture())
+
+
+def test_pairs_may_share_padded_rows(plain: tuple[Any, Any]) -> None:
+    """As packs, which transformers keeps apart."""
+    quick = made("full", 1, "sdpa"), made("full", 2, "sdpa")
+    check(plain, quick, FlatCollator(0, one_row=False)(token_pairs()), PairMixture())
 
 
 KEYS: dict[str, tuple[dict[str, Any], PairMixture]] = {
