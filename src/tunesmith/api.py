@@ -31,6 +31,10 @@ __all__ = [
 Source: TypeAlias = str | Path | Mapping[str, Any] | RunConfig | None
 
 
+# What training has made of a model by now.
+_MADE: dict[str, Any] = {"train_from_scratch": False, "mixture_of_depths": None}
+
+
 def as_config(source: Source, overrides: Mapping[str, Any], verb: str) -> RunConfig:
     """A config from a file, a mapping, keywords alone, or a config that is loaded already.
 
@@ -58,7 +62,7 @@ def with_result(config: RunConfig) -> RunConfig:
     if (folder / "adapter_config.json").is_file():
         change: dict[str, Any] = {"adapter_name_or_path": (str(folder),)}
     elif (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-        change = {"model_name_or_path": str(folder)}
+        change = {"model_name_or_path": str(folder), **_MADE}
     else:
         get_logger().info("nothing is saved in %s yet: this is %s itself", folder, config.model.model_name_or_path)
         return config

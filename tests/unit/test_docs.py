@@ -143,6 +143,14 @@ def test_the_table_of_flat_batches_is_that_of_the_lists() -> None:
     assert text.count("\n| as they are | ") == 1
 
 
+def test_the_page_of_mixtures_of_depths_is_what_was_measured() -> None:
+    path = ROOT / "scripts" / "generate_surgery_doc.py"
+    script = runpy.run_path(str(path))
+    text = script["TARGET"].read_text(encoding="utf-8")
+    assert script["page"](text) == text, f"run: python {path.relative_to(ROOT)}"
+    assert "| capacity 0.125 |" in text
+
+
 def test_the_tables_of_optimizers_are_those_of_the_config() -> None:
     path = ROOT / "scripts" / "generate_optimizers_doc.py"
     script = runpy.run_path(str(path))

@@ -84,6 +84,9 @@ def test_a_training_config_stands_for_what_it_saved(tmp_path) -> None:
     (tmp_path / "config.json").touch()
     (tmp_path / "model.safetensors").touch()
     assert with_result(config).model.model_name_or_path == str(tmp_path)
+    made = as_config({**keys, "train_from_scratch": True, "mixture_of_depths": "convert"}, {}, "chat")
+    found = with_result(made).model
+    assert (found.train_from_scratch, found.mixture_of_depths) == (False, None)  # what is saved is not made again
     (tmp_path / "adapter_config.json").touch()
     found = with_result(config).model
     assert (found.model_name_or_path, found.adapter_name_or_path) == ("a/b", (str(tmp_path),))

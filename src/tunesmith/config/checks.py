@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunesmith.config.check_table import Check, rules_into
 from tunesmith.config.check_table import contradiction as _contradiction
+from tunesmith.config.depth_checks import DEPTH_CHECKS
 from tunesmith.config.engine_checks import ENGINE_CHECKS, sends_messages
 from tunesmith.config.memory_checks import MEMORY_CHECKS
 from tunesmith.config.method_checks import METHOD_CHECKS
@@ -35,6 +36,7 @@ CHECKS: list[Check] = [
     *OPTIMIZER_CHECKS,
     *MODEL_CHECKS,
     *PREFERENCE_CHECKS,
+    *DEPTH_CHECKS,
 ]
 _rule = rules_into(CHECKS)
 

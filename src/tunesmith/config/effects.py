@@ -340,6 +340,16 @@ def _model_rules() -> tuple[Rule, ...]:
             lambda c: c.model.moe_aux_loss_coef is None,
             "with moe_aux_loss_coef it is the kind that is not re-entrant",
         ),
+        Rule(
+            _keys("mixture_of_depths_capacity"),
+            lambda c: c.model.mixture_of_depths == "convert",
+            "only with mixture_of_depths: convert",
+        ),
+        Rule(
+            _keys("use_kv_cache kv_cache_gb"),
+            lambda c: c.model.mixture_of_depths is None,
+            "a mixture of depths reads everything again for each token",
+        ),
         Rule(_keys("rope_factor"), lambda c: c.model.rope_scaling is not None, "only with rope_scaling"),
     )
 

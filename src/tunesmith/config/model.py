@@ -52,10 +52,11 @@ class ModelConfig:
     or else stop."""
     shift_attn: bool = works(False)
     """Shifted sparse attention of LongLoRA in training: in quarters of a sequence, shifted in half of the heads."""
-    mixture_of_depths: Literal["convert", "load"] | None = never(
-        None, "its layers choose among tokens to come, which a reply has not: leave the key out (docs/surgery.md)"
-    )
-    """Convert to, or load, a mixture-of-depths model."""
+    mixture_of_depths: Literal["convert", "load"] | None = works(None)
+    """Every second layer computes tokens that its router chooses: convert an ordinary model in training, or load such
+    a one."""
+    mixture_of_depths_capacity: float = works(0.125, above=0, most=1)
+    """Share of a sequence's tokens that a layer with a router computes, with `mixture_of_depths: convert`."""
     use_unsloth: bool = never(False, "training runs on unpatched transformers: leave the key out")
     """Load and train through Unsloth."""
     use_unsloth_gc: bool = works(False)

@@ -168,6 +168,9 @@ _SHOWN: dict[str, str] = {
     _ROPE + "test_the_context_follows_cutoff_len_in_training": "rope_scaling",
     "tests/unit/models/test_shifted.py::test_a_run_trains_in_groups_and_is_judged_whole": "shift_attn",
     "tests/unit/models/test_balance.py::test_a_run_adds_the_loss_of_the_routers": "moe_aux_loss_coef",
+    "tests/unit/models/test_depths.py::test_a_run_converts_learns_and_is_read_back": (
+        "mixture_of_depths mixture_of_depths_capacity"
+    ),
     _ROPE + "test_a_factor_can_be_given": "rope_factor",
     _LOADING + "test_the_attention_is_the_one_that_was_asked_for": "flash_attn",
     _LOADING + "test_code_of_a_model_runs_only_if_it_is_trusted": "trust_remote_code",

@@ -8,6 +8,7 @@ from typing import Any
 
 from tunesmith.core.errors import MissingInputError, Problem, UsageError
 from tunesmith.core.files import read_json
+from tunesmith.models.depth_plan import FLAG
 
 __all__ = ["refuse_quantized", "settings_in"]
 
@@ -21,6 +22,9 @@ def settings_in(folder: Path, model_type: str | None = None) -> dict[str, Any]:
         got = "config.json cannot be read" if (folder / "config.json").exists() else "it holds no config.json"
         raise MissingInputError(Problem("E-CONVERT-001", what, str(folder), got, fix))
     found = str(settings.get("model_type") or "")
+    if settings.get(FLAG) is not None:
+        what, fix = "the conversion knows no mixture of depths", "convert the model that it was made from"
+        raise UsageError(Problem("E-CONVERT-007", what, str(folder / "config.json"), FLAG, fix))
     if model_type is not None and found != model_type:
         what, fix = "the conversion is for another type of model", "tunesmith convert --help lists what there is"
         got = f"model_type {found or '(none)'}, and it is for {model_type}"

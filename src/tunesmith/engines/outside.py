@@ -59,8 +59,11 @@ class Parts:
 
 
 def parts_of(config: RunConfig) -> Parts:
-    """Raises UsageError (E-ENGINE-032) for several adapters on top of each other, which these engines do not have."""
+    """Raises UsageError (E-ENGINE-032) for several adapters on top of each other and for a mixture of depths, which
+    these engines do not have."""
     from tunesmith.models.catalog import fallback_template
+    from tunesmith.models.depth_plan import plan_depths
+    from tunesmith.models.load import settings_of
     from tunesmith.models.locate import located
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.render import make_renderer
@@ -70,6 +73,10 @@ def parts_of(config: RunConfig) -> Parts:
         what = f"infer_backend: {config.engine.infer_backend} puts one adapter on a model"
         fix = "merge the others first: tunesmith export"
         raise UsageError(Problem("E-ENGINE-032", what, config.place("adapter_name_or_path"), ", ".join(names), fix))
+    if plan_depths(config.model, settings_of(config.model)) is not None:
+        what = f"{config.engine.infer_backend} would compute all tokens in all layers of a mixture of depths"
+        got, fix = str(config.model.model_name_or_path), "infer_backend: huggingface"
+        raise UsageError(Problem("E-ENGINE-032", what, config.place("infer_backend"), got, fix))
     own = str(Path(names[0]) / (config.model.adapter_folder or "")) if names else None
     path = str(located(config.model).model_name_or_path)
     tokenizer = load_tokenizer(config.model)

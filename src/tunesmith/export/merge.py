@@ -31,6 +31,7 @@ def export_model(config: RunConfig) -> Path:
     from tunesmith.methods.combine import combine_adapters
     from tunesmith.methods.merge import attach_adapter, fold, merge_adapters
     from tunesmith.models.chat_template import carry_template, make_savable
+    from tunesmith.models.depth_plan import told_depths
     from tunesmith.models.load import ATTENTION, infer_dtype, load, torch_dtype
     from tunesmith.models.machine import pick_device
     from tunesmith.models.quantization.plan import base_of
@@ -71,6 +72,9 @@ def export_model(config: RunConfig) -> Path:
     make_savable(model)
     model.save_pretrained(folder, max_shard_size=f"{config.export.export_size}GB")
     loaded.tokenizer.save_pretrained(folder)
+    if told_depths(model.config) is not None:
+        get_logger().warning("no Modelfile is written: Ollama would compute all tokens in all layers of this model")
+        return folder
     text = modelfile(renderer, config.template, loaded.tokenizer, context_of(model.config))
     (folder / "Modelfile").write_text(text, encoding="utf-8")
     return folder

@@ -22,6 +22,7 @@ from torch.nn.functional import dropout as drop_out
 from torch.nn.functional import scaled_dot_product_attention
 
 from tunesmith.core.errors import Problem, UsageError
+from tunesmith.models.depth_plan import Depths
 from tunesmith.models.groups import attend_in_groups
 from tunesmith.models.shared import Segment, attend_shared
 
@@ -111,7 +112,7 @@ class Kept(Protocol):
 
 class AttentionCall(NamedTuple):
     """What one call of attention computes: H heads, the sizes of keys and values, the window (None: all tokens before),
-    and which of its inputs need a gradient."""
+    which of its inputs need a gradient, and how tokens are chosen in a layer that computes some of them."""
 
     heads: int
     key_size: int
@@ -120,6 +121,7 @@ class AttentionCall(NamedTuple):
     trained_query: bool
     trained_key: bool
     trained_value: bool
+    depths: Depths | None = None
 
 
 @contextmanager
@@ -206,7 +208,8 @@ def _attention(
     window = getattr(module, "varlen_window", sliding_window)
     if _recorded is not None:
         trained = (query.requires_grad, key.requires_grad, value.requires_grad)
-        _recorded.append(AttentionCall(query.shape[1], query.shape[3], value.shape[3], window, *trained))
+        sizes = (query.shape[1], query.shape[3], value.shape[3])
+        _recorded.append(AttentionCall(*sizes, window, *trained, getattr(module, "depths", None)))
     chunk = getattr(module, "varlen_chunk", None)
     causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
     one = LayerAttention(module, scaling, dropout, window if attention_mask is None else None, softcap, s_aux)

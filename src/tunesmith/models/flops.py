@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from tunesmith.models.attention import SHIFTED, VARLEN, AttentionCall, attention_of, recorded_calls, register
+from tunesmith.models.depth_plan import Depths, told_depths
 from tunesmith.models.loss_forward import language_model_of
 from tunesmith.models.quantization.hqq import HQQLinear
 from tunesmith.models.shifted import group_bounds
@@ -35,6 +36,7 @@ from tunesmith.models.shifted import group_bounds
 __all__ = ["TokenFlops", "measure_flops", "visible_pairs"]
 
 _TOKENS = 5  # of the sequence that is read to see the shapes
+_TOKENS_TO_CHOOSE_FROM = 64  # where layers compute a share of them: it should be one of many
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class TokenFlops:
     head_everywhere: bool
     shifted: bool = False
     """Whether half of the heads attend within groups, and half within shifted ones (`models.shifted`)."""
+    routed: Mapping[Depths, float] = field(default_factory=dict)
+    """The same as `attention`, of layers in which only tokens that were chosen see each other (`models.depths`)."""
 
     def of(self, lengths: np.ndarray, trained: int) -> float:
         """FLOPs of a batch of sequences with these lengths [K] and so many trained tokens together."""
@@ -58,6 +62,8 @@ class TokenFlops:
             parts = [np.diff(bounds) for bounds in group_bounds([0, *np.cumsum(lengths).tolist()])]
         seen = {window: sum(visible_pairs(part, window) for part in parts) / len(parts) for window in self.attention}
         pairs = sum(each * seen[window] for window, each in self.attention.items())
+        for depths, each in self.routed.items():
+            pairs += each * visible_pairs(np.array([depths.chosen(int(length)) for length in lengths]))
         return self.layers * tokens + self.head * (tokens if self.head_everywhere else trained) + pairs
 
 
@@ -80,20 +86,26 @@ def measure_flops(model: Any, *, shapes_only: bool = False) -> TokenFlops:
     head = language_model.get_output_embeddings()
     products = _Products(set() if head is None else set(head.modules()))
     device = next(model.parameters()).device
+    count = _TOKENS if told_depths(language_model.config) is None else _TOKENS_TO_CHOOSE_FROM
     training = model.training
     model.eval()
     try:
         with products.watching(model), _seen_attention(language_model) as calls, torch.enable_grad():
-            mask = {"attention_mask": torch.zeros(1, 1, _TOKENS, _TOKENS, device=device)} if shapes_only else {}
-            model(input_ids=torch.arange(_TOKENS, device=device)[None], use_cache=False, **mask)
+            mask = {"attention_mask": torch.zeros(1, 1, count, count, device=device)} if shapes_only else {}
+            model(input_ids=torch.arange(count, device=device)[None], use_cache=False, **mask)
     finally:
         model.train(training)
     attention: Counter[int | None] = Counter()
+    routed: Counter[Depths] = Counter()
     for call in calls:
-        attention[call.window] += _of_attention(call)
+        if call.depths is None:
+            attention[call.window] += _of_attention(call)
+        else:
+            routed[call.depths] += _of_attention(call)
     everywhere = language_model.loss_forward.way == "full"
     shifted = attention_of(language_model) == SHIFTED
-    return TokenFlops(products.layers / _TOKENS, products.head / _TOKENS, dict(attention), everywhere, shifted)
+    each = products.layers / count, products.head / count
+    return TokenFlops(*each, dict(attention), everywhere, shifted, dict(routed))
 
 
 def _of_attention(call: AttentionCall) -> int:

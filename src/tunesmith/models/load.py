@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.errors import MachineError, MissingInputError, Problem
+from tunesmith.core.errors import MachineError, MissingInputError, Problem, UsageError
 from tunesmith.core.log import get_logger
+from tunesmith.models.depth_plan import Depths, plan_depths
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.locate import gguf_file, located, model_folder
 from tunesmith.models.machine import cpu_has_bf16
@@ -114,7 +115,7 @@ def load(
     config = located(config)
     tokenizer = tokenizer or load_tokenizer(config)
     placed = {} if quantization is None else quantization.arguments(dtype, device)
-    model = _build(config, dtype, attention, placed, longest)
+    model = _build(config, dtype, attention, placed, longest, seed)
     if quantization is not None:
         quantization.finish(model, dtype, device)
     grow(model, tokenizer, config, seed)
@@ -123,7 +124,7 @@ def load(
 
 
 def _build(
-    config: ModelConfig, dtype: str, attention: str, placed: Mapping[str, Any], longest: int | None
+    config: ModelConfig, dtype: str, attention: str, placed: Mapping[str, Any], longest: int | None, seed: int
 ) -> PreTrainedModel:
     from transformers import AutoConfig
 
@@ -134,9 +135,11 @@ def _build(
     if config.flash_attn != "auto" or attention != ATTENTION["auto"]:
         arguments["attn_implementation"] = attention
     with _explaining(config):
-        settings, scaled, auto = None, False, _auto_class(config)
+        settings, scaled, auto = AutoConfig.from_pretrained(name, **_sources(config)), False, _auto_class(config)
+        depths = plan_depths(config, settings, trains=longest is not None)
+        if depths is not None and placed:
+            _refuse_quantized(name)
         if config.train_from_scratch or may_scale(config):
-            settings = AutoConfig.from_pretrained(name, **_sources(config))
             scaled = scale_positions(settings, config, longest)
         if config.train_from_scratch:
             get_logger().info("train_from_scratch: random weights, nothing is read from %s but its shape", name)
@@ -145,14 +148,45 @@ def _build(
             arguments |= {"output_loading_info": True, **_sources(config), **placed}
             if scaled:
                 arguments["config"] = settings
+            auto = auto if depths is None or config.mixture_of_depths == "convert" else _with_routers(settings, depths)
             model, found = auto.from_pretrained(name, **arguments)
             _check_complete(found, name)
+    if depths is not None:
+        _route(model, depths, seed)
     if scaled:
         check_positions(model, config)
         model.scaled_positions = True
     if (chosen := getattr(model.config, "_attn_implementation", attention)) != attention:
         get_logger().info("attention: %s (this model has no %s)", chosen, attention)
     return model
+
+
+def _refuse_quantized(name: str) -> None:
+    what = "layers that choose their tokens do not go with quantized weights: a choice turns with their rounding"
+    fix = "leave quantization_bit out, or use a model that is no mixture of depths"
+    raise UsageError(Problem("E-MODEL-031", what, f"model_name_or_path: {name}", fix=fix))
+
+
+def _with_routers(settings: Any, depths: Depths) -> Any:
+    """The class that reads the weights of a mixture of depths, with those of its routers."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    from tunesmith.models.depths import routed_class
+
+    return routed_class(MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)], depths)
+
+
+def _route(model: Any, depths: Depths, seed: int) -> None:
+    """Have layers choose their tokens; routers that no file brought begin by `seed`."""
+    from tunesmith.models.depths import add_routers, begin_routers, has_routers, route
+
+    if not has_routers(model):
+        add_routers(model, depths)
+        begin_routers(model, seed)
+    route(model, depths)
+    routed = depths.layers(model.config.num_hidden_layers)
+    text = "mixture of depths: layers %s compute %g of the tokens"
+    get_logger().info(text, ", ".join(map(str, routed)), depths.capacity)
 
 
 def _auto_class(config: ModelConfig) -> Any:

@@ -86,6 +86,8 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> tuple[T
 
     from tunesmith.methods import METHODS
     from tunesmith.methods.base import count_parameters
+    from tunesmith.models.depth_plan import plan_depths
+    from tunesmith.models.depths import add_routers, route
     from tunesmith.models.family import family_of
     from tunesmith.models.fast_path import plan_fast_path
     from tunesmith.models.flops import measure_flops
@@ -98,6 +100,9 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> tuple[T
     # Types of numbers change no FLOPs; products of experts have no shapes in float32.
     dtype = torch_dtype("bfloat16" if shapes_only else plan.dtype)
     model = AutoModelForCausalLM.from_config(settings, trust_remote_code=trust, dtype=dtype)
+    if depths := plan_depths(config.model, settings):
+        add_routers(model, depths)
+        route(model, depths)
     family = family_of(model.config.model_type)
     install(model, fast.loss, HeadFacts.of(model, family))
     # How an adapter begins changes no shape, and some ways look at numbers or at rows.

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.config.depth_checks import refuse_pairs
 from tunesmith.config.optimizer_facts import OPTIMIZERS, optimizer_of, steps_in_backward
 from tunesmith.config.plan import RunPlan
 from tunesmith.config.tuners import TUNERS, Tuner
@@ -15,15 +16,16 @@ from tunesmith.core import env
 from tunesmith.core.errors import MachineError, Problem, UsageError
 from tunesmith.core.log import get_logger
 from tunesmith.data.formats.base import KINDS
+from tunesmith.models.depth_plan import plan_depths
 from tunesmith.models.kernels import check_kernel, installed_kernel
-from tunesmith.models.load import ATTENTION
+from tunesmith.models.load import ATTENTION, settings_of
 from tunesmith.models.machine import pick_device
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
     from tunesmith.models.fast_path import FastPath
 
-__all__ = ["as_before", "resolve_plan", "what_rules_out", "with_fast_path"]
+__all__ = ["as_before", "check_depths", "resolve_plan", "what_rules_out", "with_fast_path"]
 
 _DEFAULT_BATCH = 8  # transformers' own default of per_device_train_batch_size
 
@@ -78,6 +80,13 @@ def what_rules_out(plan: RunPlan, config: RunConfig, before: Mapping[str, Any] |
         "kernel": installed_kernel(plan.device, plan.autocast or plan.dtype),
         "shares": KINDS[plan.stage] == "preference" and config.objective.prefix_sharing == "auto",
     }
+
+
+def check_depths(config: RunConfig) -> None:
+    """Raises what `plan_depths` raises, and UsageError where a run does not go with a mixture of depths."""
+    settings = settings_of(config.model)
+    if plan_depths(config.model, settings) is not None:
+        refuse_pairs(config)
 
 
 def _tuner(config: RunConfig) -> Tuner | None:

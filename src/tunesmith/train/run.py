@@ -24,7 +24,7 @@ from tunesmith.train.counting import Counting
 from tunesmith.train.determinism import explained, seed_all
 from tunesmith.train.drift import Change, as_recorded, check_config, check_fact, facts_of, recorded
 from tunesmith.train.lock import hold
-from tunesmith.train.plan import resolve_plan, what_rules_out, with_fast_path
+from tunesmith.train.plan import check_depths, resolve_plan, what_rules_out, with_fast_path
 from tunesmith.train.ranks import naming_lost_ranks
 from tunesmith.train.results import Result, record_data, record_metrics, record_plan, record_proof, record_start
 from tunesmith.train.saving import naming_the_disk
@@ -117,6 +117,7 @@ def _run(
     log = get_logger()
     before = None if any(one.key == "fast_path" for one in changes) else recorded(plan)
     fast = plan_fast_path(config.model, **what_rules_out(plan, config, before))
+    check_depths(config)
     base = base_of(config, plan.device)
     _check_arithmetic(config, plan.device)
     plan = replace(plan, quantization=None if base is None else str(base))

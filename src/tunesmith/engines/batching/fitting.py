@@ -12,6 +12,7 @@ from tunesmith.engines.batching.runners import Alone, Runner, Together
 from tunesmith.engines.batching.slots import LayerShape
 from tunesmith.engines.batching.step import layer_shapes
 from tunesmith.models.attention import KEPT, attention_of, register
+from tunesmith.models.depth_plan import told_depths
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.rope import longest_kinds
 from tunesmith.models.segments import tell_limit
@@ -37,10 +38,13 @@ class Fitted:
         self._before = attention_of(self.bare)
         family = family_of(self.bare.config.model_type)
         reason = _alone(self.bare, family, settings)
+        chooses = told_depths(self.bare.config) is not None
         if adapters.prompt:
             reason = "a learnt prompt stands in front of each"
         if one_by_one:
             reason = "flash_attn or full_determinism asks for it"
+        if chooses:
+            reason = "it is a mixture of depths, whose choice of tokens changes with each new one: nothing is kept"
         shapes = None if reason else self._shapes(adapters, family)
         if shapes is None:
             self.undo()
@@ -48,7 +52,8 @@ class Fitted:
                 "each request is computed by itself: %s",
                 reason or "its layers attend to something else than what they keep",
             )
-            self.runner: Runner = Alone(adapters, self.bare, self.device, use_cache=settings.use_kv_cache)
+            keeps = settings.use_kv_cache and not chooses
+            self.runner: Runner = Alone(adapters, self.bare, self.device, use_cache=keeps)
             self.budget: int | None = None
         else:
             self.budget = _tokens(settings.kv_cache_gb, shapes, self.device)
