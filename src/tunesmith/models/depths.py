@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
@@ -37,6 +39,7 @@ __all__ = [
     "has_routers",
     "route",
     "routed_class",
+    "same_choices",
 ]
 
 ROUTER = "depth_router"
@@ -146,6 +149,8 @@ class _Routed:
     def __init__(self, layer: Any, forward: Callable[..., Any], depths: Depths) -> None:
         self._layer, self._forward, self._depths = layer, forward, depths
         self._names = tuple(inspect.signature(forward).parameters)
+        self.choices: _Choices | None = None
+        """What `same_choices` keeps."""
 
     @torch.compiler.disable  # each length would be a graph of its own
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
@@ -179,17 +184,57 @@ class _Routed:
         if bounds is not None:
             own = tuple(bounds)
             assert (batch, length) == (1, own[-1]), "the bounds are those of another batch"
-            return _choose(weights, own, self._depths), None, _bounds(own, self._depths)
+            return self._choose(weights, own), None, _bounds(own, self._depths)
         if rows is None:
             own = tuple(range(0, batch * length + 1, length))
-            return _choose(weights, own, self._depths), None, None
-        chosen = rows.places[_choose(weights[rows.places], rows.bounds, self._depths)]
+            return self._choose(weights, own), None, None
+        chosen = rows.places[self._choose(weights[rows.places], rows.bounds)]
         counts = tuple(self._depths.chosen(end - start) for start, end in pairwise(rows.bounds))
         if len(set(counts)) == 1:
             return chosen, None, None
         filled = _filled(counts, device)
         slots = rows.padding.repeat_interleave(max(counts)).index_copy(0, filled, chosen)
         return slots, filled, None
+
+    def _choose(self, weights: Tensor, bounds: tuple[int, ...]) -> Tensor:
+        if self.choices is None:
+            return _choose(weights, bounds, self._depths)
+        if self.choices.again:
+            return torch.cat(self.choices.made)
+        found = _choose(weights, bounds, self._depths)
+        self.choices.made.append(found + self.choices.tokens)
+        self.choices.tokens += bounds[-1]
+        return found
+
+
+@dataclass(slots=True)
+class _Choices:
+    """Of one layer: what was chosen, by the numbers of all `tokens` that were read. `again`: it is chosen once more."""
+
+    made: list[Tensor] = field(default_factory=list)
+    tokens: int = 0
+    again: bool = False
+
+
+@contextmanager
+def same_choices(model: Any) -> Iterator[Callable[[], None]]:
+    """To compare two ways of reading the same sequences: after a call of what is given, every forward reads all
+    sequences of the forwards before it, in their order, and layers choose what they chose then. Rounding alone would
+    have a token take the place of another that is nearly as large. An ordinary model is left alone."""
+    layers = [one for module in model.modules() if isinstance(one := vars(module).get("forward"), _Routed)]
+    for layer in layers:
+        layer.choices = _Choices()
+
+    def again() -> None:
+        for layer in layers:
+            assert layer.choices is not None, "within the context"
+            layer.choices.again = True
+
+    try:
+        yield again
+    finally:
+        for layer in layers:
+            layer.choices = None
 
 
 def _choose(weights: Tensor, bounds: tuple[int, ...], depths: Depths) -> Tensor:

@@ -16,6 +16,7 @@ from tunesmith.core.errors import MachineError, Problem, UsageError
 from tunesmith.core.log import get_logger
 from tunesmith.models.attention import OURS, SHIFTED, VARLEN, SharedBounds, attention_of, calls, register
 from tunesmith.models.balance import check_balance
+from tunesmith.models.depths import same_choices
 from tunesmith.models.families import PADDED
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.kernels import FLAT_ATTENTION, check_dropout, dropped
@@ -177,10 +178,12 @@ def _with_kernel(model: Any, planned: FastPath) -> FastPath:
     if not allows_kernel(model, planned.attention):
         reason = "its authors allow other kernels"
     if reason is None:
-        expected = _flat_logits(model, pieces)
         try:
-            model.set_attn_implementation(planned.attention)
-            reason = _differs(_flat_logits(model, pieces), expected, _tolerance(model))
+            with same_choices(model) as again:
+                expected = _flat_logits(model, pieces)
+                again()
+                model.set_attn_implementation(planned.attention)
+                reason = _differs(_flat_logits(model, pieces), expected, _tolerance(model))
         except (ImportError, TypeError, ValueError, RuntimeError) as error:  # whatever a kernel does not take
             reason = _first_line(error)
     if reason is None:
@@ -217,10 +220,11 @@ def _reads_across(model: Any, family: Family) -> str | None:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), same_choices(model) as again:
             alone = torch.cat([model(input_ids=piece[None], use_cache=False).logits[0] for piece in pieces]).float()
-        before = calls() + segments.runs
-        flat = _flat_logits(model, pieces)
+            before = calls() + segments.runs
+            again()
+            flat = _flat_logits(model, pieces)
     except (TypeError, ValueError, RuntimeError) as error:  # whatever the model's code does with a batch it cannot read
         return f"the model refuses a flat one ({_first_line(error)})"
     finally:

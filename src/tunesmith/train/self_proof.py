@@ -29,6 +29,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.data.pack import PackedDataset, units
 from tunesmith.models.attention import attention_of
+from tunesmith.models.depths import same_choices
 from tunesmith.models.loss_forward import LossForward, language_model_of
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 
@@ -106,9 +107,10 @@ def prove_itself(
     training = model.training
     model.eval()  # no dropout, and no activations that are computed again
     try:
-        with arithmetic, _tokens_of(model) as tokens:
+        with arithmetic, _tokens_of(model) as tokens, same_choices(model) as again:
             gradient = _Gradient(keep=not half)
             found = _loss_and_gradient(model, objective, batch, gradient)
+            again()
             with _plainly(model, "eager"):
                 true = _Gradient(other=None if half else gradient)
                 wanted = _loss_and_gradient(model, objective, padded, true)

@@ -28,7 +28,7 @@ from tunesmith.engines.outside import parts_of
 from tunesmith.models.attention import VARLEN, register
 from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.depth_plan import FLAG, Depths, plan_depths
-from tunesmith.models.depths import ROUTER, _choose, add_routers, begin_routers, route
+from tunesmith.models.depths import ROUTER, _choose, add_routers, begin_routers, route, same_choices
 from tunesmith.models.fast_path import flat_inputs
 from tunesmith.models.flops import measure_flops
 from tunesmith.models.load import load
@@ -106,6 +106,25 @@ def test_activations_that_are_computed_again_change_nothing(mode: str, reentrant
     found = gradients(model)
     assert found.keys() == wanted.keys()
     assert all(torch.allclose(found[name], wanted[name], atol=1e-6) for name in found)
+
+
+def test_two_ways_are_compared_on_the_same_choices() -> None:
+    """Routers whose numbers are turned round choose others, but not where they are to choose as before."""
+    model, taken = made().eval(), []
+    layer = model.model.layers[1]
+    layer.input_layernorm.register_forward_pre_hook(lambda _, given: taken.append(given[0].detach()))
+    pieces = [torch.arange(3, 12), torch.arange(20, 26)]
+    with torch.no_grad():
+        with same_choices(model) as again:
+            for piece in pieces:
+                model(input_ids=piece[None], use_cache=False)
+            layer.depth_router.weight.neg_()
+            again()
+            model(**flat_inputs(pieces), use_cache=False)
+        model(**flat_inputs(pieces), use_cache=False)
+    first, second, both, others = taken
+    assert torch.allclose(both, torch.cat([first, second], dim=1), atol=1e-5)
+    assert not torch.allclose(both, others, atol=1e-2)
 
 
 def test_half_precision_chooses_in_float32() -> None:
