@@ -284,6 +284,7 @@ class FakeBase:
 
 
 PAIRS: dict[str, dict[str, Any]] = {
+    "stage": {"stage": "dpo"},
     "finetuning_type": {"finetuning_type": "oft", "mixture_of_depths": "load"},
     "use_llama_pro": {"finetuning_type": "freeze", "use_llama_pro": True, "mixture_of_depths": "load"},
     "quantization_bit": {"finetuning_type": "lora", "quantization_bit": 4, "mixture_of_depths": "load"},
