@@ -119,7 +119,7 @@ _PAIRS = (
 _TRAINED = "mix_strategy interleave_probs val_size packing neat_packing streaming buffer_size"
 _CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
 
-_OF_HF = "use_kv_cache kv_cache_gb prefill_chunk_tokens flash_attn rope_scaling rope_factor"
+_OF_HF = "use_kv_cache kv_cache_gb prefill_chunk_tokens flash_attn rope_scaling rope_factor rope_factors"
 _OF_REMOTE = "remote_url remote_model remote_prompts remote_timeout remote_retries"
 _OF_VLLM = "vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
 _OF_SGLANG = "sglang_maxlen sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend"
@@ -351,6 +351,7 @@ def _model_rules() -> tuple[Rule, ...]:
             "a mixture of depths reads everything again for each token",
         ),
         Rule(_keys("rope_factor"), lambda c: c.model.rope_scaling is not None, "only with rope_scaling"),
+        Rule(_keys("rope_factors"), lambda c: c.model.rope_scaling == "longrope", "only with rope_scaling: longrope"),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from tunesmith.config.fields import ignored, never, section, works
 
@@ -40,10 +41,13 @@ class ModelConfig:
     """Branch, tag or commit of the hub's repository."""
     low_cpu_mem_usage: bool = ignored(True, "weights are always streamed into place")
     """Stream weights instead of holding them twice in main memory."""
-    rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = works(None)
+    rope_scaling: Literal["linear", "dynamic", "yarn", "llama3", "longrope"] | None = works(None)
     """Recipe that stretches rotary positions over a longer context, that of `cutoff_len` or `rope_factor`."""
     rope_factor: float | None = works(None, above=1)
     """How many times longer than the model's original context; left out, by `cutoff_len` in training, 2 elsewhere."""
+    rope_factors: Mapping[str, Any] | str | None = works(None)
+    """longrope: `short_factor` and `long_factor`, a number above 0 for each frequency. A mapping, or a YAML or JSON
+    file."""
     flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3", "flex"] = works("auto")
     """Attention. disabled: eager. In flat batches sdpa runs in each sequence (varlen), auto is an installed
     flash-attention or varlen, flex is FlexAttention."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tunesmith.config.check_table import Check, contradiction, rules_into
 from tunesmith.config.new_tokens import new_tokens
+from tunesmith.config.rope_factors import rope_factors
 from tunesmith.config.run_config import RunConfig
 from tunesmith.core.errors import Problem, UsageError
 
@@ -46,6 +47,16 @@ def _new_tokens_are_of_this_package(config: RunConfig) -> Iterator[Problem]:
         if backend in _ELSEWHERE:
             what = f'"{key}" changes a model while it is loaded, and with infer_backend: {backend} another loads it'
             yield contradiction(config, key, what, "export the model first, and serve what was exported")
+
+
+@_rule(("train", "predict", "eval", "stats", "chat", "api", "export"), "rope_scaling", "rope_factors")
+def _factors_of_longrope_are_there(config: RunConfig) -> Iterator[Problem]:
+    if config.model.rope_scaling != "longrope":
+        return
+    try:
+        rope_factors(config.model)
+    except UsageError as error:
+        yield from error.problems
 
 
 @_rule(_TRAIN, "shift_attn", "fast_path", "neftune_noise_alpha")

@@ -24,7 +24,7 @@ Policy: TypeAlias = Literal["frozen", "live", "ignored"]
 _FROZEN = """
 model_name_or_path adapter_name_or_path adapter_folder model_revision upcast_layernorm train_from_scratch
 resize_vocab add_tokens add_special_tokens new_special_tokens_config init_special_tokens rope_scaling rope_factor
-shift_attn moe_aux_loss_coef mixture_of_depths mixture_of_depths_capacity
+rope_factors shift_attn moe_aux_loss_coef mixture_of_depths mixture_of_depths_capacity
 dataset cutoff_len on_too_long streaming buffer_size mix_strategy interleave_probs max_samples val_size packing
 neat_packing on_bad_row
 template train_on_prompt mask_history train_turns loss_weights tool_format default_system enable_thinking

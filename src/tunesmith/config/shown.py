@@ -172,6 +172,7 @@ _SHOWN: dict[str, str] = {
         "mixture_of_depths mixture_of_depths_capacity"
     ),
     _ROPE + "test_a_factor_can_be_given": "rope_factor",
+    "tests/unit/models/test_longrope.py::test_longrope_frequencies_are_those_of_the_paper": "rope_factors",
     _LOADING + "test_the_attention_is_the_one_that_was_asked_for": "flash_attn",
     _LOADING + "test_code_of_a_model_runs_only_if_it_is_trusted": "trust_remote_code",
     _LOADING + "test_norms_are_held_in_float32_on_request": "upcast_layernorm",

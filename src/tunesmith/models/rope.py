@@ -5,9 +5,11 @@
     yarn     each frequency by how often it turns in the original context, and warmer attention
                                                                       https://arxiv.org/abs/2309.00071
     llama3   low frequencies / factor, high ones as they are          https://arxiv.org/abs/2407.21783, as Llama 3.1
+    longrope each frequency / a number of its own, one beyond the original context and one within, and warmer attention
+                                                                      https://arxiv.org/abs/2402.13753
 
-`factor` is how many times longer than the original context the new one is. `longrope` has numbers for each frequency,
-which a search found for one model; a model that brings them (Phi-3) is trained and used with them, without any key.
+`factor` is how many times longer than the original context the new one is. The numbers of `longrope` come from a search
+for one model; a model that brings them (Phi-3) is trained and used with them, without any key.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.config.rope_factors import rope_factors
 from tunesmith.core.errors import MissingInputError, Problem, UsageError
 from tunesmith.core.log import get_logger
 
@@ -32,6 +35,7 @@ __all__ = [
     "longest_kinds",
     "may_scale",
     "scale_positions",
+    "switch_of",
 ]
 
 OF_THE_LONGEST = ("dynamic", "longrope")
@@ -45,8 +49,8 @@ _MORE: dict[str, dict[str, float | None]] = {
     "dynamic": {},
     "yarn": {"original_max_position_embeddings": None},
     "llama3": {"original_max_position_embeddings": None, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "longrope": {"original_max_position_embeddings": None},
 }
-_GIVEN = ("attention_factor", "low_freq_factor", "high_freq_factor")
 
 
 def context_of(settings: Any) -> int | None:
@@ -64,6 +68,12 @@ def longest_kinds(settings: Any) -> list[str]:
     """Those of OF_THE_LONGEST that a config has."""
     found = {str(one.get("rope_type")) for one in _entries(settings.get_text_config())}
     return sorted(found.intersection(OF_THE_LONGEST))
+
+
+def switch_of(settings: Any) -> int | None:
+    """With `longrope`, how long a sequence may be for its positions to be those of short ones; None without it."""
+    found = [one for one in _entries(settings.get_text_config()) if one.get("rope_type") == "longrope"]
+    return min((int(one["original_max_position_embeddings"]) for one in found), default=None)
 
 
 def may_scale(config: ModelConfig) -> bool:
@@ -96,7 +106,8 @@ def scale_positions(settings: Any, config: ModelConfig, longest: int | None) -> 
     factor = _factor(text, entries[0], config, longest, scaled=bool(known))
     if factor is None:
         return taken
-    _write(text, entries, kind, factor)
+    _write(text, entries, kind, factor, _searched(text, entries, config) if kind == "longrope" else {})
+    _check_settings(text, where)
     get_logger().info("positions: %s by %g, a context of %s tokens", kind, factor, f"{context_of(text):,}")
     return True
 
@@ -105,13 +116,15 @@ def _factor(
     text: Any, entry: dict[str, Any], config: ModelConfig, longest: int | None, *, scaled: bool
 ) -> float | None:
     """Times the original context; None: nothing is to be changed, and why is said."""
-    context, now = context_of(text), float(entry.get("factor") or 1.0)
+    context, now = context_of(text), _times(text, entry)
     assert context is not None, "looked at by the caller"
     if config.rope_factor is not None:
         if config.rope_factor < now:
             what, fix = "the model's positions are scaled by more than that already", f"rope_factor: {now:g}, or more"
             raise UsageError(Problem("E-MODEL-019", what, "rope_factor", f"{config.rope_factor:g}", fix))
         return config.rope_factor
+    if scaled and config.rope_scaling == "longrope" and (longest is None or longest <= context):
+        return now  # with the factors of the config in place of the model's
     if longest is None:
         if scaled:
             get_logger().info("rope_scaling: the model has it already, by %g", now)
@@ -126,15 +139,54 @@ def _factor(
     return now * math.ceil(longest / context)
 
 
-def _write(text: Any, entries: list[dict[str, Any]], kind: str, factor: float) -> None:
-    entry = entries[0]
-    told = entry.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
-    original = int(told or context_of(text) / float(entry.get("factor") or 1.0))  # type: ignore[operator]
+def _original(text: Any, entry: dict[str, Any]) -> int:
+    """The context that the model was made for."""
+    context = context_of(text)
+    assert context is not None, "looked at by the caller"
+    if entry.get("rope_type") in (None, "default"):
+        return context
+    told = entry.get("original_max_position_embeddings")
+    return int(told or context / float(entry.get("factor") or 1.0))
+
+
+def _times(text: Any, entry: dict[str, Any]) -> float:
+    """By how much positions are scaled already. Phi-3 tells it by its two contexts alone."""
+    return float(entry.get("factor") or context_of(text) / _original(text, entry))  # type: ignore[operator]
+
+
+def _searched(text: Any, entries: list[dict[str, Any]], config: ModelConfig) -> dict[str, Any]:
+    """What the config says of each frequency. Raises UsageError (E-MODEL-019) where the model has another number."""
+    factors = rope_factors(config)
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    for one in entries:
+        wanted = int(size * one.get("partial_rotary_factor", 1.0)) // 2
+        if len(factors.long) != wanted:
+            what = f"the model has {wanted} frequencies, half of the rotary dimensions of a head"
+            got, fix = f"{len(factors.long)} factors", f"short_factor and long_factor of {wanted} numbers each"
+            raise UsageError(Problem("E-MODEL-019", what, "rope_factors", got, fix))
+    found: dict[str, Any] = {"short_factor": list(factors.short), "long_factor": list(factors.long)}
+    return found if factors.attention is None else found | {"attention_factor": factors.attention}
+
+
+def _write(text: Any, entries: list[dict[str, Any]], kind: str, factor: float, searched: dict[str, Any]) -> None:
+    original = _original(text, entries[0])
     for one in entries:
         more = {key: original if value is None else one.get(key, value) for key, value in _MORE[kind].items()}
-        one.pop("attention_factor", None)  # it follows from the factor
-        one.update(rope_type=kind, factor=factor, **more)
+        one.pop("attention_factor", None)  # it follows from the factor, unless it is given
+        one.update(rope_type=kind, factor=factor, **more, **searched)
+    if hasattr(text, "original_max_position_embeddings"):  # Phi-3: it wins over that of the recipe
+        text.original_max_position_embeddings = original
     text.max_position_embeddings = original if kind == "dynamic" else int(original * factor)
+
+
+def _check_settings(text: Any, where: str) -> None:
+    """Raises UsageError (E-MODEL-019) where transformers would not read back what has been written."""
+    try:
+        text.validate_rope()
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"a model of the type {text.model_type} does not take this recipe"
+        fix = "leave rope_scaling out, or take another of linear, dynamic, yarn, llama3, longrope"
+        raise UsageError(Problem("E-MODEL-019", what, where, str(error).splitlines()[0], fix)) from error
 
 
 def _entries(text: Any) -> Iterator[dict[str, Any]]:

@@ -169,6 +169,7 @@ BY_LENGTH: dict[str, Any] = {
         "phi3",
         {"original_max_position_embeddings": 8, "rope_parameters": {"rope_type": "longrope", **SHORT, **LONG}},
     ),
+    "longrope of llama": ("llama", {"rope_parameters": {"rope_type": "longrope", **SHORT, **LONG}}),
 }
 
 

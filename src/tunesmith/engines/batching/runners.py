@@ -18,6 +18,7 @@ from tunesmith.engines.batching.job import Job
 from tunesmith.engines.batching.prefix import SHORTEST, Prefixes, common
 from tunesmith.engines.batching.slots import LayerShape, Memory, Place, Row
 from tunesmith.engines.batching.step import Part, RowBatch
+from tunesmith.models.rope import switch_of
 
 __all__ = ["Alone", "Call", "Runner", "Scored", "Together"]
 
@@ -181,10 +182,12 @@ _STATES = ("past_key_values", "cache_params", "state")
 
 class Alone:
     """`use_cache` False: everything is computed again for each token. A prompt is read at once, because a state that
-    runs along the sequence takes one token, or begins."""
+    runs along the sequence takes one token, or begins. Where positions have other frequencies in sequences longer than
+    `switch_of` says, one that grows beyond is read again: the keys of before would be turned by the old ones."""
 
     def __init__(self, call: Call, model: Any, device: torch.device, *, use_cache: bool) -> None:
         self._call, self._device = call, device
+        self._switch = switch_of(model.config)
         takes = inspect.signature(model.forward).parameters
         self._name = next((name for name in _STATES if name in takes), None) if use_cache else None
         self._told = [name for name in ("position_ids", "attention_mask") if name in takes]
@@ -206,6 +209,8 @@ class Alone:
 
     def _scores(self, job: Job) -> Tensor:
         own: _Own = job.held
+        if self._switch is not None and len(job.ids) == self._switch + 1:
+            own.state = None
         first = len(job.ids) - 1 if own.state is not None else 0
         inputs = self._inputs(job.ids, first) | {"logits_to_keep": 1, "use_cache": self._name is not None}
         if self._name is not None:
