@@ -119,14 +119,34 @@ def flops(context: typer.Context, as_json: AsJson = False) -> None:
         return
     parts = ("layers", "attention", "head")
     shares = ", ".join(f"{name} {getattr(found, name) / found.per_token:.1%}" for name in parts)
+    experts = found.experts
     _print(
         {
             "a token": f"{_flops(found.per_token)}  ({shares})",
             "a step": f"{_flops(found.per_step)}  ({found.tokens_per_step:,.0f} tokens)",
             "the run": f"{_flops(found.total)}  ({found.steps:,} steps)",
             "parameters": f"{found.parameters:,}, of which {found.trained_parameters:,} train",
+            **({} if experts is None else {"experts": _experts(experts, found.active_parameters)}),
         }
     )
+
+
+def _experts(told: dict[str, Any], active: int) -> str:
+    dense, layers = told["dense_layers"], told["layers"]
+    where = f"{layers - len(dense)} of {layers} layers (dense: {_ranges(dense)})" if dense else f"all {layers} layers"
+    each = f"{told['experts']}, of which a token meets {told['experts_per_token']:.4g}"
+    return f"{each}, in {where}; {active:,} parameters a token"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """0-2, 5 for 0, 1, 2, 5."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 MFU_EPILOG = """\b

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunesmith.models.families import EXCEPTIONS, EXPANDS, FLAT, PACKS, SHIMS
+from tunesmith.models.families import EXCEPTIONS, EXPANDS, FLAT, MIXTURES, PACKS, SHIMS
 
 __all__ = ["Family", "family_of"]
 
@@ -23,6 +23,8 @@ class Family:
     per_sequence  classes of modules that read a flat batch one sequence at a time (`models.segments`)
     mask_only     a key of the config that limits how far a layer sees, and of which transformers tells the mask only
     head_scale    the logits are those of the output layer times this key of the config, to this power
+    depth         the key of the config that tells how many layers a mixture of experts has (`models.mixture`)
+    idle_experts  how many experts it may send a token to that do nothing; or the key that tells
     """
 
     model_type: str
@@ -34,6 +36,8 @@ class Family:
     per_sequence: tuple[str, ...] = ()
     mask_only: str | None = None
     head_scale: tuple[str, int] | None = None
+    depth: str = "num_hidden_layers"
+    idle_experts: int | str = 0
 
     @property
     def shares(self) -> bool:
@@ -43,6 +47,6 @@ class Family:
 
 
 def family_of(model_type: str) -> Family:
-    facts = {**EXCEPTIONS.get(model_type, {}), **SHIMS.get(model_type, {})}
+    facts = {**EXCEPTIONS.get(model_type, {}), **SHIMS.get(model_type, {}), **MIXTURES.get(model_type, {})}
     flat = model_type in FLAT or model_type in SHIMS
     return Family(model_type, packs=model_type in PACKS, flat=flat, expands=model_type in EXPANDS, **facts)

@@ -20,7 +20,7 @@ from tunesmith.models.depths import same_choices
 from tunesmith.models.families import PADDED
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.kernels import FLAT_ATTENTION, check_dropout, dropped
-from tunesmith.models.load import ATTENTION, language_type
+from tunesmith.models.load import ATTENTION, language_type, settings_of
 from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install, trunk_of
 from tunesmith.models.quirks.flash_attention import allows_kernel
 from tunesmith.models.segments import fit
@@ -80,7 +80,7 @@ def plan_fast_path(
     MachineError where the config requires the quick ways and one is not to be had. With `shift_attn` flat batches are
     required, and UsageError tells why the model does not read them."""
     if config.moe_aux_loss_coef is not None:
-        check_balance(config.moe_aux_loss_coef, language_type(config))
+        check_balance(config.moe_aux_loss_coef, language_type(config), settings_of(config))
     if config.shift_attn:
         found = _plan_shifted(config, no_flat, no_chunks)
         return found.without_sharing("shift_attn attends in groups of a sequence") if shares else found

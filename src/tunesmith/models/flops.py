@@ -4,7 +4,8 @@ Counted are products of matrices, a multiplication and an addition for each pair
 
     layer with N weights      forward 2 N a token; backward 2 N for the gradient of the weights where they are trained,
                               and 2 N for that of its input where something before it is trained
-    experts                   the same with the weights of as many experts as a token is sent to
+    experts                   the same with the weights of as many experts as a token is sent to (`models.mixture`),
+                              whatever the code computes: some types compute all of them
     output layer              the same, at trained positions; everywhere if the logits of all positions are computed
     attention, a head         forward 2 (K + V) for each pair of a query and a key that it sees, K and V being the sizes
                               of keys and values; backward up to twice that
@@ -17,7 +18,7 @@ have them), convolutions, and everything that is done number by number. Attentio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from tunesmith.models.attention import SHIFTED, VARLEN, AttentionCall, attention_of, recorded_calls, register
 from tunesmith.models.depth_plan import Depths, told_depths
 from tunesmith.models.loss_forward import language_model_of
+from tunesmith.models.mixture import Mixture, expert_modules, mixture_of, part_of_one
 from tunesmith.models.quantization.hqq import HQQLinear
 from tunesmith.models.shifted import group_bounds
 
@@ -81,18 +83,18 @@ def measure_flops(model: Any, *, shapes_only: bool = False) -> TokenFlops:
     """Read one short sequence with gradients, as the run will, and see which products there are and what of them
     needs a gradient. Nothing of it is left: no gradient, no state of chance, no setting.
 
-    shapes_only: the model is on the device meta. Then it gets a finished mask, as making one asks for numbers."""
+    shapes_only: the model is on the device meta. Then it gets a finished mask, as making one asks for numbers, and its
+    experts are not computed, as which ones would be asks for numbers too."""
     language_model = language_model_of(model)
-    head = language_model.get_output_embeddings()
-    products = _Products(set() if head is None else set(head.modules()))
-    device = next(model.parameters()).device
     count = _TOKENS if told_depths(language_model.config) is None else _TOKENS_TO_CHOOSE_FROM
+    how: dict[str, Any] = {"count": count, "shapes_only": shapes_only}
     training = model.training
     model.eval()
     try:
-        with products.watching(model), _seen_attention(language_model) as calls, torch.enable_grad():
-            mask = {"attention_mask": torch.zeros(1, 1, count, count, device=device)} if shapes_only else {}
-            model(input_ids=torch.arange(count, device=device)[None], use_cache=False, **mask)
+        try:
+            products, calls = _read(model, language_model, masked=shapes_only, **how)
+        except (AttributeError, TypeError):  # the model's own code looks into a mask, and our attention needs none
+            products, calls = _read(model, language_model, masked=True, **how)
     finally:
         model.train(training)
     attention: Counter[int | None] = Counter()
@@ -108,6 +110,20 @@ def measure_flops(model: Any, *, shapes_only: bool = False) -> TokenFlops:
     return TokenFlops(*each, dict(attention), everywhere, shifted, dict(routed))
 
 
+def _read(
+    model: Any, language_model: Any, *, count: int, masked: bool, shapes_only: bool
+) -> tuple[_Products, list[AttentionCall]]:
+    """One forward of `count` tokens; `masked`: with a finished mask."""
+    head = language_model.get_output_embeddings()
+    device = next(model.parameters()).device
+    mixture = mixture_of(language_model.config)
+    products = _Products(set() if head is None else set(head.modules()), mixture, shapes_only=shapes_only)
+    with products.watching(model), _seen_attention(language_model) as calls, torch.enable_grad():
+        mask = {"attention_mask": torch.zeros(1, 1, count, count, device=device)} if masked else {}
+        model(input_ids=torch.arange(count, device=device)[None], use_cache=False, **mask)
+    return products, calls
+
+
 def _of_attention(call: AttentionCall) -> int:
     """FLOPs of a visible pair, all heads together. Backward: the gradients of the values, of the shares of attention,
     of queries and of keys are a product each."""
@@ -120,18 +136,32 @@ def _of_attention(call: AttentionCall) -> int:
 class _Products:
     """FLOPs of the products with weights in one forward pass and the backward pass that would follow."""
 
-    def __init__(self, head: set[Any]) -> None:
-        self._head = head
+    def __init__(self, head: set[Any], mixture: Mixture | None, *, shapes_only: bool) -> None:
+        self._head, self._mixture, self._shapes_only = head, mixture, shapes_only
+        self._experts: set[Any] = set()
+        self._shared: set[Any] = set()
         self._in_dora = False
         self.layers, self.head = 0.0, 0.0
 
     @contextmanager
     def watching(self, model: Any) -> Iterator[None]:
+        if self._mixture is not None:
+            self._experts = {module for _, module in expert_modules(model)}
+            self._shared = {module for name, module in model.named_modules() if "shared" in name.rsplit(".", 1)[-1]}
+        within = {inner for module in self._experts for inner in module.modules() if inner is not module}
         hooks = [
             module.register_forward_pre_hook(self._see, with_kwargs=True)
             for module in model.modules()
-            if not isinstance(module, nn.Embedding) and any(one.ndim in (2, 3) for one in _own(module))
+            if module in self._experts
+            or (
+                module not in within
+                and not isinstance(module, nn.Embedding)
+                and any(one.ndim in (2, 3) for one in _own(module))
+            )
         ]
+        replaced = self._experts if self._shapes_only else set()
+        for module in replaced:
+            module.forward = _shape_of_experts(module)
         for module in model.modules():
             for norm in getattr(module, "lora_magnitude_vector", {}).values():
                 hooks.append(norm.register_forward_pre_hook(lambda *_: setattr(self, "_in_dora", True)))
@@ -141,6 +171,8 @@ class _Products:
         finally:
             for hook in hooks:
                 hook.remove()
+            for module in replaced:
+                del module.forward
 
     def _see(self, module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         given = [value for value in (*arguments, *keywords.values()) if isinstance(value, Tensor)]
@@ -149,7 +181,10 @@ class _Products:
             return
         if self._in_dora and source.ndim == 2:  # an identity, by which the adapter is asked for its weights
             return
-        found = self._of_matrix(module, source) + self._of_experts(module, source, given)
+        if module in self._experts:
+            found = self._of_mixture(module, source)
+        else:
+            found = self._of_matrix(module, source) + self._of_experts(module, source, given)
         if module in self._head:
             self.head += found
         else:
@@ -164,17 +199,35 @@ class _Products:
         width = module.in_features if isinstance(module, nn.Linear) else source.shape[-1]
         if not isinstance(module, nn.Linear) and (weight.ndim != 2 or width not in weight.shape):
             return 0.0
+        size //= getattr(module, "n_groups", 1)  # a part of the input for a part of the output each
         return _product(source.numel() // width * size, weight.requires_grad, source.requires_grad)
 
+    def _of_mixture(self, module: Any, source: Tensor) -> float:
+        """A module that holds the routed experts of a layer, [E, ...] each, or E times as many rows."""
+        assert self._mixture is not None
+        rows = _TOKENS * self._mixture.chosen
+        every = [one for inner in module.modules() for one in (*_own(inner), *_adapted(inner))]
+        matrices = [one for one in every if one.ndim == 3 or (one.ndim == 2 and one.shape[0] > self._mixture.experts)]
+        trained = any(one.requires_grad for one in matrices)
+        return sum(
+            _product(rows * part_of_one(one, self._mixture), one.requires_grad, source.requires_grad or trained)
+            for one in matrices
+        )
+
     def _of_experts(self, module: Any, source: Tensor, given: list[Tensor]) -> float:
-        """A module that holds the matrices of all experts, [E, ...] each: a token goes to as many as the table of
-        chosen experts [tokens, k] is wide; without a table each row of the input is one that was sent."""
+        """A module with several matrices [E, ...]. Of shared experts a token meets all. Of others, where no config
+        tells how many, it goes to as many as the table of chosen experts [tokens, k] is wide; without a table each row
+        of the input is one that was sent."""
         matrices = [one for one in (*_own(module), *_adapted(module)) if one.ndim == 3]
         chosen = next((one for one in given if not one.is_floating_point() and one.ndim == 2), None)
         rows = source.numel() // source.shape[-1] if chosen is None else chosen.numel()
         trained = any(one.requires_grad for one in matrices)
         return sum(
-            _product(rows * (one.numel() // one.shape[0]), one.requires_grad, source.requires_grad or trained)
+            _product(
+                rows * (one.numel() if module in self._shared else one.numel() // one.shape[0]),
+                one.requires_grad,
+                source.requires_grad or trained,
+            )
             for one in matrices
         )
 
@@ -188,7 +241,18 @@ def _adapted(module: Any) -> list[Tensor]:
     return [getattr(module, name) for name in module.parametrizations] if is_parametrized(module) else []
 
 
-def _product(multiplications: int, of_weights: bool, of_input: bool) -> float:
+def _shape_of_experts(module: Any) -> Callable[..., Tensor]:
+    """A forward whose output depends on the same as that of experts, and has their shape."""
+
+    def forward(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+        for one in module.parameters():
+            hidden = hidden + one.reshape(-1)[0]
+        return hidden
+
+    return forward
+
+
+def _product(multiplications: float, of_weights: bool, of_input: bool) -> float:
     return 2.0 * multiplications * (1 + of_weights + of_input)
 
 

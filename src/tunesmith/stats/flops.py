@@ -11,6 +11,7 @@ from tunesmith.stats.rows import build, make_renderer_of, steps_of
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.models.flops import TokenFlops
+    from tunesmith.models.mixture import Mixture
 
 __all__ = ["RunFlops", "count_flops", "flops_of_model"]
 
@@ -18,7 +19,9 @@ __all__ = ["RunFlops", "count_flops", "flops_of_model"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFlops:
     """FLOPs, forward and backward: a token (all of a step by its tokens), a step and the run on all devices; of a
-    token the parts that layers, attention and the output layer have. parameters: all, and those that train."""
+    token the parts that layers, attention and the output layer have. parameters: all, those that a token meets, and
+    those that train. experts: of a mixture of experts, how many a layer has, how many of them work for a token, and
+    which layers are dense."""
 
     per_token: float
     per_step: float
@@ -29,7 +32,9 @@ class RunFlops:
     tokens_per_step: float
     steps: int
     parameters: int
+    active_parameters: int
     trained_parameters: int
+    experts: dict[str, Any] | None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,7 +48,8 @@ def count_flops(config: RunConfig) -> RunFlops:
     plan = resolve_plan(config)
     renderer, _ = make_renderer_of(config)
     train = build(config, renderer)
-    each, parameters, trained = flops_of_model(config, plan)
+    shapes = flops_of_model(config, plan)
+    each, mixture = shapes.each, shapes.mixture
     pieces = train.pieces if isinstance(train, PackedDataset) else train
     tokens, rows = train.num_tokens, len(train)
     total = each.of(pieces.lengths, train.num_trained)
@@ -62,14 +68,33 @@ def count_flops(config: RunConfig) -> RunFlops:
         head=head / tokens,
         tokens_per_step=round(tokens * in_step, 1),
         steps=steps,
-        parameters=parameters,
-        trained_parameters=trained,
+        parameters=shapes.parameters,
+        active_parameters=shapes.active,
+        trained_parameters=shapes.trained,
+        experts=mixture
+        and {
+            "layers": len(mixture.sparse),
+            "dense_layers": list(mixture.dense_layers),
+            "experts": mixture.experts,
+            "experts_per_token": mixture.chosen,
+        },
     )
 
 
-def flops_of_model(config: RunConfig, plan: RunPlan) -> tuple[TokenFlops, int, int]:
-    """(FLOPs, parameters, those that train) of the config's model, built without numbers. Where a model chooses its way
-    by numbers, as a router of experts does, it is built with random ones."""
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """FLOPs and parameters of a model: all, those that a token meets, those that train."""
+
+    each: TokenFlops
+    parameters: int
+    active: int
+    trained: int
+    mixture: Mixture | None
+
+
+def flops_of_model(config: RunConfig, plan: RunPlan) -> Shapes:
+    """What there is to tell of the config's model, built without numbers. Where a model chooses its way by numbers in
+    code that has to run, it is built with random ones."""
     import torch
 
     try:
@@ -81,7 +106,7 @@ def flops_of_model(config: RunConfig, plan: RunPlan) -> tuple[TokenFlops, int, i
         return _measured(config, plan, shapes_only=False)
 
 
-def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> tuple[TokenFlops, int, int]:
+def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> Shapes:
     from transformers import AutoModelForCausalLM
 
     from tunesmith.methods import METHODS
@@ -93,6 +118,7 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> tuple[T
     from tunesmith.models.flops import measure_flops
     from tunesmith.models.load import settings_of, torch_dtype
     from tunesmith.models.loss_forward import HeadFacts, install
+    from tunesmith.models.mixture import active_parameters, mixture_of
 
     fast = plan_fast_path(config.model)
     settings = settings_of(config.model)
@@ -110,5 +136,6 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> tuple[T
     model = METHODS.get(plan.finetuning_type)(method).apply(
         model, family, keep_dtype=config.method.pure_bf16 or shapes_only
     )
-    counted = count_parameters(model)
-    return measure_flops(model, shapes_only=shapes_only), counted.total, counted.trained
+    counted, mixture = count_parameters(model), mixture_of(settings)
+    active = counted.total if mixture is None else active_parameters(model, mixture)
+    return Shapes(measure_flops(model, shapes_only=shapes_only), counted.total, active, counted.trained, mixture)

@@ -160,3 +160,11 @@ def test_a_run_adds_the_loss_of_the_routers(tiny_model: Path, tiny_data: Path, t
     assert heavy[0]["loss"] == pytest.approx(told[0]["loss"] + told[0]["aux_loss"], rel=1e-5)
     assert heavy[-1]["aux_loss"] < 2.02 < heavy[0]["aux_loss"]
     assert heavy[-1]["aux_loss"] < told[-1]["aux_loss"]
+
+
+def test_a_dense_model_of_a_type_with_experts_is_refused(tmp_path: Path) -> None:
+    """Granite 4.0 has sizes without experts, under the same type; nothing of the weights is read."""
+    tiny_config("granitemoehybrid", num_local_experts=0).save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="no layer of it has experts") as caught:
+        plan_fast_path(ModelConfig(model_name_or_path=str(tmp_path), moe_aux_loss_coef=0.01))
+    assert caught.value.code == "E-MODEL-026"

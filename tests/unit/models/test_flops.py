@@ -44,9 +44,9 @@ def _lora(model: Any, **more: Any) -> Any:
 METHODS = {"full": _full, "frozen": _frozen, "lora": _lora}
 
 
-def _model(kind: str, method: str, attention: str, way: Any = "kept") -> Any:
+def _model(kind: str, method: str, attention: str, way: Any = "kept", **changes: Any) -> Any:
     register()
-    model = tiny_model(kind, attention)
+    model = tiny_model(kind, attention, **changes)
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")  # the counter does not know grouped products
     install(model, way, HeadFacts.of(model, family_of(kind)))
@@ -77,8 +77,19 @@ def _whole_squares(flops: TokenFlops, lengths: list[int]) -> float:
     return sum(flops.attention.values()) * sum(length**2 for length in lengths)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "gpt2", "phi", "qwen3_moe", "gpt_oss"])
+QUICK = [(kind, way) for kind in ("llama", "qwen2", "gemma2", "gpt2", "phi", "qwen3_moe", "gpt_oss") for way in METHODS]
+QUICK += [("dbrx", "full"), ("deepseek_v2", "frozen")]
+# Types with experts of which all else is counted too: no convolutions, no recurrent layers.
+_MIXTURES = """
+    afmoe aria_text axk1 cohere2_moe deepseek_v3 dots1 ernie4_5_moe exaone_moe flex_olmo glm4_moe glm4_moe_lite
+    granitemoe granitemoe_swa granitemoeshared hunyuan_v1_moe hy_v3 jetmoe kolibri1 laguna mellum mimo_v2_flash
+    minimax_m2 mixtral olmoe phimoe qwen2_moe solar_open
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), QUICK + [pytest.param(kind, "full", marks=pytest.mark.slow) for kind in _MIXTURES.split()]
+)
 def test_a_padded_batch_costs_what_the_counter_counts(kind: str, method: str, torch_one_thread: None) -> None:
     model = _model(kind, method, "eager")
     flops = measure_flops(model)
@@ -155,6 +166,56 @@ def test_experts_under_an_adapter_are_counted() -> None:
     full = measure_flops(_model("deepseek_v3", "full", "eager"))
     adapted = measure_flops(_model("deepseek_v3", "lora", "eager"))
     assert 0.6 * full.layers < adapted.layers < 1.2 * full.layers
+
+
+EXPERT = 3 * 32 * 48
+"""Of the tiny types: the three matrices of an expert, or of a dense part, with 48 within."""
+
+
+def test_experts_that_no_token_is_sent_to_are_no_work() -> None:
+    """Llama 4 computes all 4 experts for each token, with zeros but for the 2 that are chosen."""
+    attention = 32 * 32 * 2 + 2 * 32 * 16
+    router, shared = 32 * 4, EXPERT
+    flops = measure_flops(_model("llama4_text", "full", "eager"))
+    assert flops.layers == 6 * 2 * (attention + router + shared + 2 * EXPERT)
+
+
+def test_a_token_that_is_sent_nowhere_is_no_work() -> None:
+    """LongCat has experts that do nothing: of 2 chosen ones out of 4 and another 4 of these, 1 works on average. The
+    product of its router is made outside a module, and is not seen."""
+    some, more = (_model("longcat_flash", "full", "eager", zero_expert_num=idle) for idle in (0, 4))
+    expert = 3 * 32 * 16
+    assert measure_flops(some).layers - measure_flops(more).layers == 6 * 2 * (2 - 1) * expert
+
+
+def test_every_token_meets_all_shared_experts() -> None:
+    one, two = (_model("inkling_text", "full", "eager", n_shared_experts=number) for number in (1, 2))
+    router_row, expert = 32, 3 * 32 * 16
+    assert measure_flops(two).layers - measure_flops(one).layers == pytest.approx(6 * 2 * (expert + router_row))
+
+
+def test_weights_for_parts_of_the_input_are_multiplied_once() -> None:
+    """DeepSeek V4 has a linear layer in groups, each of which reads its own part."""
+    model = _model("deepseek_v4", "full", "eager")
+    grouped = model.model.layers[0].self_attn.o_a_proj
+    assert grouped.n_groups > 1
+    weights = sum(
+        one.numel() for name, one in model.named_parameters() if "embed" not in name and "lm_head" not in name
+    )
+    assert measure_flops(model).layers < 6 * weights
+
+
+@pytest.mark.parametrize("kind", ["axk2", pytest.param("glm_moe_dsa", marks=pytest.mark.slow)])
+def test_a_model_that_looks_into_its_mask_is_read_with_one(kind: str) -> None:
+    assert measure_flops(_model(kind, "full", "eager")).layers > 0
+
+
+def test_experts_need_no_numbers() -> None:
+    """Which experts are computed is asked of numbers; what they cost is not."""
+    with torch.device("meta"):
+        shapes = _model("dbrx", "full", "eager")
+    assert measure_flops(shapes, shapes_only=True) == measure_flops(_model("dbrx", "full", "eager"))
+    assert "forward" not in vars(shapes.transformer.blocks[0].ffn.experts)
 
 
 def test_attention_that_cannot_be_seen_is_left_out() -> None:

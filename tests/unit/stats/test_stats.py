@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from math import exp, sqrt
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_an_adapter_needs_less_and_a_limit_of_steps_counts(config: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", ["gemma2", "mixtral", "qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize("model_type", ["gemma2", "mixtral", "qwen3_moe", "gpt_oss", "dbrx", "longcat_flash"])
 def test_shapes_alone_give_what_a_model_gives(model_type: str, config: Any, tmp_path: Path) -> None:
     from tunesmith.models.quiet import quiet_libraries
     from tunesmith.stats import flops
@@ -161,6 +162,21 @@ def test_shapes_alone_give_what_a_model_gives(model_type: str, config: Any, tmp_
     with torch.device("meta"):
         found = flops._measured(asked, plan, shapes_only=True)
     assert found == flops._measured(asked, plan, shapes_only=False)
+
+
+def test_a_mixture_of_experts_tells_what_a_token_meets(config: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """Two layers of width 32, of which the first is dense: 4 experts of 3 x 32 x 16, a token meets 2."""
+    from tunesmith.cli.stats import _experts
+
+    for path in (*tiny_model.glob("tokenizer*"), tiny_model / "chat_template.jinja"):
+        shutil.copy(path, tmp_path)
+    tiny_config("deepseek_v2").save_pretrained(tmp_path)
+    found = count_flops(config(model_name_or_path=str(tmp_path), finetuning_type="full"))
+    assert found.experts == {"layers": 2, "dense_layers": [0], "experts": 4, "experts_per_token": 2.0}
+    assert found.parameters - found.active_parameters == 2 * 3 * 32 * 16
+    assert _experts(found.experts, 12345) == (
+        "4, of which a token meets 2, in 1 of 2 layers (dense: 0); 12,345 parameters a token"
+    )
 
 
 def write_run(folder: Path, **hardware: Any) -> Path:

@@ -8,11 +8,23 @@ from tunesmith.models.families.balance import BALANCED
 from tunesmith.models.families.blocks import BLOCK_OUTPUTS, EXPANDS
 from tunesmith.models.families.depths import DEPTHS
 from tunesmith.models.families.flat import FLAT
+from tunesmith.models.families.mixtures import MIXTURES
 from tunesmith.models.families.packing import PACKS
 from tunesmith.models.families.padded import PADDED
 from tunesmith.models.families.shims import SHIMS
 
-__all__ = ["BALANCED", "BLOCK_OUTPUTS", "DEPTHS", "EXCEPTIONS", "EXPANDS", "FLAT", "PACKS", "PADDED", "SHIMS"]
+__all__ = [
+    "BALANCED",
+    "BLOCK_OUTPUTS",
+    "DEPTHS",
+    "EXCEPTIONS",
+    "EXPANDS",
+    "FLAT",
+    "MIXTURES",
+    "PACKS",
+    "PADDED",
+    "SHIMS",
+]
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     # Mamba's out_proj is read as a raw weight by its kernel: PEFT refuses to wrap it.
