@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import Problem, UsageError
@@ -67,8 +68,12 @@ class Freeze(Method):
         chosen = {name for name, found in inside if int(found.group(1)) in layers}
         if modules == ["all"]:
             return chosen
-        known = {part for name, found in inside for part in name[found.end() :].split(".")[:-1]}
-        _check_names(modules, known, "freeze_trainable_modules")
+        known: dict[str, set[int]] = {}
+        for name, found in inside:
+            for part in name[found.end() :].split(".")[:-1]:
+                known.setdefault(part, set()).add(int(found.group(1)))
+        _check_names(modules, known.keys(), "freeze_trainable_modules")
+        _check_layers({module: known[module] for module in modules}, layers)
         return {name for name in chosen if set(_LAYER.split(name, maxsplit=1)[2].split(".")) & set(modules)}
 
     def _extra(self, names: list[str]) -> set[str]:
@@ -104,7 +109,25 @@ def expanded_blocks(model: Any, number: int) -> list[int]:
     return list(range(stride - 1, depth, stride))
 
 
-def _check_names(modules: list[str], known: set[str], key: str) -> None:
+def _check_layers(places: dict[str, set[int]], layers: set[int]) -> None:
+    """Raises UsageError for a module that none of the chosen layers has: the first layers of many mixtures of experts
+    are dense. `places`: the layers that have it."""
+    chosen = f"{min(layers)} to {max(layers)}" if len(layers) > 1 else str(min(layers))
+    problems = [
+        Problem(
+            "E-METHOD-003",
+            f'no module is called "{module}" in the layers that train ({chosen})',
+            where="freeze_trainable_modules",
+            fix=f"more freeze_trainable_layers, or the other end: {min(have)} to {max(have)} is where they are",
+        )
+        for module, have in places.items()
+        if not have & layers
+    ]
+    if problems:
+        raise UsageError(problems)
+
+
+def _check_names(modules: list[str], known: Set[str], key: str) -> None:
     problems = [
         Problem(
             "E-METHOD-003",

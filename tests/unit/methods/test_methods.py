@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.tiny_models import tiny_model as tiny_model_of
 from tunesmith.config.method import MethodConfig
 from tunesmith.core.errors import MissingInputError, UsageError
 from tunesmith.methods import METHODS
@@ -71,6 +72,16 @@ def test_freeze_trains_named_parts_and_extra_modules(model):
     assert trained(model) == expected | {"model.norm.weight"}
     assert model.model.norm.weight.dtype == torch.float32
     assert model.model.embed_tokens.weight.dtype == torch.bfloat16
+
+
+def test_freeze_refuses_experts_of_layers_that_are_dense() -> None:
+    """DeepSeek V2's first layer has none; without an error nothing would train."""
+    mixture = tiny_model_of("deepseek_v2", None)
+    with pytest.raises(UsageError, match=r'no module is called "experts" in the layers that train \(0\)') as caught:
+        apply(mixture, finetuning_type="freeze", freeze_trainable_layers=-1, freeze_trainable_modules=("experts",))
+    assert "1 to 1 is where they are" in caught.value.problems[0].fix
+    apply(mixture, finetuning_type="freeze", freeze_trainable_layers=-2, freeze_trainable_modules=("experts",))
+    assert {name.split(".")[2] for name in trained(mixture)} == {"1"}
 
 
 @pytest.mark.parametrize(
