@@ -117,7 +117,7 @@ def _read(
     head = language_model.get_output_embeddings()
     device = next(model.parameters()).device
     mixture = mixture_of(language_model.config)
-    products = _Products(set() if head is None else set(head.modules()), mixture, shapes_only=shapes_only)
+    products = _Products(set() if head is None else set(head.modules()), mixture, count, shapes_only=shapes_only)
     with products.watching(model), _seen_attention(language_model) as calls, torch.enable_grad():
         mask = {"attention_mask": torch.zeros(1, 1, count, count, device=device)} if masked else {}
         model(input_ids=torch.arange(count, device=device)[None], use_cache=False, **mask)
@@ -136,8 +136,8 @@ def _of_attention(call: AttentionCall) -> int:
 class _Products:
     """FLOPs of the products with weights in one forward pass and the backward pass that would follow."""
 
-    def __init__(self, head: set[Any], mixture: Mixture | None, *, shapes_only: bool) -> None:
-        self._head, self._mixture, self._shapes_only = head, mixture, shapes_only
+    def __init__(self, head: set[Any], mixture: Mixture | None, count: int, *, shapes_only: bool) -> None:
+        self._head, self._mixture, self._count, self._shapes_only = head, mixture, count, shapes_only
         self._experts: set[Any] = set()
         self._shared: set[Any] = set()
         self._in_dora = False
@@ -205,7 +205,7 @@ class _Products:
     def _of_mixture(self, module: Any, source: Tensor) -> float:
         """A module that holds the routed experts of a layer, [E, ...] each, or E times as many rows."""
         assert self._mixture is not None
-        rows = _TOKENS * self._mixture.chosen
+        rows = self._count * self._mixture.chosen
         every = [one for inner in module.modules() for one in (*_own(inner), *_adapted(inner))]
         matrices = [one for one in every if one.ndim == 3 or (one.ndim == 2 and one.shape[0] > self._mixture.experts)]
         trained = any(one.requires_grad for one in matrices)
