@@ -75,12 +75,8 @@ test-optimizers: $(STAMP) ## our optimizers against pytorch-optimizer and schedu
 	@$(BIN)/python -m pip install -q --upgrade --no-deps --target $(OPTIMIZERS) pytorch-optimizer==4.1.0 schedulefree==1.4.1
 	@PYTHONPATH=$(OPTIMIZERS) $(TEST_ENV) $(BIN)/python -m pytest -n 0 tests/unit/train/optimizers/test_witnesses.py
 
-# One kind of adapter needs scikit-learn, which is too heavy for the environment of all tests.
-SKLEARN := build/sklearn
-SKLEARN_PINS := scikit-learn==1.9.1 scipy==1.17.1 joblib==1.6.0 threadpoolctl==3.8.0 narwhals==2.29.0
 test-methods: $(STAMP) ## every method in every precision; writes docs/methods.md
-	@$(BIN)/python -m pip install -q --upgrade --no-deps --target $(SKLEARN) $(SKLEARN_PINS)
-	@PYTHONPATH=$(SKLEARN) $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) tests/matrix --method-results bench/results/methods.json
+	@$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) tests/matrix --method-results bench/results/methods.json
 	@$(BIN)/python scripts/generate_methods_doc.py
 
 # Clients of others in an environment of their own, against a server of this one; and the oldest official client that works.

@@ -77,19 +77,25 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "trainable_tokens": {"token_indices": list(range(3, 400))},
     "vblora": {"vector_length": 8, "num_vectors": 64},
     "waveft": {"n_frequency": 200},
+    "xlora": {"adapters": {"learnt": "learnt", "random": "random"}, "layerwise_scalings": True},
 }
 _LR = {"adaption_prompt": 5e-2, "cpt": 5e-2, "prompt_tuning": 5e-2, "multitask_prompt_tuning": 5e-2, "vera": 5e-2}
 _LR |= {"delora": 1e-3, "randlora": 1e-3, "unilora": 5e-2, "tinylora": 2e-2, "cartridge": 5e-2, "prefix_tuning": 5e-2}
+_LR["xlora"] = 5e-2
 
 _ENCODED = "PEFT saves what the encoder of the prompt computes, which half precision rounds in another place"
-_BOUNDS: dict[str, dict[str, float]] = {"p_tuning": {"bf16": 2e-2}}
+_TYPED = "PEFT loads what has trained in float32 in the type of the base"
+_BOUNDS: dict[str, tuple[dict[str, float], str]] = {
+    "p_tuning": ({"bf16": 2e-2}, _ENCODED),
+    "shadow": ({"bf16": 5e-2}, _TYPED),
+}
 
 CASES |= {
     kind: Case(
         {"finetuning_type": "peft", "peft_type": kind, "peft_settings": _SETTINGS.get(kind, {})},
         lr=_LR.get(kind, 5e-3),
-        bound=_BOUNDS.get(kind, {}),
-        why=_ENCODED if kind in _BOUNDS else "",
+        bound=_BOUNDS[kind][0] if kind in _BOUNDS else {},
+        why=_BOUNDS[kind][1] if kind in _BOUNDS else "",
     )
     for kind, tuner in TUNERS.items()
     if tuner.refused is None

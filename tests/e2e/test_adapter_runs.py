@@ -43,11 +43,22 @@ KINDS = {
     "eva": {"init_lora_weights": "eva", "lora_rank": 4},
     "oft": {"finetuning_type": "oft", "oft_block_size": 4, "module_dropout": 0.1},
     "prompt_tuning": PROMPT,
+    "shadow": {"finetuning_type": "peft", "peft_type": "shadow", "peft_settings": {"r": 4}},
+    "xlora": {"finetuning_type": "peft", "peft_type": "xlora"},
 }
 
 
 @pytest.mark.parametrize(("kind", "at"), [*((kind, 4) for kind in KINDS), ("adalora", 8)])
-def test_a_run_goes_on_to_the_bit(tiny_model: Path, tiny_data: Path, tmp_path: Path, kind: str, at: int) -> None:
+def test_a_run_goes_on_to_the_bit(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, at: int
+) -> None:
+    if kind == "xlora":
+        experts = {
+            name: str(train(tiny_model, tiny_data, tmp_path / name, seed=seed, max_steps=2, save_strategy="no"))
+            for seed, name in enumerate(("one", "other"))
+        }
+        settings = {"adapters": experts, "use_trainable_adapters": True}
+        monkeypatch.setitem(KINDS, kind, {**KINDS[kind], "peft_settings": settings})
     whole = train(tiny_model, tiny_data, tmp_path / "whole", **KINDS[kind])
     shutil.copytree(whole / f"checkpoint-{at}", tmp_path / "again" / f"checkpoint-{at}")
     again = train(tiny_model, tiny_data, tmp_path / "again", **KINDS[kind])

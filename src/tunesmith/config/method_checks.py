@@ -57,6 +57,18 @@ def _settings_without_a_default_are_given(config: RunConfig) -> Iterator[Problem
             yield Problem("E-CONFIG-022", what, config.place("peft_type"), fix=f"peft_settings: {{{name}: ...}}")
 
 
+@_rule(_TRAIN, "peft_type", "peft_settings")
+def _experts_have_names_and_folders(config: RunConfig) -> Iterator[Problem]:
+    asked = config.method.finetuning_type == "peft" and (config.method.peft_type or "").lower() == "xlora"
+    given = config.method.peft_settings.get("adapters")
+    if not asked or given is None:
+        return
+    if not isinstance(given, dict) or not given or not all(isinstance(path, str) for path in given.values()):
+        what = '"adapters" of "peft_settings" are names with the folders of trained adapters'
+        fix = "adapters: {one: saves/one, other: saves/other}"
+        yield Problem("E-CONFIG-004", what, config.place("peft_settings"), str(given), fix)
+
+
 @_rule(_TRAIN, "pissa_init", "init_lora_weights")
 def _one_beginning(config: RunConfig) -> Iterator[Problem]:
     begins = config.method.init_lora_weights

@@ -21,7 +21,11 @@ class Tuner:
     needs      settings that the config has to bring
     merges     whether it can become part of the weights
     tasks      it asks for the number of a task with each row: all rows are of task 0
+    replies    how it generates: tokens of several replies in one row (together), each reply by itself (alone), or that
+               and all of it again for each token (again), where nothing can be kept
+    recomputes whether layers with it can be computed again in the backward pass
     package    a package that PEFT needs for it
+    padded     why rows cannot lie one after the other in a flat batch
     refused    why it does not train here, and what to use
     """
 
@@ -30,17 +34,17 @@ class Tuner:
     needs: tuple[str, ...] = ()
     merges: bool = True
     tasks: bool = False
+    replies: Literal["together", "alone", "again"] = "together"
+    recomputes: bool = True
     package: str | None = None
+    padded: str | None = None
     refused: str | None = None
 
-    @property
-    def prompt(self) -> bool:
-        """Whether rows get something in front: no flat batches then."""
-        return self.places in ("embeds", "cache")
 
-
-_VECTORS: dict[str, Any] = {"num_virtual_tokens": 20}
-_PROMPT: dict[str, Any] = {"merges": False, "defaults": _VECTORS}
+_IN_FRONT: dict[str, Any] = {"merges": False, "replies": "alone", "padded": "a learnt prompt stands before each row"}
+_PROMPT: dict[str, Any] = {**_IN_FRONT, "defaults": {"num_virtual_tokens": 20}}
+_KEYS: dict[str, Any] = {**_PROMPT, "recomputes": False}
+_SHADOW = "the model beside the base is not told where rows begin"
 
 TUNERS: dict[str, Tuner] = {
     "adalora": Tuner(),
@@ -49,8 +53,8 @@ TUNERS: dict[str, Tuner] = {
     "beft": Tuner(merges=False),
     "boft": Tuner(),
     "c3a": Tuner(needs=("block_size",)),
-    "cartridge": Tuner("cache", **_PROMPT),
-    "cpt": Tuner("embeds", needs=("cpt_token_ids",), merges=False),
+    "cartridge": Tuner("cache", **_KEYS),
+    "cpt": Tuner("embeds", needs=("cpt_token_ids",), **_IN_FRONT),
     "deft": Tuner(),
     "delora": Tuner(),
     "fourierft": Tuner(),
@@ -72,13 +76,13 @@ TUNERS: dict[str, Tuner] = {
     "p_tuning": Tuner("embeds", **_PROMPT),
     "peanut": Tuner(),
     "poly": Tuner(tasks=True, merges=False),
-    "prefix_tuning": Tuner("cache", **_PROMPT),
+    "prefix_tuning": Tuner("cache", **_KEYS),
     "prompt_tuning": Tuner("embeds", **_PROMPT),
     "psoft": Tuner(),
     "pvera": Tuner(),
     "randlora": Tuner(),
     "road": Tuner(),
-    "shadow": Tuner(refused="it trains a second model beside the base, with a loss of its own: use PEFT itself"),
+    "shadow": Tuner("own", merges=False, replies="alone", padded=_SHADOW),
     "shira": Tuner(),
     "supertuning": Tuner(),
     "tinylora": Tuner(),
@@ -87,5 +91,5 @@ TUNERS: dict[str, Tuner] = {
     "vblora": Tuner(),
     "vera": Tuner(),
     "waveft": Tuner(),
-    "xlora": Tuner(refused="PEFT does not load the classifier that it saves: mix adapters with `tunesmith export`"),
+    "xlora": Tuner("own", needs=("adapters",), merges=False, replies="again", recomputes=False),
 }

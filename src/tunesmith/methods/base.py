@@ -81,6 +81,10 @@ class Method(ABC):
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
 
+    def check(self) -> None:  # noqa: B027 - most methods need nothing
+        """Looks for what it needs beside the model. It runs before the weights are read, and raises MachineError for a
+        package that is missing, MissingInputError or UsageError for files."""
+
     @abstractmethod
     def apply(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 from tunesmith.config.tuners import TUNERS
 from tunesmith.core.errors import MissingInputError, Problem, UsageError
 from tunesmith.core.log import get_logger
+from tunesmith.methods import xlora
 from tunesmith.methods.base import NO_ADAPTERS, Adapters
 from tunesmith.methods.tasks import number_tasks
 from tunesmith.models.locate import check_folder
@@ -36,7 +37,12 @@ def attach_adapter(
     from peft import PeftModel
 
     arguments = {} if local else {**source.hub, **({"subfolder": folder} if folder else {})}
-    _compare_bases(model, name, inside, arguments)
+    kind = _compare_bases(model, name, inside, arguments)
+    if known_as is not None and kind in TUNERS and TUNERS[kind].replies != "together":
+        what, fix = "this adapter cannot be mixed with others in one batch", "give it as adapter_name_or_path"
+        raise UsageError(Problem("E-ENGINE-010", what, name, kind, fix))
+    if kind == "xlora":
+        arguments["config"] = xlora.settings_beside(model, Path(inside) if local else None, name)
     arguments |= {"is_trainable": trainable, "autocast_adapter_dtype": not keep_dtype}
     if known_as is not None:
         arguments["adapter_name"] = known_as
@@ -95,12 +101,13 @@ def fold(attached: Any, name: str) -> Any:
         ) from error
 
 
-def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]) -> None:
-    """Say it where the adapter records another base: shapes may fit and the answers still be wrong."""
+def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]) -> str:
+    """Say it where the adapter records another base: shapes may fit and the answers still be wrong. Returns the kind of
+    the adapter."""
     from peft import PeftConfig
 
     try:
-        recorded = PeftConfig.from_pretrained(inside, **arguments).base_model_name_or_path
+        settings = PeftConfig.from_pretrained(inside, **arguments)
     except (OSError, ValueError, TypeError) as error:
         raise MissingInputError(
             Problem(
@@ -111,6 +118,7 @@ def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]
                 fix="check the name, adapter_folder, the network and your access; a folder needs adapter_config.json",
             )
         ) from error
-    loaded = model.config.name_or_path
+    recorded, loaded = settings.base_model_name_or_path, model.config.name_or_path
     if recorded and loaded and Path(recorded).name != Path(loaded).name:
         get_logger().warning("the adapter %s was trained on %s, not on %s", name, recorded, loaded)
+    return str(getattr(settings.peft_type, "value", settings.peft_type)).lower()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.config.tuners import TUNERS, Tuner
 from tunesmith.core.errors import MachineError, Problem
+from tunesmith.methods import shadow, xlora
 from tunesmith.methods.adalora import BudgetCallback, make_ready, provisional
 from tunesmith.methods.adapter import AdapterMethod, with_settings
 from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration
@@ -30,8 +31,17 @@ _MODULES = {"scikit-learn": "sklearn"}
 
 class AnyTuner(AdapterMethod):
     @property
+    def kind(self) -> str:
+        return str(self.config.peft_type).lower()
+
+    @property
     def tuner(self) -> Tuner:
-        return TUNERS[str(self.config.peft_type).lower()]
+        return TUNERS[self.kind]
+
+    def check(self) -> None:
+        _check_package(self.kind, self.tuner)
+        if self.kind == "xlora":
+            xlora.check_experts(self.config.peft_settings)
 
     def apply(
         self,
@@ -44,15 +54,14 @@ class AnyTuner(AdapterMethod):
     ) -> Any:
         made = super().apply(model, family, keep_dtype=keep_dtype, adapters=adapters, calibration=calibration)
         number_tasks(made)
-        tell_model(made)
+        tell_model(made, keep_dtype)
         return made
 
     def settings(self, model: Any, family: Family) -> PeftConfig:
         from peft import PeftType
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-        name, tuner = str(self.config.peft_type).lower(), self.tuner
-        _check_package(name, tuner)
+        name, tuner = self.kind, self.tuner
         kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name.upper())]
         found: dict[str, Any] = {"task_type": "CAUSAL_LM", **tuner.defaults, **self.common()}
         if tuner.places == "linear":
@@ -60,10 +69,12 @@ class AnyTuner(AdapterMethod):
         own = dict(self.config.peft_settings)
         if name == "adalora":
             found |= provisional(own)
+        elif name == "xlora":
+            own |= xlora.settings_for(model, own)
         return with_settings(kind, found, own, _KEYS)
 
     def callbacks(self, model: Any) -> list[TrainerCallback]:
-        if str(self.config.peft_type).lower() != "adalora":
+        if self.kind != "adalora":
             return []
         own = self.config.peft_settings
         return [BudgetCallback(model, {name: int(own[name]) for name in ("tinit", "tfinal") if name in own})]
@@ -75,8 +86,8 @@ def _check_package(name: str, tuner: Tuner) -> None:
         raise MachineError(Problem("E-METHOD-014", what, "peft_type", tuner.package, f"pip install {tuner.package}"))
 
 
-def tell_model(model: Any) -> None:
-    """What the forward that ends in the loss has to know of the adapter on `model`."""
+def tell_model(model: Any, keep_dtype: bool) -> None:
+    """What the forward that ends in the loss has to know of the adapter on `model`, and what PEFT leaves to be done."""
     from tunesmith.models.loss_forward import LossForward
 
     settings = model.peft_config[model.active_adapter]
@@ -85,3 +96,7 @@ def tell_model(model: Any) -> None:
         LossForward.within(model).shift = settings.num_virtual_tokens
     if settings.peft_type.value == "ADALORA":
         make_ready(model)
+    elif settings.peft_type.value == "XLORA":
+        xlora.make_ready(model, keep_dtype)
+    elif settings.peft_type.value == "SHADOW":
+        shadow.make_ready(model, keep_dtype)

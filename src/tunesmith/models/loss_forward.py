@@ -101,6 +101,9 @@ class LossForward:
         """How many positions an adapter puts in front of each row."""
         self.for_each_unit: Callable[[], Tensor] | None = None
         """A term of the loss of training [], apart from the rows: it counts once for each unit of the sum."""
+        self.second: tuple[float, Callable[[], Tensor]] | None = None
+        """Of a model with a second way to the output layer: a weight, and its hidden states [B, T, H] of the last call.
+        Their loss, with the weight, joins that of training."""
         self.balance: Balance | None = None
         """What is asked of a mixture of experts beside the loss of its tokens."""
 
@@ -145,6 +148,8 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
     ) -> Any:
         if loss_targets is None:
             return how.plain(*arguments, **inputs)
+        if inputs.get("output_hidden_states"):  # an adapter (X-LoRA) looks at them, before it calls for the loss
+            return how.plain(*arguments, **inputs, logits_to_keep=1)
         assert loss_positions is not None, "where each target is predicted"
         if how.shift:
             loss_positions = loss_positions + loss_positions.new_tensor([0, how.shift])
@@ -155,6 +160,8 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         found = _WAYS[how.way](self, how, inputs, asked)
         if how.for_each_unit is not None and self.training:
             found["loss"] = found["loss"] + asked.units * how.for_each_unit()
+        if how.second is not None and self.training:
+            found["loss"] = found["loss"] + _second(self, how.second, asked)
         if balance is not None:
             found |= _balanced(balance, found["loss"], inputs.get("attention_mask"), asked)
         if how.seen is not None:
@@ -162,6 +169,12 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         return found
 
     model.forward = MethodType(forward, model)
+
+
+def _second(model: Any, second: tuple[float, Callable[[], Tensor]], asked: _Asked) -> Tensor:
+    weight, hidden = second
+    rows = hidden()[asked.positions[:, 0], asked.positions[:, 1]]  # [N, H]
+    return weight * _of_hidden(model.get_output_embeddings(), rows, HeadFacts(), asked)["loss"]
 
 
 def _balanced(balance: Balance, loss: Tensor, mask: Tensor | None, asked: _Asked) -> dict[str, Tensor]:

@@ -73,7 +73,7 @@ def what_rules_out(plan: RunPlan, config: RunConfig, before: Mapping[str, Any] |
     noisy = bool(config.train.hf.get("neftune_noise_alpha"))
     half = "float16" in (plan.dtype, plan.autocast)
     padded = before is not None and before.get("batches") == "padded"
-    no_flat = "neftune_noise_alpha makes noise by the length of a padded row" if noisy else _learnt_prompt(config)
+    no_flat = "neftune_noise_alpha makes noise by the length of a padded row" if noisy else _adapter_pads(config)
     return {
         "no_flat": no_flat or ("so did the run that is resumed" if padded else None),
         "no_chunks": "float16 has no place for the smallest gradients before they are scaled" if half else None,
@@ -93,9 +93,9 @@ def _tuner(config: RunConfig) -> Tuner | None:
     return TUNERS.get(str(config.method.peft_type).lower()) if config.method.finetuning_type == "peft" else None
 
 
-def _learnt_prompt(config: RunConfig) -> str | None:
+def _adapter_pads(config: RunConfig) -> str | None:
     tuner = _tuner(config)
-    return "a learnt prompt stands in front of each row" if tuner is not None and tuner.prompt else None
+    return tuner.padded if tuner is not None else None
 
 
 def as_before(plan: RunPlan, before: Mapping[str, Any], allowed: Collection[str] = ()) -> RunPlan:
@@ -161,8 +161,8 @@ def _checkpointing(config: RunConfig, device: str) -> str:
     if config.model.disable_gradient_checkpointing:
         return "off"
     tuner = _tuner(config)
-    if tuner is not None and tuner.places == "cache":
-        get_logger().info("activations are kept: PEFT computes no layer again behind %s", config.method.peft_type)
+    if tuner is not None and not tuner.recomputes:
+        get_logger().info("activations are kept: PEFT computes no layer again with %s", config.method.peft_type)
         return "off"
     mode = config.model.gradient_checkpointing_mode
     if mode == "offload" and not device.startswith("cuda"):

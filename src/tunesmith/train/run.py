@@ -119,7 +119,7 @@ def _run(
     fast = plan_fast_path(config.model, **what_rules_out(plan, config, before))
     check_depths(config)
     base = base_of(config, plan.device)
-    _check_arithmetic(config, plan.device)
+    _check_needs(config, plan)
     plan = replace(plan, quantization=None if base is None else str(base))
     plan = as_recorded(with_fast_path(plan, config, fast), config, changes)
     for line in plan.lines():
@@ -267,16 +267,18 @@ def _as_proven(
     return plan
 
 
-def _check_arithmetic(config: RunConfig, device: str) -> None:
-    """Raises MachineError where `fp8` or `qat` cannot be had here."""
+def _check_needs(config: RunConfig, plan: RunPlan) -> None:
+    """Raises MachineError where `fp8` or `qat` cannot be had here, and what `Method.check` raises."""
     from tunesmith.config.quantizer_facts import QAT
+    from tunesmith.methods import METHODS
     from tunesmith.models.quantization.available import check_available
     from tunesmith.models.quantization.float8 import check_float8
 
     if config.launch.fp8:
-        check_float8(device)
+        check_float8(plan.device)
     if config.quantization.qat:
-        check_available(QAT, device, f"qat: {config.quantization.qat}")
+        check_available(QAT, plan.device, f"qat: {config.quantization.qat}")
+    METHODS.get(plan.finetuning_type)(config.method).check()
 
 
 def _change_arithmetic(config: RunConfig, model: Any) -> None:

@@ -18,7 +18,8 @@ PEFT = {"finetuning_type": "peft"}
     [
         (PEFT, "E-CONFIG-022", "which of PEFT's adapters"),
         ({**PEFT, "peft_type": "vear"}, "E-CONFIG-003", 'did you mean "vera"'),
-        ({**PEFT, "peft_type": "xlora"}, "E-CONFIG-021", "tunesmith export"),
+        ({**PEFT, "peft_type": "oft"}, "E-CONFIG-021", "finetuning_type: oft"),
+        ({**PEFT, "peft_type": "xlora"}, "E-CONFIG-022", "adapters"),
         ({**PEFT, "peft_type": "lora"}, "E-CONFIG-021", "finetuning_type: lora"),
         ({**PEFT, "peft_type": "c3a"}, "E-CONFIG-022", "block_size"),
         ({"finetuning_type": "full", "adapter_name_or_path": "a"}, "E-CONFIG-021", "finetuning_type: lora"),

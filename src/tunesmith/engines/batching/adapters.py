@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 import torch
 
+from tunesmith.config.tuners import TUNERS
 from tunesmith.core.errors import Problem, UsageError
 
 __all__ = ["NamedAdapters", "unknown_adapter"]
@@ -32,6 +33,8 @@ class NamedAdapters:
         self._own = model.active_adapter if hasattr(model, "peft_config") else _BASE
         self._flat = False
         settings = model.active_peft_config if hasattr(model, "peft_config") else None
+        kind = settings.peft_type.value.lower() if settings is not None else "lora"
+        self.replies = TUNERS[kind].replies if kind in TUNERS else "together"
         self.prompt: int = settings.num_virtual_tokens if settings is not None and settings.is_prompt_learning else 0
         """How many learnt vectors stand in front of each sequence."""
         self._hooked: WeakSet[Any] = WeakSet()

@@ -39,8 +39,8 @@ class Fitted:
         family = family_of(self.bare.config.model_type)
         reason = _alone(self.bare, family, settings)
         chooses = told_depths(self.bare.config) is not None
-        if adapters.prompt:
-            reason = "a learnt prompt stands in front of each"
+        if adapters.replies != "together":
+            reason = "its adapter wants whole rows"
         if one_by_one:
             reason = "flash_attn or full_determinism asks for it"
         if chooses:
@@ -52,7 +52,7 @@ class Fitted:
                 "each request is computed by itself: %s",
                 reason or "its layers attend to something else than what they keep",
             )
-            keeps = settings.use_kv_cache and not chooses
+            keeps = settings.use_kv_cache and not chooses and adapters.replies != "again"
             self.runner: Runner = Alone(adapters, self.bare, self.device, use_cache=keeps)
             self.budget: int | None = None
         else:
