@@ -57,6 +57,7 @@ CASES: dict[str, Case] = {
     "lora: corda": Case(_lora(init_lora_weights="corda"), bound={"bf16": 1e-1}, why=_ROUNDED),
     "lora: lora_ga": Case(_lora(init_lora_weights="lora_ga"), bound={"bf16": 5e-2}, why=_ROUNDED),
     "lora: eva": Case(_lora(init_lora_weights="eva")),
+    "lora: loftq": Case(_lora(init_lora_weights="loftq")),
     "oft": Case({"finetuning_type": "oft", "oft_block_size": 8}),
 }
 

@@ -43,6 +43,7 @@ KINDS = {
     "eva": {"init_lora_weights": "eva", "lora_rank": 4},
     "oft": {"finetuning_type": "oft", "oft_block_size": 4, "module_dropout": 0.1},
     "prompt_tuning": PROMPT,
+    "loftq": {"init_lora_weights": "loftq", "lora_rank": 4, "quantization_bit": 4},
     "shadow": {"finetuning_type": "peft", "peft_type": "shadow", "peft_settings": {"r": 4}},
     "xlora": {"finetuning_type": "peft", "peft_type": "xlora"},
 }

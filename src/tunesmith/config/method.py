@@ -36,10 +36,10 @@ class MethodConfig:
     """lora: scale by alpha / sqrt(rank) instead of alpha / rank."""
     use_dora: bool = works(False)
     """lora: learn magnitude and direction apart (DoRA)."""
-    init_lora_weights: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "eva", "corda", "lora_ga"] = (
-        works("default")
-    )
-    """lora: how the matrices begin. eva, corda and lora_ga look at rows of the data."""
+    init_lora_weights: Literal[
+        "default", "gaussian", "orthogonal", "pissa", "olora", "eva", "corda", "lora_ga", "loftq"
+    ] = works("default")
+    """lora: how the matrices begin. eva, corda and lora_ga look at rows of the data, loftq at what rounding took."""
     lora_init_rows: int = works(64, least=1)
     """lora: rows of the data that eva, corda and lora_ga look at."""
     pissa_init: bool = works(False)
@@ -97,6 +97,11 @@ class MethodConfig:
     def moves_base(self) -> bool:
         """Whether what the matrices begin with is taken out of the base, so that both together are as before."""
         return self.finetuning_type == "lora" and self.begins_as in ("pissa", "olora", "corda", "lora_ga")
+
+    @property
+    def looks_at_rounding(self) -> bool:
+        """Whether the matrices begin with what quantizing the base took from it."""
+        return self.finetuning_type == "lora" and self.begins_as == "loftq"
 
     @property
     def looks_at_rows(self) -> bool:

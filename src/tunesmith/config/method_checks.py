@@ -78,15 +78,14 @@ def _one_beginning(config: RunConfig) -> Iterator[Problem]:
 
 
 @_rule(_TRAIN, "pissa_init", "init_lora_weights", "use_dora", "target_parameters", "finetuning_type")
-def _what_is_taken_out_of_the_base_is_a_product(config: RunConfig) -> Iterator[Problem]:
+def _what_the_matrices_begin_with_is_a_product(config: RunConfig) -> Iterator[Problem]:
     method = config.method
-    if not method.moves_base:
+    if not (method.moves_base or method.looks_at_rounding):
         return
+    does = "gives back what rounding took from" if method.looks_at_rounding else "takes a product out of"
     for key, given in (("use_dora", method.use_dora), ("target_parameters", bool(method.target_parameters))):
         if given:
-            what = (
-                f'"{key}" does not go with init_lora_weights: {method.begins_as}, which takes a product out of a layer'
-            )
+            what = f'"{key}" does not go with init_lora_weights: {method.begins_as}, which {does} a layer'
             yield contradiction(config, key, what, "keep one of them")
 
 

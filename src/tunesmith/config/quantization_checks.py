@@ -78,9 +78,20 @@ def _adapters_train_on_it(config: RunConfig) -> Iterator[Problem]:
                 fix = "finetuning_type: lora, or leave quantization_bit out (qat: int8 trains weights to be quantized)"
             elif others:
                 fix = f"quantize with {', '.join(others[:4])}, or leave quantization_bit out"
+            elif kind == "pissa":
+                fix = "tunesmith convert pissa-init, and train its base and adapter; or init_lora_weights: loftq"
+            elif key == "init_lora_weights":
+                fix = "init_lora_weights: loftq, or leave quantization_bit out"
             else:
                 fix = f"leave quantization_bit out, or {key} out"
             yield Problem("E-QUANT-002", what, config.place(key), fix=fix)
+
+
+@_rule(_TRAIN, "quantization_method", "quantization_bit", *_METHOD)
+def _rounding_takes_something(config: RunConfig) -> Iterator[Problem]:
+    if config.method.looks_at_rounding and config.train.do_train and config.quantization.quantization_bit is None:
+        what = '"init_lora_weights: loftq" begins with what quantizing takes from the weights, and nothing is quantized'
+        yield contradiction(config, "init_lora_weights", what, "quantization_bit: 4; or init_lora_weights: pissa")
 
 
 @_rule(_TRAIN, "quantization_bit", "quantization_device_map")

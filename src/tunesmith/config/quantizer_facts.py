@@ -59,7 +59,7 @@ class QuantizerFacts:
 
 
 _LORA = ("lora", "rslora", "dora", "oft")
-_OTHERS = ("boft", "vera", "shadow")
+_OTHERS = ("boft", "vera", "shadow", "loftq")
 _TRAINED = "trained, saved and loaded on a CPU"
 _BNB = QuantizerFacts(
     name="bnb4",

@@ -24,6 +24,7 @@ from tunesmith.convert.target import copy_small_files, new_folder
 from tunesmith.convert.weights import open_weights
 from tunesmith.core.errors import MachineError, Problem, UsageError
 from tunesmith.core.suggest import did_you_mean
+from tunesmith.methods.loftq import low_rank
 from tunesmith.methods.lora import linear_names
 
 __all__ = ["ADAPTERS", "InitialSettings", "initial_adapter", "loftq", "low_rank", "pissa"]
@@ -44,19 +45,6 @@ class InitialSettings:
     alpha: int | None
     targets: tuple[str, ...]
     iterations: int
-
-
-def low_rank(weight: Tensor, rank: int, iterations: int) -> tuple[Tensor, Tensor]:
-    """(B [out, r], A [r, in]) whose product is nearest to a weight [out, in]; iterations: of the randomised algorithm
-    (https://arxiv.org/abs/0909.4061), -1: exact."""
-    if iterations < 0:
-        left, values, right = torch.linalg.svd(weight, full_matrices=False)
-        left, values, right = left[:, :rank], values[:rank], right[:rank]
-    else:
-        left, values, right = torch.svd_lowrank(weight, q=rank, niter=iterations)
-        right = right.T
-    root = values.sqrt()
-    return left * root, root[:, None] * right
 
 
 def pissa(weight: Tensor, rank: int, scaling: float, iterations: int) -> Parts:

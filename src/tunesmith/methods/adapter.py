@@ -50,9 +50,11 @@ class AdapterMethod(Method):
             last = adapters.names[-1]
             get_logger().info("training goes on with the adapter %s (its own rank and targets)", last)
             return attach_adapter(model, last, adapters, trainable=True, keep_dtype=keep_dtype)
-        return self.fresh(model, family, keep_dtype, calibration)
+        return self.fresh(model, family, keep_dtype, calibration, adapters)
 
-    def fresh(self, model: Any, family: Family, keep_dtype: bool, calibration: Calibration | None) -> Any:
+    def fresh(
+        self, model: Any, family: Family, keep_dtype: bool, calibration: Calibration | None, adapters: Adapters
+    ) -> Any:
         """`model` with a new adapter on top."""
         return put_on(model, self.settings(model, family), keep_dtype)
 

@@ -7,6 +7,7 @@ PEFT has the arithmetic. Here is what it is told, and that it ends.
     olora    https://arxiv.org/abs/2406.01775   a QR decomposition, in the same way
     corda    https://arxiv.org/abs/2406.05223   singular vectors under the covariance of the inputs
     lora_ga  https://arxiv.org/abs/2407.05000   singular vectors of the first gradient
+    loftq    https://arxiv.org/abs/2310.08659   what quantizing took from the base (methods/loftq.py)
     eva      https://arxiv.org/abs/2410.07170   principal components of the inputs; ranks go where they explain more
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, Problem, UsageError
 from tunesmith.core.log import get_logger
+from tunesmith.methods import loftq
 from tunesmith.methods.residual import save_as_plain
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def settings_of_init(config: MethodConfig) -> dict[str, Any]:
     from peft.tuners.lora.config import CordaConfig, EvaConfig, LoraGAConfig
 
     kind = config.begins_as
-    names = {"default": True, "pissa": f"pissa_niter_{config.pissa_iter}"}
+    names = {"default": True, "loftq": True, "pissa": f"pissa_niter_{config.pissa_iter}"}
     found: dict[str, Any] = {"init_lora_weights": names.get(kind, kind)}
     if kind == "pissa" and config.pissa_iter < 0:
         found["init_lora_weights"] = "pissa"
@@ -60,8 +62,10 @@ def prepare(
     settings: LoraConfig,
     calibration: Calibration | None,
     put_on: Callable[[], Any],
+    hub: Mapping[str, Any],
 ) -> Any:
-    """The model with its adapter, which `put_on` makes, as it begins. Raises UsageError where PEFT cannot begin so."""
+    """The model with its adapter, which `put_on` makes, as it begins. `hub`: what a download needs. Raises UsageError
+    where it cannot begin so."""
     kind = config.begins_as
     if config.looks_at_rows:
         assert calibration is not None, "the contract of a method"
@@ -73,6 +77,8 @@ def prepare(
     made = put_on()
     if kind == "eva":
         _eva(made, calibration)
+    elif kind == "loftq":
+        loftq.begin(made, hub)
     if config.moves_base:
         save_as_plain(made)
     return made

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.methods.adapter import AdapterMethod, linear_names, put_on, with_settings
-from tunesmith.methods.base import Calibration
+from tunesmith.methods.base import Adapters, Calibration
 from tunesmith.methods.freeze import expanded_blocks
 from tunesmith.methods.inits import prepare, settings_of_init
 
@@ -61,11 +61,13 @@ class Lora(AdapterMethod):
         _check_parameters(model, config.target_parameters)
         return with_settings(LoraConfig, found | self.common() | settings_of_init(config), config.peft_settings, _KEYS)
 
-    def fresh(self, model: Any, family: Family, keep_dtype: bool, calibration: Calibration | None) -> Any:
+    def fresh(
+        self, model: Any, family: Family, keep_dtype: bool, calibration: Calibration | None, adapters: Adapters
+    ) -> Any:
         settings = self.settings(model, family)
         empty = self.config.begins_as == "eva"
         made = partial(put_on, model, settings, keep_dtype, empty=empty)
-        return prepare(self.config, model, settings, calibration, made)
+        return prepare(self.config, model, settings, calibration, made, adapters.hub)
 
     def _places(self, model: Any, family: Family) -> list[str]:
         """With `target_parameters` alone, no modules."""

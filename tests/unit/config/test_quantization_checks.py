@@ -112,7 +112,7 @@ def test_the_facts_hold_together() -> None:
         assert facts.name == name
         assert facts.merges == (facts.kept == "dequantized") == facts.can_train("full")
         assert bool(facts.instead) == (facts.kept == "no")
-        named = set(facts.trains) - {"lora", "rslora", "dora", "oft", "any"}
+        named = set(facts.trains) - {"lora", "rslora", "dora", "oft", "loftq", "any"}
         assert named <= {kind for kind, tuner in TUNERS.items() if not tuner.refused}
     assert bits_of("gptq") == ()
     assert bits_of("hqq") == (1, 2, 3, 4, 5, 6, 8)

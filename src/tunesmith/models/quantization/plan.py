@@ -109,6 +109,9 @@ def _name(config: RunConfig) -> str:
 
 def _check_use(config: RunConfig, facts: QuantizerFacts, where: str) -> None:
     """What the checks of the config do for weights that are quantized while loading."""
+    if config.verb == "train" and config.train.do_train and config.method.looks_at_rounding:
+        what = "the checkpoint holds what rounding left of its weights, and loftq compares with them as they were"
+        raise UsageError(Problem("E-QUANT-002", what, where, fix=_UNQUANTIZED))
     if facts.kept == "dequantized":
         return
     if config.verb == "train" and config.train.do_train:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tunesmith.models.quantization.hqq import HQQLinear
 
-__all__ = ["Held", "parts_of", "quantized_share", "stood_for", "stored_bytes"]
+__all__ = ["Held", "dequantized", "parts_of", "quantized_share", "stood_for", "stored_bytes"]
 
 
 def stood_for(model: Any) -> dict[str, torch.Size]:
@@ -74,6 +74,18 @@ class Held:
 def _is_packed(parameter: Tensor) -> bool:
     plain = parameter.is_floating_point() and parameter.element_size() > 1
     return not plain or hasattr(type(parameter), "__tensor_flatten__")
+
+
+def dequantized(layer: Any) -> Tensor | None:
+    """What the numbers of a quantized linear layer stand for [O, I]; None for one that is not quantized."""
+    if isinstance(layer, HQQLinear):
+        return layer.weight
+    if not _is_packed(layer.weight):
+        return None
+    from peft.utils.integrations import dequantize_module_weight
+
+    found: Tensor = dequantize_module_weight(layer)
+    return found.detach()
 
 
 def quantized_share(model: Any) -> float:
