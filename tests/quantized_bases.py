@@ -21,6 +21,7 @@ def plain_base(stories: Path, kind: str, dtype: torch.dtype = torch.float32) -> 
             bnb_4bit_quant_type="fp4" if kind.endswith("fp4") else "nf4",
             bnb_4bit_use_double_quant=not kind.endswith("fp4"),
             bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=torch.bfloat16 if kind.endswith("bf16") else torch.uint8,
         )
     elif kind == "bnb8":
         arguments["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)

@@ -5,15 +5,9 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import socket
 import tempfile
-import traceback
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -21,6 +15,7 @@ from torch import Tensor
 
 from tests.tiny_models import tiny_model
 from tests.token_losses import CASES
+from tests.two_ranks import TwoRanks
 
 LAYOUTS = ("padded", "flat", "packs", "rows of packs")
 WAYS = ("chunked", "adapted", "kept", "full")
@@ -137,13 +132,6 @@ def with_adapter(model: Any) -> Any:
     return found
 
 
-def spare_the_collector() -> None:
-    """Trainers collect garbage in every run, which takes ten times as long as a tiny step: what the libraries hold by
-    now is looked at no more, until `gc.unfreeze()`."""
-    gc.collect()
-    gc.freeze()
-
-
 def flat_gradient(model: Any) -> Tensor:
     weights = [one for one in model.parameters() if one.requires_grad]
     return torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten().double() for w in weights])
@@ -178,58 +166,20 @@ def one_by_one(step: Step) -> tuple[float, Tensor]:
 
 
 class Ranks:
-    """Two processes that train together, over gloo."""
+    """Two processes that take steps together."""
 
     def __init__(self) -> None:
-        # A server that has imported what they need: each of them is a fork of it.
-        context = get_context("forkserver")
-        context.set_forkserver_preload(["tests.split_steps", "tunesmith.train.trainer", "peft", "transformers"])
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._pipes, self._processes = [], []
-        for rank in range(2):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, rank, port), daemon=True)
-            process.start()
-            self._pipes.append(here)
-            self._processes.append(process)
+        self._pair = TwoRanks(["tests.split_steps", "tunesmith.train.trainer", "peft", "transformers"])
+        self.close = self._pair.close
 
     def take(self, step: Step) -> tuple[float, Tensor]:
         """As `take_step`; both ranks have to come to the same."""
-        for pipe in self._pipes:
-            pipe.send(step)
-        answers = [pipe.recv() for pipe in self._pipes]
-        for answer in answers:
-            assert not isinstance(answer, str), answer
-        (loss, gradient), (other, other_gradient) = answers
+        (loss, gradient), (other, other_gradient) = self._pair.call(_take_one_of_two, step)
         assert loss == other
         assert torch.equal(torch.from_numpy(gradient), torch.from_numpy(other_gradient))
         return loss, torch.from_numpy(gradient)
 
-    def close(self) -> None:
-        for pipe, process in zip(self._pipes, self._processes, strict=True):
-            pipe.close()
-            process.join(10)
-            process.kill()
 
-
-def _serve(pipe: Connection, rank: int, port: int) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    begun = False
-    while True:
-        try:
-            step = pipe.recv()
-        except EOFError:
-            return
-        try:
-            loss, gradient = take_step(step, world_size=2)
-            pipe.send((loss, gradient.numpy()))
-        except Exception:
-            pipe.send(traceback.format_exc())
-        gc.collect()  # what DDP keeps of the model of before
-        if not begun:
-            begun = True
-            spare_the_collector()
+def _take_one_of_two(step: Step) -> tuple[float, Any]:
+    loss, gradient = take_step(step, world_size=2)
+    return loss, gradient.numpy()

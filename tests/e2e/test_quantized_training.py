@@ -13,6 +13,7 @@ from torch import Tensor
 
 import tunesmith
 from tests.quantized_bases import plain_base
+from tests.run_logs import same_weights
 from tunesmith.core.errors import UsageError
 
 pytestmark = pytest.mark.slow
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 KINDS: dict[str, dict[str, Any]] = {
     "bnb4": {"quantization_bit": 4},
     "bnb4_fp4": {"quantization_bit": 4, "quantization_type": "fp4", "double_quantization": False},
+    "bnb4_in_bf16": {"quantization_bit": 4, "bnb_4bit_quant_storage": "bfloat16"},
     "bnb8": {"quantization_bit": 8, "quantization_method": "bitsandbytes"},
     "hqq4": {"quantization_bit": 4, "quantization_method": "hqq"},
     "hqq8": {"quantization_bit": 8, "quantization_method": "hqq"},
@@ -54,7 +56,7 @@ def test_learns_and_leaves_the_base_as_it_was(adapters: Train, stories: Path, tr
 
     result = adapters(**KINDS[kind])
     assert losses(result)[-1] < losses(result)[0] - 0.7
-    assert str(result.plan.quantization).startswith(kind.split("_fp4")[0])
+    assert str(result.plan.quantization).startswith(kind if "torchao" in kind else kind.split("_")[0])
     trained = trainers[0].model
     # Every byte of the base is that of one that was quantized anew and never trained.
     base = plain_base(stories, kind).requires_grad_(False)
@@ -109,6 +111,21 @@ def test_a_resumed_run_gives_the_same_bits(adapters: Train, tmp_path: Path, kind
     again = adapters(**keys, output_dir=str(tmp_path / "again"), resume_from_checkpoint=str(checkpoint))
     one, two = (load_file(run.output_dir / "adapter_model.safetensors") for run in (whole, again))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("how", [{}, {"bf16": True, "use_dora": True}, {"finetuning_type": "oft", "oft_block_size": 4}])
+def test_the_storage_changes_no_bit(adapters: Train, tmp_path: Path, how: dict[str, Any]) -> None:
+    """Not in training, nor where a run goes on with another one, nor merged into the whole base."""
+    keys = {**KINDS["bnb4"], **how, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    plain = adapters(**keys, output_dir=str(tmp_path / "uint8"))
+    for storage in ("bfloat16", "float32"):
+        storing = {**keys, "bnb_4bit_quant_storage": storage}
+        stored = adapters(**storing, output_dir=str(tmp_path / storage))
+        checkpoint = {"resume_from_checkpoint": str(plain.output_dir / "checkpoint-2")}
+        resumed = adapters(**storing, **checkpoint, output_dir=str(tmp_path / f"{storage}-resumed"))
+        assert losses(stored) == losses(plain)
+        assert same_weights(stored, plain)
+        assert same_weights(resumed, plain)
 
 
 def test_another_base_is_told_on_a_resume(adapters: Train) -> None:

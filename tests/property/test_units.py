@@ -21,10 +21,10 @@ from tests.split_steps import (
     Row,
     Step,
     one_by_one,
-    spare_the_collector,
     take_step,
 )
 from tests.token_losses import CASES
+from tests.two_ranks import spare_the_collector
 
 pytestmark = [
     pytest.mark.usefixtures("torch_one_thread"),

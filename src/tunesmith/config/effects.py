@@ -309,7 +309,7 @@ def _quantization_rules() -> tuple[Rule, ...]:
             "only with quantization_method: bnb and quantization_bit: 4, or torchao",
         ),
         Rule(
-            _keys("double_quantization"),
+            _keys("double_quantization bnb_4bit_quant_storage"),
             _is_bnb4,
             "only with quantization_method: bnb and quantization_bit: 4",
         ),

@@ -21,6 +21,8 @@ class QuantizationConfig:
     """Four-bit data type of bitsandbytes: nf4 or fp4; with torchao and 8 bits, fp8 takes floats, not integers."""
     double_quantization: bool = works(True)
     """Quantize the scales of bitsandbytes' 4-bit weights too: 0.4 bits less per weight."""
+    bnb_4bit_quant_storage: Literal["auto", "uint8", "bfloat16", "float16", "float32"] = works("auto")
+    """Type of the tensors that hold bitsandbytes' 4-bit weights: auto is uint8, and under FSDP the type of the run."""
     quantization_device_map: Literal["auto"] | None = works(None)
     """auto: spread a 4-bit model over all devices; only to generate."""
     qat: Literal["int4", "int8"] | None = works(None)

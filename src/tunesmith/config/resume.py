@@ -47,7 +47,7 @@ quantization_method quantization_bit quantization_type double_quantization qat f
 """
 
 _LIVE = """
-fp8_enable_fsdp_float8_all_gather
+fp8_enable_fsdp_float8_all_gather bnb_4bit_quant_storage
 flash_attn fast_path prefix_sharing use_unsloth_gc enable_liger_kernel disable_gradient_checkpointing
 gradient_checkpointing_mode use_reentrant_gc trust_remote_code
 eval_dataset eval_on_each_dataset max_bad_rows

@@ -58,6 +58,7 @@ _SHOWN: dict[str, str] = {
     _LEGACY + "test_unsloths_name_for_checkpointing_moves_hidden_states": "use_unsloth_gc",
     _QUANTIZED + "test_learns_and_leaves_the_base_as_it_was": "quantization_method quantization_bit quantization_type",
     _QUANTIZED + "test_double_quantization_takes_less": "double_quantization",
+    _QUANTIZED + "test_the_storage_changes_no_bit": "bnb_4bit_quant_storage",
     _QUANTIZED + "test_a_model_may_be_spread_to_generate": "quantization_device_map",
     "tests/e2e/test_qat.py::test_what_is_saved_computes_what_was_trained": "qat",
     "tests/unit/models/quantization/test_float8.py::test_eight_bits_compute_the_same_but_for_rounding": (

@@ -102,6 +102,7 @@ def put_on(model: Any, settings: PeftConfig, keep_dtype: bool, *, empty: bool = 
     for this model. New tokens get rows that train."""
     from peft import get_peft_model
 
+    _check_whole(model, getattr(settings, "modules_to_save", None) or ())
     train_new_tokens(settings, model)
     try:
         with telling_peft():
@@ -116,6 +117,18 @@ def put_on(model: Any, settings: PeftConfig, keep_dtype: bool, *, empty: bool = 
                 fix="change the settings in peft_settings (docs/methods.md), or name other modules in lora_target",
             )
         ) from error
+
+
+def _check_whole(model: Any, names: Sequence[str]) -> None:
+    """Raises UsageError where modules that are trained whole, named by the ends of their names, are quantized."""
+    from tunesmith.models.quantization.weights import packed_names
+
+    modules = sorted(name.rpartition(".")[0] for name in packed_names(model))
+    for name in names:
+        if (found := next((module for module in modules if module.endswith(name)), None)) is not None:
+            what = f"{name} would train whole, and {found} is quantized"
+            fix = "leave it out, or name it in lora_target instead"
+            raise UsageError(Problem("E-QUANT-002", what, "additional_target", fix=fix))
 
 
 @contextmanager

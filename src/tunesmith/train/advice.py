@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tunesmith.core.errors import MachineError, Problem
+from tunesmith.models.quantization.weights import packed_names
 from tunesmith.train.micro import Batch, size_of
 
 __all__ = [
@@ -97,8 +98,8 @@ def facts_of(model: Any, optim: str, *, half: bool) -> Facts:
     config = model.config.get_text_config()
     hidden = int(getattr(config, "hidden_size", None) or 0)
     trained, frozen = (list(_weights(model, trained=flag)) for flag in (True, False))
-    floats = [one for one in (*trained, *frozen) if one.is_floating_point()]
-    largest = max(floats, key=lambda one: int(one.numel()))
+    packed = packed_names(model)
+    largest = max((one for name, one in model.named_parameters() if name not in packed), key=lambda one: one.numel())
     return Facts(
         hidden=hidden,
         intermediate=int(getattr(config, "intermediate_size", None) or 4 * hidden),

@@ -23,6 +23,7 @@ from tunesmith.core.errors import DivergedError, Problem
 from tunesmith.core.files import read_json
 from tunesmith.core.log import get_logger
 from tunesmith.models.out_of_memory import is_out_of_memory
+from tunesmith.models.quantization.weights import packed_names
 from tunesmith.train.anomalies import record, rows_now
 from tunesmith.train.micro import split
 from tunesmith.train.spikes import Spikes
@@ -147,8 +148,9 @@ class NonFinite:
     def _diverged(self, losses: np.ndarray, norms: np.ndarray, *, in_backward: bool) -> Problem:
         """Weights that were never finite are another matter than a learning rate that is too high."""
         got = f"loss {losses.sum(1).mean():.4g}, gradient norm {norms.max():.4g}"
-        parameters = self._trainer.model.named_parameters()
-        broken = next((name for name, weight in parameters if not torch.isfinite(weight).all()), None)
+        model, packed = self._trainer.model, packed_names(self._trainer.model)
+        whole = ((name, weight) for name, weight in model.named_parameters() if name not in packed)
+        broken = next((name for name, weight in whole if not torch.isfinite(weight).all()), None)
         if self._step == 1 and broken is not None and not in_backward:
             what = "the model came with weights that are not finite"
             return Problem("E-TRAIN-015", what, f"weight {broken}", fix="get the model again, or use an earlier one")

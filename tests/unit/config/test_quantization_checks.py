@@ -119,8 +119,10 @@ def test_the_facts_hold_together() -> None:
 
 
 def test_keys_without_effect_are_named() -> None:
-    keys = {"quantization_type": "nf4", "double_quantization": True}
+    keys = {"quantization_type": "nf4", "double_quantization": True, "bnb_4bit_quant_storage": "bfloat16"}
     assert "only with quantization_bit" in load_config({**TRAIN, **keys}).warnings[0]
-    assert "double_quantization" in load_config({**EIGHT, **keys}).warnings[0]
+    (warning,) = load_config({**EIGHT, **keys}).warnings
+    assert "double_quantization" in warning
+    assert "bnb_4bit_quant_storage" in warning
     assert load_config({**FOUR, **keys}).warnings == ()
     assert "fp8_backend (only with fp8: true)" in load_config({**TRAIN, "fp8_backend": "torchao"}).warnings[0]

@@ -281,6 +281,15 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 
 
 @pytest.mark.slow
+def test_packed_weights_are_not_called_broken(run: Run, broken: Any) -> None:
+    """Bits of four-bit weights are not finite as bfloat16, and the first step did not diverge by that."""
+    broken(FAULTS["nan"], steps=(1,))
+    with pytest.raises(DivergedError) as caught:
+        run(quantization_bit=4, bnb_4bit_quant_storage="bfloat16")
+    assert caught.value.code == "E-TRAIN-003"
+
+
+@pytest.mark.slow
 def test_a_loss_spike_is_told_and_changes_nothing(run: Run, broken: Any, tmp_path: Path) -> None:
     keys = {"num_train_epochs": 7, "learning_rate": 1e-5}
     plain = run(output_dir=str(tmp_path / "plain"), **keys)

@@ -14,8 +14,9 @@ __all__ = ["Quantizer"]
 class Quantizer:
     """Quantizes the linear layers of a model while it is loaded, all but its output layer, as the field does."""
 
-    def __init__(self, config: QuantizationConfig, facts: QuantizerFacts) -> None:
-        self.config, self.facts = config, facts
+    def __init__(self, config: QuantizationConfig, facts: QuantizerFacts, sharded: bool = False) -> None:
+        """`sharded`: FSDP gives each process a part of every weight."""
+        self.config, self.facts, self.sharded = config, facts, sharded
 
     def arguments(self, dtype: str) -> dict[str, Any]:
         """What transformers' `from_pretrained` gets. `dtype`: of the arithmetic and of what is not quantized."""

@@ -16,11 +16,15 @@ class BitsAndBytes(Quantizer):
 
         if self.facts.bits == 8:
             return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+        storage = self.config.bnb_4bit_quant_storage
+        if storage == "auto":  # FSDP flattens the weights of a layer, and those have to be floats of one type
+            storage = dtype if self.sharded else "uint8"
         settings = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_compute_dtype=dtype,
             bnb_4bit_quant_type=self.config.quantization_type,
             bnb_4bit_use_double_quant=self.config.double_quantization,
+            bnb_4bit_quant_storage=storage,
         )
         return {"quantization_config": settings}
 

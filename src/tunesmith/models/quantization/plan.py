@@ -97,7 +97,7 @@ def base_of(config: RunConfig, device: str) -> Base | None:
     if facts is None:
         return None
     check_available(facts, device, f"quantization_bit: {config.quantization.quantization_bit}")
-    quantizer = QUANTIZERS.get(facts.library)(config.quantization, facts)
+    quantizer = QUANTIZERS.get(facts.library)(config.quantization, facts, bool(config.train.value("fsdp")))
     return Base(facts, quantizer, spread=config.quantization.quantization_device_map == "auto")
 
 
@@ -133,7 +133,7 @@ _UNQUANTIZED = "name the model that it was made from, with quantization_bit"
 
 
 def _tell_of_idle_keys(config: RunConfig, saved: Saved) -> None:
-    named = [key for key in ("quantization_bit", "qat") if config.values.get(key) is not None]
+    named = [key for key in ("quantization_bit", "bnb_4bit_quant_storage", "qat") if config.values.get(key) is not None]
     if "qat" in named and saved.facts.kept == "dequantized":
         named.remove("qat")
     if named:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tunesmith.models.quantization.hqq import HQQLinear
 
-__all__ = ["Held", "dequantized", "parts_of", "quantized_share", "stood_for", "stored_bytes"]
+__all__ = ["Held", "dequantized", "packed_names", "parts_of", "quantized_share", "stood_for", "stored_bytes"]
 
 
 def stood_for(model: Any) -> dict[str, torch.Size]:
@@ -36,8 +36,11 @@ def parts_of(model: Any) -> Iterator[tuple[str, Tensor]]:
             if id(parameter) in seen:  # tied, as in the model's own list
                 continue
             seen.add(id(parameter))
-            yield from _tensors(prefix + own, parameter)
-            if (state := getattr(parameter, "quant_state", None)) is not None:
+            state = getattr(parameter, "quant_state", None)
+            if state is None:
+                yield from _tensors(prefix + own, parameter)
+            else:  # the same bytes in whatever type
+                yield prefix + own, parameter.detach().view(-1).view(torch.uint8).view(-1, 1)
                 yield from _tensors(f"{prefix}{own}.state", state.as_dict(packed=False))
         if isinstance(module, HQQLinear):
             yield from ((prefix + own, tensor) for own, tensor in module.named_buffers())
@@ -65,10 +68,18 @@ class Held:
     def __init__(self, model: Any) -> None:
         shapes = stood_for(model)
         self.total = self.quantized = 0
+        packed = packed_names(model)
         for name, parameter in model.named_parameters():
             size = shapes[name].numel() if name in shapes else parameter.numel()
             self.total += size
-            self.quantized += size if name in shapes or _is_packed(parameter) else 0
+            self.quantized += size if name in packed else 0
+
+
+def packed_names(model: Any) -> set[str]:
+    """Names of the quantized parameters. Some are floats by their type (`bnb_4bit_quant_storage`): they are bits in a
+    tensor of floats, which are not even finite."""
+    found = set(stood_for(model))
+    return found | {name for name, parameter in model.named_parameters() if _is_packed(parameter)}
 
 
 def _is_packed(parameter: Tensor) -> bool:
