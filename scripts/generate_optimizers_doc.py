@@ -32,7 +32,7 @@ def _row(facts: OptimizerFacts, states: float | None) -> str:
         ", ".join(facts.methods or ("all",)),
         "not run" if states is None else f"{states:.2f}",
         "yes" if facts.in_backward else "no",
-        "yes" if facts.ranks else "one",
+        "one" if not facts.ranks else "not run" if facts.gpu_only else "yes",
         " ".join(f"`{name}`" for name in facts.options),
     )
     return f"| {' | '.join(cells)} |\n"

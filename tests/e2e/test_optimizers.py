@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,19 @@ KEYS: dict[str, dict[str, Any]] = {
 THEIRS = [name for name, facts in OPTIMIZERS.items() if not facts.ours and not facts.gpu_only]
 
 
-@pytest.fixture(autouse=True)
-def _words_of_others() -> Iterator[None]:
+@contextmanager
+def quiet_optimizers() -> Iterator[None]:
     """torchao's states lack a way to be cached by the compiler; bitsandbytes has nothing to page on a processor."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*torch.jit.script_method", DeprecationWarning)
         for words in (".*_stable_hash_for_caching", "Paged optimizers are not supported on CPU"):
             warnings.filterwarnings("ignore", words, UserWarning)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _words_of_others() -> Iterator[None]:
+    with quiet_optimizers():
         yield
 
 

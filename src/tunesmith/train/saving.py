@@ -23,6 +23,7 @@ from tunesmith.checkpoints.store import STAGING, Staging, committed, files_of, p
 from tunesmith.core.disk import free_at, refusal, size_text
 from tunesmith.core.errors import Problem, StorageError
 from tunesmith.core.log import get_logger
+from tunesmith.train.states import show_average
 
 __all__ = ["Saved", "Saver", "SavingSettings", "as_storage_error", "best_folder", "naming_the_disk", "publish_model"]
 
@@ -203,7 +204,8 @@ def best_folder(state: Any, output_dir: Path) -> Path | None:
 
 def publish_model(trainer: Any) -> list[str]:
     """The weights as they are, and what belongs to them, whole into the folder of the run. Returns the names of files,
-    in the process that writes them."""
+    in the process that writes them. Every process is left with the weights that are saved: they are judged next."""
+    show_average(trainer.optimizer)
     folder = Path(trainer.args.output_dir)
     names: list[str] = []
 

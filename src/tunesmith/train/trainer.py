@@ -430,8 +430,6 @@ class Trainer(transformers.Trainer):
         return copied_where_trained(self.accelerator.unwrap_model(self.model), self.optimizer)
 
     def write_weights(self, folder: Path, weights: Mapping[str, Any] | None = None) -> None:
-        if weights is None:
-            show_average(self.optimizer)
         self.save_model(str(folder), _internal_call=True) if weights is None else self._save(str(folder), dict(weights))
 
     def bytes_to_save(self) -> int:
