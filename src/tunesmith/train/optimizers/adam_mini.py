@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from tunesmith.train.optimizers.ask import Ask
-from tunesmith.train.optimizers.base import PerWeight, decay, next_step
+from tunesmith.train.optimizers.base import AdamSettings, PerWeight, decay, next_step
 from tunesmith.train.optimizers.parts import blocks_of
 
 __all__ = ["AdamMini", "make"]
@@ -23,16 +23,8 @@ __all__ = ["AdamMini", "make"]
 class AdamMini(PerWeight):
     """A group's `blocks` says into how many blocks of rows each of its weights is cut; 0: into its rows."""
 
-    def __init__(
-        self,
-        groups: Iterable[dict[str, Any]],
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "blocks": 1})
+    def __init__(self, groups: Iterable[dict[str, Any]], **adam: Unpack[AdamSettings]) -> None:
+        super().__init__(groups, {**adam, "blocks": 1})
 
     def update(self, weight: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         grad, step = weight.grad, next_step(state)

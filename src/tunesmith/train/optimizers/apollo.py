@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from tunesmith.train.optimizers.ask import Ask
-from tunesmith.train.optimizers.base import PerWeight, adam_direction, decay, generator, next_step
+from tunesmith.train.optimizers.base import AdamSettings, PerWeight, adam_direction, decay, generator, next_step
 from tunesmith.train.optimizers.parts import target_matrices
 from tunesmith.train.optimizers.projection import Space, random_space, singular_space
 
@@ -36,9 +36,6 @@ class Apollo(PerWeight):
         self,
         groups: Iterable[dict[str, Any]],
         *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
         rank: int,
         interval: int,
         scale: float,
@@ -46,12 +43,11 @@ class Apollo(PerWeight):
         kind: str,
         scale_type: str,
         seed: int,
-        weight_decay: float = 0.0,
+        **adam: Unpack[AdamSettings],
     ) -> None:
         self.rank, self.interval, self.scale = rank, interval, scale
         self.proj, self.kind, self.scale_type, self.seed = proj, kind, scale_type, seed
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "projected": False}
-        super().__init__(groups, defaults)
+        super().__init__(groups, {**adam, "projected": False})
         weights = [weight for group in self.param_groups for weight in group["params"]]
         self._numbers = {id(weight): number for number, weight in enumerate(weights)}
 

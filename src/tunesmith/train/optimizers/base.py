@@ -9,20 +9,29 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["PerWeight", "adam_direction", "decay", "generator", "next_step"]
+__all__ = ["AdamSettings", "PerWeight", "adam_direction", "decay", "generator", "next_step"]
+
+
+class AdamSettings(TypedDict):
+    """What a group has that does not say otherwise, of an optimizer with two moments."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: NotRequired[float]
 
 
 class PerWeight(Optimizer):
     """An optimizer whose `update(weight, state, group)` changes one weight. A group is what `torch.optim` calls so."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], defaults: Mapping[str, Any]) -> None:
-        super().__init__(groups, dict(defaults))
+        super().__init__(groups, {"weight_decay": 0.0, **defaults})
 
     @abstractmethod
     def update(self, weight: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:

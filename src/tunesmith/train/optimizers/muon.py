@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from tunesmith.train.optimizers.ask import Ask
-from tunesmith.train.optimizers.base import PerWeight, adam_direction, decay, next_step
+from tunesmith.train.optimizers.base import AdamSettings, PerWeight, adam_direction, decay, next_step
 from tunesmith.train.optimizers.parts import hidden_matrices
 
 __all__ = ["Muon", "make", "orthogonal"]
@@ -32,17 +32,13 @@ class Muon(PerWeight):
         self,
         groups: Iterable[dict[str, Any]],
         *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
         momentum: float = 0.95,
         nesterov: bool = True,
         ns_steps: int = 5,
-        weight_decay: float = 0.0,
+        **adam: Unpack[AdamSettings],
     ) -> None:
         self.momentum, self.nesterov, self.ns_steps = momentum, nesterov, ns_steps
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "matrices": False}
-        super().__init__(groups, defaults)
+        super().__init__(groups, {**adam, "matrices": False})
 
     def update(self, weight: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         grad = weight.grad

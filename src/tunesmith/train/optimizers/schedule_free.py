@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from tunesmith.train.optimizers.ask import Ask
-from tunesmith.train.optimizers.base import PerWeight, next_step
+from tunesmith.train.optimizers.base import AdamSettings, PerWeight, next_step
 
 __all__ = ["ScheduleFree", "ScheduleFreeRadam", "ScheduleFreeSgd", "adamw", "radam", "sgd"]
 
@@ -27,15 +27,12 @@ class ScheduleFree(PerWeight):
         self,
         groups: Iterable[dict[str, Any]],
         *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
         weight_lr_power: float = 2.0,
         r: float = 0.0,
-        weight_decay: float = 0.0,
+        **adam: Unpack[AdamSettings],
     ) -> None:
         self.power, self.r = weight_lr_power, r
-        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(groups, adam)
 
     def direction(self, grad: Tensor, state: dict[str, Any], step: int, group: Mapping[str, Any]) -> Tensor:
         """The step of rate 1, before weight decay."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from tunesmith.train.optimizers.ask import Ask
-from tunesmith.train.optimizers.base import PerWeight, adam_direction, decay, next_step
+from tunesmith.train.optimizers.base import AdamSettings, PerWeight, adam_direction, decay, next_step
 
 __all__ = ["Soap", "make"]
 
@@ -28,15 +28,12 @@ class Soap(PerWeight):
         self,
         groups: Iterable[dict[str, Any]],
         *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
         precondition_frequency: int = 10,
         max_precondition_dim: int = 10_000,
-        weight_decay: float = 0.0,
+        **adam: Unpack[AdamSettings],
     ) -> None:
         self.interval, self.max_dim = precondition_frequency, max_precondition_dim
-        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(groups, adam)
 
     def update(self, weight: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         grad, step = weight.grad, next_step(state)

@@ -7,28 +7,20 @@ rate of that weight is divided by it, so `max_grad_norm: 0` can be had.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from tunesmith.train.optimizers.ask import Ask
-from tunesmith.train.optimizers.base import PerWeight, next_step
+from tunesmith.train.optimizers.base import AdamSettings, PerWeight, next_step
 
 __all__ = ["StableAdamW", "make"]
 
 
 class StableAdamW(PerWeight):
-    def __init__(
-        self,
-        groups: Iterable[dict[str, Any]],
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+    def __init__(self, groups: Iterable[dict[str, Any]], **adam: Unpack[AdamSettings]) -> None:
+        super().__init__(groups, adam)
 
     def update(self, weight: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         grad, step = weight.grad, next_step(state)
