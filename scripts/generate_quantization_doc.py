@@ -6,15 +6,18 @@ python scripts/generate_quantization_doc.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-from tunesmith.config.quantizer_facts import ON_THE_FLY, QUANTIZERS, QuantizerFacts
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "quantization.md"
 MEASURED = ROOT / "bench" / "results" / "quantization.json"
+sys.path.insert(0, str(ROOT))
+
+from scripts.tables import table, with_tables  # noqa: E402
+from tunesmith.config.quantizer_facts import ON_THE_FLY, QUANTIZERS, QuantizerFacts  # noqa: E402
 
 
 def _device(facts: QuantizerFacts) -> str:
@@ -28,25 +31,23 @@ def _packages(facts: QuantizerFacts) -> str:
     return " ".join(f"`{name}>={least}`" for name, least in facts.packages) or "none"
 
 
-def _row(facts: QuantizerFacts) -> str:
+def _row(facts: QuantizerFacts) -> Sequence[str]:
     trains = "all methods" if "any" in facts.trains else " ".join(facts.trains) or "nothing"
-    cells = [facts.name, _packages(facts), _device(facts), trains, "yes" if facts.merges else "no", facts.proof]
-    return f"| {' | '.join(cells)} |"
+    return [facts.name, _packages(facts), _device(facts), trains, "yes" if facts.merges else "no", facts.proof]
 
 
 def facts_table(facts: Iterable[QuantizerFacts]) -> str:
-    head = ["| kind | packages | device | trains on it | merge | tested |", "|---|---|---|---|---|---|"]
-    return "\n".join([*head, *map(_row, facts)])
+    return table(("kind", "packages", "device", "trains on it", "merge", "tested"), map(_row, facts))
 
 
 def measured_table() -> str:
     runs: list[dict[str, Any]] = json.loads(MEASURED.read_text(encoding="utf-8"))
     whole = next(run["seconds"] for run in runs if run["kind"] == "none")
-    rows = ["| kind | bytes a weight | seconds a step | times the unquantized |", "|---|---|---|---|"]
+    rows = []
     for run in runs:
         seconds, size = run["seconds"], run["bytes_per_weight"]
-        rows.append(f"| {run['kind']} | {size:.3f} | {seconds:.2f} | {seconds / whole:.1f} |")
-    return "\n".join(rows)
+        rows.append((run["kind"], f"{size:.3f}", f"{seconds:.2f}", f"{seconds / whole:.1f}"))
+    return table(("kind", "bytes a weight", "seconds a step", "times the unquantized"), rows)
 
 
 TABLES = {
@@ -58,11 +59,7 @@ TABLES = {
 
 def page(text: str) -> str:
     """The page with the tables as they are now."""
-    for name, table in TABLES.items():
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
-    return text
+    return with_tables(text, TABLES)
 
 
 if __name__ == "__main__":
