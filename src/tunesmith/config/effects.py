@@ -65,10 +65,6 @@ def _predicts(config: RunConfig) -> bool:
     return config.verb in ("chat", "api", "predict") or (config.verb == "train" and config.train.do_predict)
 
 
-def _in_steps(strategy: str, config: RunConfig) -> bool:
-    return bool(config.train.value(strategy) == "steps")
-
-
 def _section(*names: str) -> frozenset[str]:
     return frozenset(key.name for key in all_keys().values() if key.section in names)
 
@@ -352,24 +348,16 @@ def _model_rules() -> tuple[Rule, ...]:
         ),
         Rule(_keys("rope_factor"), lambda c: c.model.rope_scaling is not None, "only with rope_scaling"),
         Rule(_keys("rope_factors"), lambda c: c.model.rope_scaling == "longrope", "only with rope_scaling: longrope"),
+        Rule(
+            _keys("use_reentrant_gc gradient_checkpointing_mode use_unsloth_gc"),
+            lambda c: not c.model.disable_gradient_checkpointing,
+            "disable_gradient_checkpointing is on",
+        ),
     )
 
 
-def _rules_of_settings() -> tuple[Rule, ...]:
+def _data_and_stage_rules() -> tuple[Rule, ...]:
     return (
-        Rule(_keys("lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
-        Rule(_keys("offline"), lambda c: c.verb != "eval" or not _harness(c), "HF_DATASETS_OFFLINE says so to lm_eval"),
-        Rule(_keys("merge_weights"), lambda c: c.export.merge_method != "in_order", "only with another merge_method"),
-        Rule(
-            _keys("merge_density"),
-            lambda c: c.export.merge_method in ("ties", "dare_linear", "dare_ties"),
-            "only with merge_method: ties, dare_linear or dare_ties",
-        ),
-        Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
-        *_method_rules(),
-        *_quantization_rules(),
-        *_optimizer_rules(),
-        Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),
         Rule(_section("template"), lambda c: c.objective.stage != "pt" or not _trains(c), "not in stage pt"),
         Rule(_keys("buffer_size"), lambda c: c.data.streaming, "only with streaming: true"),
         Rule(
@@ -389,18 +377,17 @@ def _rules_of_settings() -> tuple[Rule, ...]:
             "the answers are what is trained on in rm, dpo and kto, and no prompt is",
         ),
         *_objective_rules(),
-        *_model_rules(),
         Rule(_keys("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
         Rule(
             _keys("on_too_long"),
             lambda c: c.objective.stage != "pt" or not c.data.packs("pt"),
             "packing cuts documents into blocks and drops nothing",
         ),
-        Rule(
-            _keys("use_reentrant_gc gradient_checkpointing_mode use_unsloth_gc"),
-            lambda c: not c.model.disable_gradient_checkpointing,
-            "disable_gradient_checkpointing is on",
-        ),
+    )
+
+
+def _event_rules() -> tuple[Rule, ...]:
+    return (
         Rule(
             _keys(_EVALUATION),
             lambda c: c.verb in (*LOOKING, "predict") or _evaluates(c),
@@ -421,4 +408,25 @@ def _rules_of_settings() -> tuple[Rule, ...]:
         Rule(
             _keys("save_steps"), lambda c: c.train.value("save_strategy") == "steps", "only with save_strategy: steps"
         ),
+    )
+
+
+def _rules_of_settings() -> tuple[Rule, ...]:
+    return (
+        Rule(_keys("lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
+        Rule(_keys("offline"), lambda c: c.verb != "eval" or not _harness(c), "HF_DATASETS_OFFLINE says so to lm_eval"),
+        Rule(_keys("merge_weights"), lambda c: c.export.merge_method != "in_order", "only with another merge_method"),
+        Rule(
+            _keys("merge_density"),
+            lambda c: c.export.merge_method in ("ties", "dare_linear", "dare_ties"),
+            "only with merge_method: ties, dare_linear or dare_ties",
+        ),
+        Rule(_section("serve"), lambda c: c.verb == "api", "only in api", of_verb=True),
+        *_method_rules(),
+        *_quantization_rules(),
+        *_optimizer_rules(),
+        Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),
+        *_data_and_stage_rules(),
+        *_model_rules(),
+        *_event_rules(),
     )
