@@ -52,6 +52,7 @@ def _measured(folder: Path, keys: dict[str, Any], steps: int) -> dict[str, float
     import torch
 
     from tunesmith import load_config
+    from tunesmith.methods.base import Given
     from tunesmith.methods.lora import Lora
     from tunesmith.models.load import load
     from tunesmith.models.quantization.plan import base_of
@@ -68,7 +69,7 @@ def _measured(folder: Path, keys: dict[str, Any], steps: int) -> dict[str, float
     parts = [one for name, one in parts_of(loaded.model) if ".layers." in name and "norm" not in name]
     size = sum(one.numel() * one.element_size() for one in parts)
     loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
-    model = Lora(config.method).apply(loaded.model, loaded.family, keep_dtype=False).train()
+    model = Lora(config.method).apply(loaded.model, Given(loaded.family)).train()
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-4)
     ids = torch.randint(1000, (1, 128), generator=torch.Generator().manual_seed(0))
     seconds = []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.log import get_logger
 from tunesmith.core.suggest import did_you_mean
-from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration, Method, split_names
+from tunesmith.methods.base import Given, Method, split_names
 from tunesmith.methods.merge import attach_adapter, merge_adapters
 from tunesmith.methods.new_tokens import train_new_tokens
 from tunesmith.methods.towers import Towers
@@ -35,28 +35,19 @@ _ALL = {"all", "all-linear"}
 class AdapterMethod(Method):
     """A method that puts one adapter of PEFT on the base."""
 
-    def apply(
-        self,
-        model: Any,
-        family: Family,
-        *,
-        keep_dtype: bool,
-        adapters: Adapters = NO_ADAPTERS,
-        calibration: Calibration | None = None,
-    ) -> Any:
+    def apply(self, model: Any, given: Given) -> Any:
+        adapters = given.adapters
         resumed = bool(adapters.names) and not self.config.create_new_adapter
         model = merge_adapters(model, adapters.only(adapters.names[:-1]) if resumed else adapters)
         if resumed:
             last = adapters.names[-1]
             get_logger().info("training goes on with the adapter %s (its own rank and targets)", last)
-            return attach_adapter(model, last, adapters, trainable=True, keep_dtype=keep_dtype)
-        return self.fresh(model, family, keep_dtype, calibration, adapters)
+            return attach_adapter(model, last, adapters, trainable=True, keep_dtype=given.keep_dtype)
+        return self.fresh(model, given)
 
-    def fresh(
-        self, model: Any, family: Family, keep_dtype: bool, calibration: Calibration | None, adapters: Adapters
-    ) -> Any:
+    def fresh(self, model: Any, given: Given) -> Any:
         """`model` with a new adapter on top."""
-        return put_on(model, self.settings(model, family), keep_dtype)
+        return put_on(model, self.settings(model, given.family), given.keep_dtype)
 
     @abstractmethod
     def settings(self, model: Any, family: Family) -> PeftConfig:

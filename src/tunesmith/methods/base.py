@@ -20,6 +20,7 @@ __all__ = [
     "NO_ADAPTERS",
     "Adapters",
     "Calibration",
+    "Given",
     "Method",
     "ParameterCount",
     "count_parameters",
@@ -67,6 +68,17 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What a method is handed beside the model. `keep_dtype`: trained weights stay in the type that they have
+    (pure_bf16). `adapters`: those that the config names. `calibration` is there where its `looks_at_rows` says so."""
+
+    family: Family
+    keep_dtype: bool = False
+    adapters: Adapters = NO_ADAPTERS
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterCount:
     trained: int
     total: int
@@ -86,19 +98,10 @@ class Method(ABC):
         package that is missing, MissingInputError or UsageError for files."""
 
     @abstractmethod
-    def apply(
-        self,
-        model: Any,
-        family: Family,
-        *,
-        keep_dtype: bool,
-        adapters: Adapters = NO_ADAPTERS,
-        calibration: Calibration | None = None,
-    ) -> Any:
+    def apply(self, model: Any, given: Given) -> Any:
         """Set `requires_grad` everywhere and return the model to train.
 
-        Trained parameters are float32, whatever the frozen ones are, unless `keep_dtype` (pure_bf16). `calibration` is
-        there where the config's `looks_at_rows` says so.
+        Trained parameters are float32, whatever the frozen ones are, unless `given.keep_dtype`.
         """
 
     def callbacks(self, model: Any) -> list[TrainerCallback]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.suggest import did_you_mean
-from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration, Method, set_trainable, split_names
+from tunesmith.methods.base import Given, Method, set_trainable, split_names
 from tunesmith.methods.towers import Towers
 
 if TYPE_CHECKING:
-    from tunesmith.models.family import Family
+    pass
 
 __all__ = ["Freeze", "expanded_blocks"]
 
@@ -23,15 +23,7 @@ class Freeze(Method):
     """`freeze_trainable_layers` n > 0: the last n layers; n < 0: the first -n. `freeze_trainable_modules` restricts
     that to named parts of a layer; `freeze_extra_modules` adds parts outside the layers."""
 
-    def apply(
-        self,
-        model: Any,
-        family: Family,
-        *,
-        keep_dtype: bool,
-        adapters: Adapters = NO_ADAPTERS,
-        calibration: Calibration | None = None,
-    ) -> Any:
+    def apply(self, model: Any, given: Given) -> Any:
         towers = Towers(model)
         every = [name for name, _ in model.named_parameters()]
         names = [name for name in every if towers.part_of(name) == "language"]
@@ -43,7 +35,7 @@ class Freeze(Method):
         chosen = self._in_layers(names, layers) | self._extra(names)
         others = [name for name in every if towers.part_of(name) != "language"]
         trained = set(towers.trained([*chosen, *others], self.config))
-        set_trainable(model.named_parameters(), trained, keep_dtype=keep_dtype)
+        set_trainable(model.named_parameters(), trained, keep_dtype=given.keep_dtype)
         return model
 
     def _depth(self, names: list[str], model: Any) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.methods.adapter import AdapterMethod, linear_names, put_on, with_settings
-from tunesmith.methods.base import Adapters, Calibration
+from tunesmith.methods.base import Given
 from tunesmith.methods.freeze import expanded_blocks
 from tunesmith.methods.inits import prepare, settings_of_init
 
@@ -61,13 +61,11 @@ class Lora(AdapterMethod):
         _check_parameters(model, config.target_parameters)
         return with_settings(LoraConfig, found | self.common() | settings_of_init(config), config.peft_settings, _KEYS)
 
-    def fresh(
-        self, model: Any, family: Family, keep_dtype: bool, calibration: Calibration | None, adapters: Adapters
-    ) -> Any:
-        settings = self.settings(model, family)
+    def fresh(self, model: Any, given: Given) -> Any:
+        settings = self.settings(model, given.family)
         empty = self.config.begins_as == "eva"
-        made = partial(put_on, model, settings, keep_dtype, empty=empty)
-        return prepare(self.config, model, settings, calibration, made, adapters.hub)
+        made = partial(put_on, model, settings, given.keep_dtype, empty=empty)
+        return prepare(self.config, model, settings, given.calibration, made, given.adapters.hub)
 
     def _places(self, model: Any, family: Family) -> list[str]:
         """With `target_parameters` alone, no modules."""

@@ -10,7 +10,7 @@ from tunesmith.core.errors import MachineError, Problem
 from tunesmith.methods import shadow, xlora
 from tunesmith.methods.adalora import BudgetCallback, make_ready, provisional
 from tunesmith.methods.adapter import AdapterMethod, with_settings
-from tunesmith.methods.base import NO_ADAPTERS, Adapters, Calibration
+from tunesmith.methods.base import Given
 from tunesmith.methods.tasks import number_tasks
 
 if TYPE_CHECKING:
@@ -43,18 +43,10 @@ class AnyTuner(AdapterMethod):
         if self.kind == "xlora":
             xlora.check_experts(self.config.peft_settings)
 
-    def apply(
-        self,
-        model: Any,
-        family: Family,
-        *,
-        keep_dtype: bool,
-        adapters: Adapters = NO_ADAPTERS,
-        calibration: Calibration | None = None,
-    ) -> Any:
-        made = super().apply(model, family, keep_dtype=keep_dtype, adapters=adapters, calibration=calibration)
+    def apply(self, model: Any, given: Given) -> Any:
+        made = super().apply(model, given)
         number_tasks(made)
-        tell_model(made, keep_dtype)
+        tell_model(made, given.keep_dtype)
         return made
 
     def settings(self, model: Any, family: Family) -> PeftConfig:

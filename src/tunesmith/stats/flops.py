@@ -110,7 +110,7 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> Shapes:
     from transformers import AutoModelForCausalLM
 
     from tunesmith.methods import METHODS
-    from tunesmith.methods.base import count_parameters
+    from tunesmith.methods.base import Given, count_parameters
     from tunesmith.models.depth_plan import plan_depths
     from tunesmith.models.depths import add_routers, route
     from tunesmith.models.family import family_of
@@ -133,9 +133,8 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> Shapes:
     install(model, fast.loss, HeadFacts.of(model, family))
     # How an adapter begins changes no shape, and some ways look at numbers or at rows.
     method = replace(config.method, init_lora_weights="default", pissa_init=False)
-    model = METHODS.get(plan.finetuning_type)(method).apply(
-        model, family, keep_dtype=config.method.pure_bf16 or shapes_only
-    )
+    given = Given(family, keep_dtype=config.method.pure_bf16 or shapes_only)
+    model = METHODS.get(plan.finetuning_type)(method).apply(model, given)
     counted, mixture = count_parameters(model), mixture_of(settings)
     active = counted.total if mixture is None else active_parameters(model, mixture)
     return Shapes(measure_flops(model, shapes_only=shapes_only), counted.total, active, counted.trained, mixture)

@@ -217,7 +217,7 @@ def _build_model(
 ) -> tuple[Any, FastPath, RunPlan]:
     """The model to train, which of the planned quick ways it takes, and the plan with its kind of checkpointing."""
     from tunesmith.methods import METHODS
-    from tunesmith.methods.base import Adapters, count_parameters
+    from tunesmith.methods.base import Adapters, Given, count_parameters
     from tunesmith.models.balance import Balance
     from tunesmith.models.checkpointing import enable_checkpointing
     from tunesmith.models.fast_path import prove
@@ -239,10 +239,8 @@ def _build_model(
         reentrant = config.model.use_reentrant_gc and coefficient is None
         mode = enable_checkpointing(loaded.model, plan.gradient_checkpointing, reentrant=reentrant)
         plan = replace(plan, gradient_checkpointing=mode)
-    adapters = Adapters.of(config.model)
-    method = METHODS.get(plan.finetuning_type)(config.method)
-    how: dict[str, Any] = {"keep_dtype": config.method.pure_bf16, "adapters": adapters, "calibration": calibration}
-    model = method.apply(loaded.model, loaded.family, **how)
+    given = Given(loaded.family, config.method.pure_bf16, Adapters.of(config.model), calibration)
+    model = METHODS.get(plan.finetuning_type)(config.method).apply(loaded.model, given)
     check_trained(model, config.model)
     upcast_norms(model, config.model)
     _change_arithmetic(config, model)

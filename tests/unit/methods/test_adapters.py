@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tunesmith.config.method import MethodConfig
 from tunesmith.core.errors import DataError, UsageError
 from tunesmith.methods import METHODS
-from tunesmith.methods.base import Calibration
+from tunesmith.methods.base import Calibration, Given
 from tunesmith.models.family import family_of
 from tunesmith.models.loss_forward import HeadFacts, LossForward, install
 
@@ -41,7 +41,7 @@ def apply(model, batches=None, **settings):
     install(model, "kept", HeadFacts())
     calibration = Calibration(lambda: batches if batches is not None else rows(), loss)
     method = METHODS.get(config.finetuning_type)(config)
-    return method.apply(model, family_of("llama"), keep_dtype=False, calibration=calibration)
+    return method.apply(model, Given(family_of("llama"), calibration=calibration))
 
 
 BEGINNINGS = ["default", "gaussian", "orthogonal", "pissa", "olora", "corda", "lora_ga", "eva"]

@@ -17,6 +17,7 @@ from tunesmith import load_config
 from tunesmith.config.method import MethodConfig
 from tunesmith.core.errors import ConfigError, UsageError
 from tunesmith.methods import METHODS
+from tunesmith.methods.base import Given
 from tunesmith.methods.loftq import SavedWeights
 from tunesmith.models.family import family_of
 from tunesmith.models.quantization.plan import base_of
@@ -33,7 +34,7 @@ def begun(model: Any, **settings: Any) -> Any:
 
     mend_layers(model)
     config = MethodConfig(**{"init_lora_weights": "loftq", **settings})
-    return METHODS.get("lora")(config).apply(model, family_of("llama"), keep_dtype=False).eval()
+    return METHODS.get("lora")(config).apply(model, Given(family_of("llama"))).eval()
 
 
 def logits(model: Any) -> torch.Tensor:

@@ -9,7 +9,7 @@ from tests.tiny_models import tiny_model as tiny_model_of
 from tunesmith.config.method import MethodConfig
 from tunesmith.core.errors import MissingInputError, UsageError
 from tunesmith.methods import METHODS
-from tunesmith.methods.base import Adapters, count_parameters
+from tunesmith.methods.base import Adapters, Given, count_parameters
 from tunesmith.methods.lora import adapter_inputs, linear_names
 from tunesmith.models.family import family_of
 
@@ -27,7 +27,7 @@ def apply(model, keep_dtype=False, adapters=None, **settings):
     config = MethodConfig(**settings)
     method = METHODS.get(config.finetuning_type)(config)
     extra = {"adapters": adapters} if adapters else {}
-    return method.apply(model, family_of("llama"), keep_dtype=keep_dtype, **extra)
+    return method.apply(model, Given(family_of("llama"), keep_dtype, **extra))
 
 
 def trained(model):
@@ -220,7 +220,7 @@ def test_adapters_compute_the_same_without_float32_inputs(model, settings):
             return function(*arguments, **(keywords or {}))
 
     config = MethodConfig(finetuning_type="lora", **settings)
-    tuned = METHODS.get("lora")(config).apply(model, family_of("llama"), keep_dtype=False)
+    tuned = METHODS.get("lora")(config).apply(model, Given(family_of("llama")))
     weights = [one for one in tuned.parameters() if one.requires_grad]
     torch.manual_seed(0)
     for one in weights:

@@ -7,6 +7,7 @@ import torch
 
 from tunesmith.config.method import MethodConfig
 from tunesmith.methods import METHODS
+from tunesmith.methods.base import Given
 from tunesmith.models.family import family_of
 
 pytestmark = pytest.mark.usefixtures("torch_one_thread")
@@ -53,7 +54,7 @@ def qwen_vl():
 def apply(model, **settings):
     config = MethodConfig(**settings)
     method = METHODS.get(config.finetuning_type)(config)
-    return method.apply(model, family_of(model.config.model_type), keep_dtype=False)
+    return method.apply(model, Given(family_of(model.config.model_type)))
 
 
 def part(name):

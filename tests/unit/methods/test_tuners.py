@@ -19,7 +19,7 @@ from tunesmith.config.method import MethodConfig
 from tunesmith.core.errors import ConfigError, MachineError, MissingInputError, UsageError
 from tunesmith.engines.base import Request
 from tunesmith.methods import METHODS
-from tunesmith.methods.base import Adapters
+from tunesmith.methods.base import Adapters, Given
 from tunesmith.methods.merge import attach_adapter, merge_adapters
 from tunesmith.models.family import family_of
 from tunesmith.models.loss_forward import HeadFacts, install
@@ -50,7 +50,7 @@ def tuned(kind: str, settings: dict[str, Any], model: Any = None) -> Any:
     install(model, "chunked", HeadFacts())
     config = MethodConfig(finetuning_type="peft", peft_type=kind, peft_settings=settings)
     torch.manual_seed(0)
-    return METHODS.get("peft")(config).apply(model, family_of("llama"), keep_dtype=False)
+    return METHODS.get("peft")(config).apply(model, Given(family_of("llama")))
 
 
 def shaken(model: Any) -> Any:

@@ -17,6 +17,7 @@ from tunesmith.config import load_config
 from tunesmith.config.model import ModelConfig
 from tunesmith.core.errors import ConfigError, MissingInputError, UsageError
 from tunesmith.core.types import Chat, Message
+from tunesmith.methods.base import Given
 from tunesmith.models.load import load
 from tunesmith.models.loss_forward import HeadFacts, install
 from tunesmith.models.tokenizer import load_tokenizer
@@ -217,7 +218,7 @@ def test_lora_trains_the_rows_of_new_tokens_alone(tiny_model: Path, tied: bool) 
     tokenizer = load_tokenizer(keys(tiny_model, add_tokens=("wug", "fep")))
     grow(model, tokenizer, keys(tiny_model), 0)
     install(model, "chunked", HeadFacts())
-    wrapped = Lora(MethodConfig(lora_target=("q_proj",))).apply(model, family_of("llama"), keep_dtype=False)
+    wrapped = Lora(MethodConfig(lora_target=("q_proj",))).apply(model, Given(family_of("llama")))
     trained = {name: weight for name, weight in wrapped.named_parameters() if weight.requires_grad}
     rows = {name: weight.shape for name, weight in trained.items() if "trainable_tokens" in name}
     assert set(rows.values()) == {(2, 32)}

@@ -12,6 +12,7 @@ from tests.two_ranks import TwoRanks
 from tunesmith.config import load_config
 from tunesmith.config.quantizer_facts import ON_THE_FLY
 from tunesmith.core.errors import UsageError
+from tunesmith.methods.base import Given
 from tunesmith.models.quantization.bitsandbytes import BitsAndBytes
 
 IDS = torch.arange(3, 60)[None]
@@ -65,7 +66,7 @@ def test_a_quantized_layer_does_not_train_whole(stored_in_bf16: Any) -> None:
 
     config = MethodConfig(finetuning_type="lora", additional_target=("embed_tokens", "down_proj"))
     with pytest.raises(UsageError, match="E-QUANT-002") as caught:
-        METHODS.get("lora")(config).apply(stored_in_bf16, family_of("llama"), keep_dtype=False)
+        METHODS.get("lora")(config).apply(stored_in_bf16, Given(family_of("llama")))
     assert "down_proj would train whole" in str(caught.value)
 
 
