@@ -61,7 +61,7 @@ def answers() -> str:
     rows = ["| loss | paper | one number for a step | witness |", "|---|---|---|---|"]
     for name, facts in FEEDBACK_FACTS.items():
         number = "divergence from the reference, of answers to other prompts" if facts.kl else ""
-        number = "mean reward so far" if facts.shift else number
+        number = "mean reward of liked and of disliked answers" if facts.shift else number
         rows.append(f"| `{name}` | {_paper(facts.title, facts.source)} | {number} | {WITNESSES[name]} |")
     return "\n".join(rows)
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.types import Encoded
-from tunesmith.data.dataset import CHOSEN, REJECTED, TokenDataset
+from tunesmith.data.dataset import CHOSEN, DISLIKED, LIKED, REJECTED, TokenDataset
+from tunesmith.data.mismatch import mismatched
 from tunesmith.data.pack import units
 
 SIZES = ((13, 7, 9), (3, 11, 2), (1, 4, 6), (8, 3, 3))
@@ -30,6 +31,20 @@ def token_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES, vocabulary: int =
             for size in answers
         ]
     return list(units(TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * len(sizes))))
+
+
+def token_answers(
+    sizes: Sequence[tuple[int, int]] = ((13, 7), (3, 2), (1, 6), (8, 3), (4, 5)), vocabulary: int = 97
+) -> list[dict[str, Any]]:
+    """Answers that were liked, or not, as the data engine hands them on; sizes: (tokens of the prompt, of the
+    answer)."""
+    generator = np.random.default_rng(1)
+    sequences = [
+        Encoded(generator.integers(3, vocabulary, prompt + size).tolist(), [False] * prompt + [True] * size)
+        for prompt, size in sizes
+    ]
+    kinds = [DISLIKED if number % 3 == 1 else LIKED for number in range(len(sizes))]
+    return list(mismatched(TokenDataset.from_encoded(sequences, kinds), 18))
 
 
 def log_probs_alone(model: Any, pair: Mapping[str, Any]) -> list[Tensor]:
@@ -68,4 +83,16 @@ def stories(count: int, seed: int = 0) -> list[dict[str, Any]]:
 def write_stories(folder: Path, count: int = 40, seed: int = 0) -> Path:
     file = folder / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in stories(count, seed)), encoding="utf-8")
+    return file
+
+
+def write_feedback(folder: Path, count: int = 40, seed: int = 0) -> Path:
+    """The same stories one by one, with what people thought of them."""
+    rows = [
+        {"conversations": [*row["conversations"], row[side]], "kto_tag": side == "chosen"}
+        for number, row in enumerate(stories(count, seed))
+        for side in [("chosen", "rejected")[number % 2]]
+    ]
+    file = folder / "feedback.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file

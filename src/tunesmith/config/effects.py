@@ -107,10 +107,11 @@ _EVALUATION = (
     "compute_accuracy bf16_full_eval fp16_full_eval"
 )
 _PAIRS = (
-    "pref_beta pref_ftx pref_bco_weight pref_loss pref_loss_weights pref_divergence pref_divergence_alpha use_wpo "
-    "dpo_label_smoothing simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha prefix_sharing "
-    "ref_model ref_model_adapters ref_model_quantization_bit"
+    "pref_bco_weight pref_loss pref_loss_weights pref_divergence pref_divergence_alpha use_wpo dpo_label_smoothing "
+    "simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha prefix_sharing"
 )
+_FEEDBACK = "kto_loss kto_chosen_weight kto_rejected_weight"
+_COMPARED = "pref_beta pref_ftx ref_model ref_model_adapters ref_model_quantization_bit"
 # Keys of data that say how a model is trained on it.
 _TRAINED = "mix_strategy interleave_probs val_size packing neat_packing streaming buffer_size"
 _CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
@@ -194,6 +195,8 @@ def _objective_rules() -> tuple[Rule, ...]:
         Rule(_keys("label_smoothing_factor"), stages("pt", "sft"), "it smooths the labels of tokens, in pt and sft"),
         Rule(_keys("compute_accuracy"), stages("pt", "sft"), "it counts the tokens of pt and sft"),
         Rule(_keys(_PAIRS), stages("dpo"), "only in stage dpo"),
+        Rule(_keys(_FEEDBACK), stages("kto"), "only in stage kto"),
+        Rule(_keys(_COMPARED), stages("dpo", "kto"), "only in stages dpo and kto"),
         Rule(_keys("dpo_label_smoothing"), some("smooths"), "this pref_loss reads no share of wrong labels"),
         Rule(_keys("pref_divergence_alpha"), _has_alpha, "only with pref_divergence: alpha_divergence"),
         Rule(_keys("simpo_gamma"), loss("simpo", "alphapo"), "only with pref_loss: simpo or alphapo"),

@@ -6,7 +6,6 @@ from typing import Literal
 
 from tunesmith.config.fields import later, section, works
 
-_KTO = "training on answers that were liked or not"
 _PPO = "PPO"
 _REWARD = "reward models"
 _LOSSES = "other losses for fine-tuning"
@@ -16,8 +15,8 @@ _LOSSES = "other losses for fine-tuning"
 class ObjectiveConfig:
     """The stage and the constants of its loss."""
 
-    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = works("sft", later=("rm", "ppo", "kto"))
-    """Training stage: pre-training on plain text (pt), fine-tuning on chats (sft), or on pairs of answers (dpo)."""
+    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = works("sft", later=("rm", "ppo"))
+    """Training stage: plain text (pt), chats (sft), pairs of answers (dpo), or answers that were liked or not (kto)."""
     compute_accuracy: bool = works(False)
     """Report the share of trained tokens that the model would pick, at evaluation."""
     early_stopping_steps: int | None = works(None, least=1)
@@ -33,9 +32,9 @@ class ObjectiveConfig:
     eaft_alpha: float = works(1.0, least=0)
     """sft: exponent of that weight, (entropy / 3) ** alpha; 0 gives the plain loss."""
     pref_beta: float = works(0.1, above=0)
-    """dpo: strength of the pull towards the reference model; in losses without one, scale of rewards."""
+    """dpo, kto: strength of the pull towards the reference model; in losses without one, scale of rewards."""
     pref_ftx: float = works(0.0, least=0)
-    """dpo: weight of an added fine-tuning loss on the chosen answers, a mean over the tokens of each."""
+    """dpo, kto: weight of an added fine-tuning loss on the chosen answers, a mean over the tokens of each."""
     pref_bco_weight: float = works(0.0, least=0)
     """dpo: weight of an added BCO loss; the sum is divided by 1 plus it."""
     pref_loss: tuple[str, ...] = works(("sigmoid",))
@@ -50,10 +49,12 @@ class ObjectiveConfig:
     """dpo: weigh pairs by how likely their answers are under the model itself (WPO)."""
     dpo_label_smoothing: float = works(0.0, least=0, below=1)
     """dpo: assumed share of wrongly labelled pairs."""
-    kto_chosen_weight: float = later(1.0, _KTO)
-    """Weight of liked answers."""
-    kto_rejected_weight: float = later(1.0, _KTO)
-    """Weight of disliked answers."""
+    kto_loss: Literal["kto", "apo_zero_unpaired", "bco"] = works("kto")
+    """kto: the loss on single answers (docs/objectives.md)."""
+    kto_chosen_weight: float = works(1.0, least=0)
+    """kto: weight of liked answers."""
+    kto_rejected_weight: float = works(1.0, least=0)
+    """kto: weight of disliked answers."""
     simpo_gamma: float = works(0.5)
     """dpo: margin of pref_loss: simpo and alphapo, in rewards."""
     alphapo_alpha: float = works(0.25)
@@ -77,11 +78,11 @@ class ObjectiveConfig:
     ppo_whiten_rewards: bool = later(False, _PPO)
     """Whiten rewards before advantages are computed."""
     ref_model: str | None = works(None)
-    """dpo: weights of the reference model; left out, the model before training."""
+    """dpo, kto: weights of the reference model; left out, the model before training."""
     ref_model_adapters: tuple[str, ...] = works(())
-    """dpo: adapters of the reference model, merged one after the other."""
+    """dpo, kto: adapters of the reference model, merged one after the other."""
     ref_model_quantization_bit: int | None = works(None)
-    """dpo: bits per weight of the reference model, with quantization_method."""
+    """dpo, kto: bits per weight of the reference model, with quantization_method."""
     reward_model: str | None = later(None, _REWARD)
     """Reward model: a path, an adapter or a URL."""
     reward_model_adapters: tuple[str, ...] = later((), _REWARD)

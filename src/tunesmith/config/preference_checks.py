@@ -26,8 +26,12 @@ def losses_of(config: ObjectiveConfig) -> dict[str, PairFacts]:
 
 
 def compares(config: ObjectiveConfig) -> bool:
-    """Whether the loss of stage dpo compares with a reference model."""
-    return config.pref_bco_weight > 0 or any(facts.reference for facts in losses_of(config).values())
+    """Whether the loss of stage dpo or kto compares with a reference model."""
+    return (
+        config.stage == "kto"
+        or config.pref_bco_weight > 0
+        or any(facts.reference for facts in losses_of(config).values())
+    )
 
 
 @_rule(_TRAIN, "stage", "pref_loss", "pref_loss_weights")
@@ -79,7 +83,7 @@ def _divergence_fits(config: RunConfig) -> Iterator[Problem]:
 @_rule(_TRAIN, "stage", "pref_loss", "pref_bco_weight", *_REFERENCE)
 def _reference_is_used(config: RunConfig) -> Iterator[Problem]:
     keys = config.objective
-    if keys.stage != "dpo":
+    if keys.stage not in ("dpo", "kto"):
         return
     given = [key for key in _REFERENCE if getattr(keys, key)]
     if given and not compares(keys):

@@ -76,7 +76,7 @@ OTHER_NAMES: Mapping[str, str] = {"sppo": "sppo_hard", "discopo": "discopop", "a
 @dataclass(frozen=True, slots=True)
 class FeedbackFacts:
     """`kl`: it reads an estimate of the divergence from the reference, of mismatched answers. `shift`: it reads the
-    mean reward so far. Either is one number for a whole optimizer step."""
+    mean reward. Either is one number for a whole optimizer step."""
 
     title: str
     source: str

@@ -36,6 +36,7 @@ _QUANTIZED = "tests/e2e/test_quantized_training.py::"
 _STREAM = "tests/unit/data/test_streaming.py::"
 
 _PAIRS = "tests/unit/objectives/test_dpo.py::"
+_FEEDBACK = "tests/unit/objectives/test_kto.py::"
 _PREFERENCES = "tests/e2e/test_preference_runs.py::"
 
 _SHOWN: dict[str, str] = {
@@ -43,6 +44,7 @@ _SHOWN: dict[str, str] = {
         "pref_beta pref_ftx pref_bco_weight pref_loss_weights pref_divergence pref_divergence_alpha "
         "dpo_label_smoothing simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha"
     ),
+    _FEEDBACK + "test_the_keys_say_what_the_loss_is": "kto_loss kto_chosen_weight kto_rejected_weight",
     _PAIRS + "test_the_split_of_a_batch_changes_nothing": "pref_loss",
     _PAIRS + "test_weights_of_wpo_are_those_of_the_policy": "use_wpo",
     _PREFERENCES + "test_a_prompt_is_computed_once_unless_it_is_not_to_be": "prefix_sharing",

@@ -8,13 +8,14 @@ each what it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunesmith.data.dataset import CHOSEN, REJECTED
+from tunesmith.data.mismatch import MISMATCHED
 
 if TYPE_CHECKING:
     import torch
@@ -29,19 +30,20 @@ class PaddingCollator:
     two rows each: chosen, rejected, chosen, rejected ...
 
     Adds attention_mask [B, T] int64 (0 on padding), and `kinds` [B]. `multiple_of` rounds T up: some devices like
-    multiples of 8 or 64.
+    multiples of 8 or 64. `mismatched`: what comes with feedback, as a batch of its own.
     """
 
     def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, multiple_of: int = 1) -> None:
         self.pad_id, self.label_pad, self.multiple_of = pad_id, label_pad, multiple_of
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         samples = [row for sample in samples for row in _rows_of(sample)]
         lengths = [len(sample["input_ids"]) for sample in samples]
         width = -(-max(lengths) // self.multiple_of) * self.multiple_of
         mask = np.arange(width) < np.asarray(lengths)[:, None]
         batch = _rows(samples, width, self.pad_id, self.label_pad)
-        return _tensors({**batch, "attention_mask": mask.astype(np.int64), **_beside(samples, "kinds")})
+        batch |= {"attention_mask": mask.astype(np.int64), **_beside(samples, "kinds")}
+        return _tensors(batch) | _mismatched(samples, self)
 
 
 class FlatCollator:
@@ -59,14 +61,16 @@ class FlatCollator:
                  what stands in the row
     otherwise    each sample is a row, `row_pieces` [B] int64 its sequences; what pads the shorter ones is a sequence
                  of its own, without labels: for attention with a mask of T x T, whose cost is the square of a row
+
+    `mismatched`: what comes with feedback (`data/mismatch.py`), as a batch of its own, with as many sequences.
     """
 
     def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, *, one_row: bool = True, shares: bool = False) -> None:
         assert one_row or not shares, "rows with a mask have all of each sequence"
         self.pad_id, self.label_pad, self.one_row, self.shares = pad_id, label_pad, one_row, shares
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        before = [0]
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        before, others = [0], _mismatched(samples, self)
         if self.shares:
             samples, before = _shared_once(samples)
         pieces = [sample.get("lengths", [len(sample["input_ids"])]) for sample in samples]
@@ -87,7 +91,16 @@ class FlatCollator:
         if any(before):
             positions += np.repeat(before, lengths)
         batch["labels"][positions == 0] = self.label_pad
-        return _tensors({**batch, "position_ids": positions, **more}) | bounds
+        return _tensors({**batch, "position_ids": positions, **more}) | bounds | others
+
+
+def _mismatched(
+    samples: Sequence[Mapping[str, Any]], collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
+) -> dict[str, Any]:
+    """The sequences that stand beside those of the samples, if there are any, as a batch of their own."""
+    names = [name for name in samples[0] if name.startswith(MISMATCHED)]
+    rows = [{name.removeprefix(MISMATCHED): sample[name] for name in names} for sample in samples]
+    return {"mismatched": collate(rows)} if names else {}
 
 
 def _shared_once(samples: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
@@ -124,8 +137,8 @@ def sequence_lengths(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
 
 def _rows_of(sample: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The two sequences of a pair, or the one of a sample."""
-    if "lengths" not in sample:
-        yield sample
+    if len(sample.get("lengths", ())) < 2:
+        yield {name: value for name, value in sample.items() if name != "lengths"}
         return
     kinds = sample["kinds"].tolist() if "kinds" in sample else []
     assert kinds == [CHOSEN, REJECTED], "the sequences of a pack would see each other"

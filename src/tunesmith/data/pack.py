@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tunesmith.core.types import Origin
 from tunesmith.data.dataset import CHOSEN, REJECTED, TokenDataset
 from tunesmith.data.formats.base import KINDS
+from tunesmith.data.mismatch import mismatched
 
 __all__ = ["PackedDataset", "arrange", "cut_into_blocks", "fit", "pack", "units"]
 
@@ -86,8 +87,11 @@ def _shared(chosen: Mapping[str, np.ndarray], rejected: Mapping[str, np.ndarray]
 def arrange(
     samples: TokenDataset, stage: str, cutoff_len: int, seed: int | Sequence[int], *, packs: bool
 ) -> TokenDataset | PackedDataset:
-    """What one index gives in training: a sequence, a pair, a block of documents, or a pack of as many as fit."""
+    """What one index gives in training: a sequence, a pair, a block of documents, or a pack of as many as fit. With
+    feedback come answers to other prompts."""
     pairs = KINDS[stage] == "preference"
+    if KINDS[stage] == "feedback":
+        samples = mismatched(samples, cutoff_len)
     if not packs:
         return units(samples) if pairs else samples
     if KINDS[stage] == "document":

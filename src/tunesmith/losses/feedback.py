@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-__all__ = ["FEEDBACK_LOSSES", "FeedbackScores", "FeedbackSettings", "divergence", "feedback_loss", "feedback_metrics"]
+__all__ = [
+    "FEEDBACK_LOSSES",
+    "FeedbackScores",
+    "FeedbackSettings",
+    "divergence",
+    "feedback_loss",
+    "feedback_metrics",
+    "mean_reward",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,13 @@ def divergence(ratio_sum: Tensor, count: Tensor | float) -> Tensor:
     The sum is over all such answers of the step, so the estimate is that of the step, not of a micro-batch.
     """
     return (ratio_sum / count).clamp(min=0)
+
+
+def mean_reward(rewards: Tensor, liked: Tensor) -> Tensor:
+    """BCO's baseline: half the mean reward of the liked answers and half that of the others, [E] -> scalar; where
+    there are answers of one side only, their mean."""
+    sides = [rewards[side].mean() for side in (liked, ~liked) if side.any()]
+    return torch.stack(sides).mean()
 
 
 def kto(rewards: Tensor, liked: Tensor, baseline: Tensor | float) -> Tensor:
@@ -91,13 +106,17 @@ def feedback_loss(
     return losses - settings.ftx * torch.where(scores.liked, scores.policy / scores.length, 0.0)
 
 
-def feedback_metrics(scores: FeedbackScores, settings: FeedbackSettings) -> dict[str, Tensor]:
-    """Sums, float64, without gradient. `count/...` is what the sums of liked and of disliked answers are divided by."""
+def feedback_metrics(
+    scores: FeedbackScores, settings: FeedbackSettings, baseline: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Sums by the names of TRL, and of those that are not of all answers how many they are of; float64, without
+    gradient. baseline [E]: a reward above it counts as liked in `rewards/accuracies`."""
     with torch.no_grad():
         rewards, logps = settings.beta * scores.ratios().double(), scores.policy.double()
-        found: dict[str, Tensor] = {}
+        found = {"rewards/accuracies": ((rewards > baseline) == scores.liked).double().sum()}
+        divisors: dict[str, Tensor] = {}
         for side, chosen in (("chosen", scores.liked), ("rejected", ~scores.liked)):
-            found[f"rewards/{side}"] = rewards[chosen].sum()
-            found[f"logps/{side}"] = logps[chosen].sum()
-            found[f"count/{side}"] = chosen.sum().double()
-        return found
+            for name, values in (("rewards", rewards), ("logps", logps)):
+                found[f"{name}/{side}"] = values[chosen].sum()
+                divisors[f"{name}/{side}"] = chosen.sum().double()
+        return found, divisors

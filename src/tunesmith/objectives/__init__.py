@@ -13,4 +13,5 @@ __all__ = ["OBJECTIVES", "LossOutput", "Needs", "Objective", "Reference"]
 OBJECTIVES: Registry[type[Objective]] = Registry("stage", code="E-TRAIN-001")
 OBJECTIVES.add("sft", "tunesmith.objectives.sft:SupervisedFineTuning")
 OBJECTIVES.add("dpo", "tunesmith.objectives.dpo:PairwisePreference")
+OBJECTIVES.add("kto", "tunesmith.objectives.kto:AnswerFeedback")
 OBJECTIVES.add("pt", "tunesmith.objectives.pt:PreTraining")

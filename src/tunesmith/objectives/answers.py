@@ -59,7 +59,7 @@ def answers_of(batch: Mapping[str, Any]) -> Answers:
             before = torch.where(begins, segments[:, 3] - 1, before)
     elif "row_pieces" in batch:
         owners = torch.searchsorted(_starts(batch), row * labels.shape[1] + place, right=True) - 1
-    count = len(batch["kinds"]) if "kinds" in batch else len(labels)
+    count = len(batch["lengths"]) if "lengths" in batch else len(labels)
     lengths = torch.bincount(owners, minlength=count)
     weights = batch["weights"][row, place] if "weights" in batch else None
     return Answers(torch.stack([row, before], 1), labels[row, place], owners, weights, lengths)

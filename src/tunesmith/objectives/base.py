@@ -37,12 +37,18 @@ class Needs:
 @dataclass(slots=True)
 class LossOutput:
     """`loss_sum` is differentiable; `units` is what it was summed over, each by its weight; `count` is the number of
-    the units, without weights; `metrics` are sums over that number."""
+    the units, without weights; `metrics` are sums over that number, but where `divisors` names another one (which may
+    be 0 in a step: then there is no such mean)."""
 
     loss_sum: Tensor
     units: Tensor
     count: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
+    divisors: dict[str, Tensor] = field(default_factory=dict)
+
+    def sums(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of each metric the sum, and what it is to be divided by."""
+        return {name: (value, self.divisors.get(name, self.count)) for name, value in self.metrics.items()}
 
 
 @runtime_checkable
@@ -87,6 +93,10 @@ class Objective(ABC):
     def settle(self, looked: Tensor) -> Tensor:
         """What `look` saw of all units of the step [all, c] -> what the loss of each needs [all, d]."""
         raise NotImplementedError
+
+    def derive(self, means: Mapping[str, float]) -> dict[str, float]:
+        """More metrics, from the means of metrics over all that was summed."""
+        return {}
 
     def provable(self) -> Objective:
         """An objective that shows what the model computes with no more rounding than the model's own."""

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tunesmith.train.metrics import means
 from tunesmith.train.whole_step import Settled
 
 if TYPE_CHECKING:
     from tunesmith.train.trainer import Trainer
 
 __all__ = ["evaluate_sums"]
+
+_COUNT = "units without weights"
 
 
 def evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) -> dict[str, float]:
@@ -22,9 +25,9 @@ def evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) ->
 
     def run(batch: Any) -> Tensor:
         output = trainer.output_of(model, batch)
-        found = {"loss": output.loss_sum, "units": output.units, "count": output.count, **output.metrics}
+        found = {"loss": (output.loss_sum, output.units), _COUNT: (output.count, output.count), **output.sums()}
         names[:] = sorted(found)
-        return torch.stack([found[name].double().cpu() for name in names])
+        return torch.stack([torch.stack([one.double().cpu() for one in found[name]]) for name in names])
 
     settled = Settled(trainer, dataloader) if trainer.objective.whole_step else None
     sums: Any = 0
@@ -36,6 +39,7 @@ def evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) ->
         trainer.control = trainer.callback_handler.on_prediction_step(trainer.args, trainer.state, trainer.control)
     totals = trainer.accelerator.reduce(sums.to(trainer.args.device))
     total = dict(zip(names, totals.tolist(), strict=True))
-    loss, units, count = (total.pop(name) for name in ("loss", "units", "count"))
-    means = {"loss": loss / (units or 1), **{name: value / (count or 1) for name, value in total.items()}}
-    return {**{f"{prefix}_{name}": value for name, value in means.items()}, f"{prefix}_{trainer.objective.unit}": count}
+    count = total.pop(_COUNT)[0]
+    found = {"loss": 0.0, **means(total)}
+    found |= trainer.objective.derive(found)
+    return {**{f"{prefix}_{name}": value for name, value in found.items()}, f"{prefix}_{trainer.objective.unit}": count}

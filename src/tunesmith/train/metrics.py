@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,33 +12,37 @@ if TYPE_CHECKING:
 
     from tunesmith.objectives import LossOutput
 
-__all__ = ["StepSums"]
+__all__ = ["StepSums", "means"]
 
 _EVALUATED = ("accuracy", "nll_loss")
 """Names in `LossOutput.metrics` that are told at evaluation only."""
 
 
 class StepSums:
-    """Sums stay on the device until the log asks for them."""
+    """Sums stay on the device until the log asks for them. `derive`: more metrics, from means (`Objective.derive`)."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self.derive: Callable[[Mapping[str, float]], dict[str, float]] = lambda means: {}
 
     def add(self, output: LossOutput) -> LossOutput:
-        for name, value in output.metrics.items():
+        for name, (value, divisor) in output.sums().items():
             if name not in _EVALUATED:
                 total, count = self._sums.get(name, (0.0, 0.0))
-                self._sums[name] = total + value.detach(), count + output.count.detach()
+                self._sums[name] = total + value.detach(), count + divisor.detach()
         return output
 
     def clear(self) -> None:
         self._sums.clear()
 
     def event(self, gather: Callable[[list[float]], np.ndarray]) -> dict[str, float]:
-        """Means over the units since the last event. `gather`: numbers of this process -> [processes, numbers]."""
-        found = {}
-        for name, pair in self._sums.items():
-            total, count = gather([float(one) for one in pair]).sum(0).tolist()
-            found[name] = total / max(count, 1.0)
+        """Means since the last event. `gather`: numbers of this process -> [processes, numbers]."""
+        sums = {name: gather([float(one) for one in pair]).sum(0).tolist() for name, pair in self._sums.items()}
         self.clear()
-        return found
+        found = means(sums)
+        return found | self.derive(found)
+
+
+def means(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Of (sum, divisor) by name, where there is something to divide by."""
+    return {name: total / divisor for name, (total, divisor) in sums.items() if divisor}

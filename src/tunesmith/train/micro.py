@@ -9,7 +9,7 @@ B rows, T positions, K sequences, P pairs; see `data/collate.py` for what a batc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,7 +22,7 @@ __all__ = ["Batch", "Size", "cost", "is_whole", "size_of", "split"]
 
 Batch: TypeAlias = Mapping[str, Any]
 
-_PER_SEQUENCE = ("lengths", "kinds", "settled")
+_PER_SEQUENCE = ("lengths", "kinds", "settled", "reference")
 
 
 class Size(NamedTuple):
@@ -96,8 +96,8 @@ def _row_sizes(batch: Batch) -> list[int]:
 def _flat_part(batch: Batch, first: int, last: int) -> Batch:
     bounds = batch["bounds"][first : last + 1]
     begin, end = bounds[0], bounds[-1]
-    part: dict[str, Any] = {}
-    for name, value in _rest(batch, "bounds", "cu_seqlens", "segments").items():
+    part: dict[str, Any] = _beside(batch, first, last, _flat_part)
+    for name, value in _rest(batch, "bounds", "cu_seqlens", "segments", *part).items():
         part[name] = value[:, begin:end] if _per_token(batch, value) else _per_sequence(batch, name, first, last)
     part["cu_seqlens"] = batch["cu_seqlens"][first : last + 1] - begin
     part["bounds"] = tuple(bound - begin for bound in bounds)
@@ -110,14 +110,19 @@ def _flat_part(batch: Batch, first: int, last: int) -> Batch:
 def _rows_part(batch: Batch, first: int, last: int) -> Batch:
     width = max(_row_sizes(batch)[first:last])
     begin, end = first, last
-    part: dict[str, Any] = {}
+    part: dict[str, Any] = _beside(batch, first, last, _rows_part)
     if "row_pieces" in batch:  # sequences are told one by one, not row by row
         part["row_pieces"] = batch["row_pieces"][first:last]
         begin, end = int(batch["row_pieces"][:first].sum()), int(batch["row_pieces"][:last].sum())
-    for name, value in _rest(batch, "row_pieces").items():
+    for name, value in _rest(batch, "row_pieces", *part).items():
         token = _per_token(batch, value)
         part[name] = value[first:last, :width] if token else _per_sequence(batch, name, begin, end)
     return part
+
+
+def _beside(batch: Batch, first: int, last: int, part: Callable[[Batch, int, int], Batch]) -> dict[str, Batch]:
+    """Of a batch that stands in this one, and has as many rows or sequences, the same part."""
+    return {name: part(value, first, last) for name, value in batch.items() if isinstance(value, Mapping)}
 
 
 def _rest(batch: Batch, *names: str) -> dict[str, Tensor]:

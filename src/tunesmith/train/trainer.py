@@ -132,8 +132,8 @@ class Trainer(transformers.Trainer):
         text.use_cache = use_cache  # training passes its own; the config is saved as it was
         self.remove_callback(PrinterCallback)
         self.trackers = Trackers(self.callback_handler)
-        self.objective = objective
-        self.order = order
+        self.objective, self.order = objective, order
+        self.throughput.sums.derive = objective.derive
         self._position = position
         self.stream_batches: StreamBatches | None = None
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step

@@ -1,0 +1,166 @@
+"""Learning from answers that were liked or not: what the keys ask for, against transformers' own forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.pairs import token_answers
+from tests.tiny_models import tiny_model
+from tunesmith.config.objective import ObjectiveConfig
+from tunesmith.config.preference_facts import FEEDBACK_FACTS
+from tunesmith.data.collate import FlatCollator, PaddingCollator
+from tunesmith.data.dataset import LIKED
+from tunesmith.models import attention
+from tunesmith.models.loss_forward import HeadFacts, install
+from tunesmith.objectives import OBJECTIVES, Objective
+from tunesmith.train.micro import split
+from tunesmith.train.reference import Beside
+
+COLLATORS = {"padded": PaddingCollator(0), "flat": FlatCollator(0)}
+
+
+def made(way: str | None, seed: int) -> Any:
+    attention.register()
+    torch.manual_seed(seed)
+    model = tiny_model("llama", attention.VARLEN if way else "eager").eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    if way:
+        install(model, way, HeadFacts())  # type: ignore[arg-type]
+    return model
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[Any, Any]:
+    """(policy, reference) with transformers' own forward."""
+    return made(None, 1), made(None, 2)
+
+
+@pytest.fixture(scope="module")
+def quick() -> tuple[Any, Any]:
+    return made("chunked", 1), made("chunked", 2)
+
+
+def objective_of(reference: Any, **keys: Any) -> Objective:
+    found: Objective = OBJECTIVES.get("kto")(ObjectiveConfig(stage="kto", **keys))
+    found.reference = Beside(reference)
+    return found
+
+
+def gradient(loss: Tensor, model: Any) -> Tensor:
+    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return torch.cat([one.flatten() for one in found if one is not None]).double()
+
+
+def answer_alone(model: Any, ids: np.ndarray, trained: np.ndarray) -> Tensor:
+    """log p of the trained tokens of one sequence."""
+    sequence, which = torch.tensor(ids).long(), torch.tensor(trained)[1:]
+    log_probs = model(input_ids=sequence[None], use_cache=False).logits[0, :-1].double().log_softmax(-1)
+    return log_probs[torch.arange(len(which)), sequence[1:]][which].sum()
+
+
+def by_hand(plain: tuple[Any, Any], name: str, beta: float, weights: tuple[float, float], ftx: float) -> Tensor:
+    """The sum of the losses of all answers as one step, from the formulas of the papers."""
+    rows = token_answers()
+    with torch.no_grad():
+        other = [
+            [answer_alone(model, row["mismatched_input_ids"], row["mismatched_trained"]) for row in rows]
+            for model in plain
+        ]
+        references = [answer_alone(plain[1], row["input_ids"], row["trained"]) for row in rows]
+    policies = [answer_alone(plain[0], row["input_ids"], row["trained"]) for row in rows]
+    liked = [int(row["kinds"][0]) == LIKED for row in rows]
+    rewards = [beta * (one - two) for one, two in zip(policies, references, strict=True)]
+    kl = max(0.0, float(np.mean([float(one - two) for one, two in zip(*other, strict=True)])))
+    sides = [[float(one.detach()) for one, good in zip(rewards, liked, strict=True) if good == side] for side in (0, 1)]
+    shift = {"kto": beta * kl, "apo_zero_unpaired": 0.0, "bco": float(np.mean([np.mean(side) for side in sides]))}
+    total = torch.zeros(())
+    for row, good, reward, policy in zip(rows, liked, rewards, policies, strict=True):
+        apart = (reward - shift[name]) * (1 if good else -1)
+        loss = -apart.sigmoid().log() if name == "bco" else 1 - apart.sigmoid()
+        total = total + (weights[0] if good else weights[1]) * loss
+        total = total - (ftx * policy / int(row["trained"].sum()) if good else 0.0)
+    return total
+
+
+KEYS: dict[str, dict[str, Any]] = {
+    "kto": {},
+    "pref_beta": {"pref_beta": 0.5},
+    "kto_chosen_weight": {"kto_chosen_weight": 2.0, "kto_rejected_weight": 0.25},
+    "pref_ftx": {"pref_ftx": 0.3},
+    "apo": {"kto_loss": "apo_zero_unpaired"},
+    "bco": {"kto_loss": "bco", "pref_beta": 0.3},
+}
+
+
+@pytest.mark.parametrize("kind", COLLATORS)
+@pytest.mark.parametrize("key", KEYS)
+def test_the_keys_say_what_the_loss_is(plain: tuple[Any, Any], quick: tuple[Any, Any], key: str, kind: str) -> None:
+    keys = KEYS[key]
+    objective = objective_of(quick[1], **keys)
+    weights = keys.get("kto_chosen_weight", 1.0), keys.get("kto_rejected_weight", 1.0)
+    wanted = by_hand(plain, keys.get("kto_loss", "kto"), keys.get("pref_beta", 0.1), weights, keys.get("pref_ftx", 0))
+    batch = COLLATORS[kind](token_answers())
+    found = objective.compute(quick[0], batch)
+    assert float(found.units) == objective.count_units(batch) == 5
+    torch.testing.assert_close(found.loss_sum.double(), wanted.double(), rtol=1e-5, atol=1e-5)
+    one, other = gradient(found.loss_sum, quick[0]), gradient(wanted, plain[0])
+    assert float((one - other).norm()) < 1e-4 * float(other.norm())
+
+
+@pytest.mark.parametrize("kind", COLLATORS)
+@pytest.mark.parametrize("name", FEEDBACK_FACTS)
+def test_the_split_of_a_step_changes_nothing(quick: tuple[Any, Any], name: str, kind: str) -> None:
+    """The whole step is looked at in parts too."""
+    objective = objective_of(quick[1], kto_loss=name)
+    batch = COLLATORS[kind](token_answers())
+    whole = objective.compute(quick[0], batch)
+    settled = objective.settle(torch.cat([objective.look(quick[0], part).double() for part in split(batch, 0)]))
+    parts = [objective.compute(quick[0], part) for part in split({**batch, "settled": settled}, 0)]
+    assert len(parts) == 5
+    loss = torch.stack([one.loss_sum for one in parts]).sum()
+    torch.testing.assert_close(loss, whole.loss_sum, rtol=1e-6, atol=1e-6)
+    one, other = gradient(whole.loss_sum, quick[0]), gradient(loss, quick[0])
+    assert float((one - other).norm()) <= 1e-5 * float(other.norm())
+    for metric, sums in whole.sums().items():
+        each = [part.sums()[metric] for part in parts]
+        for which in (0, 1):
+            torch.testing.assert_close(sum(pair[which] for pair in each).double(), sums[which].double(), msg=metric)
+
+
+def test_metrics_are_means_over_the_answers_that_they_are_of(plain: tuple[Any, Any], quick: tuple[Any, Any]) -> None:
+    objective = objective_of(quick[1])
+    found = objective.compute(quick[0], COLLATORS["flat"](token_answers()))
+    means = {name: float(total / divisor) for name, (total, divisor) in found.sums().items()}
+    rows = token_answers()
+    with torch.no_grad():
+        each = [[float(answer_alone(model, row["input_ids"], row["trained"])) for row in rows] for model in plain]
+    liked = [int(row["kinds"][0]) == LIKED for row in rows]
+    assert sum(liked) == 3
+    for side, name in ((True, "chosen"), (False, "rejected")):
+        logps = [one for one, good in zip(each[0], liked, strict=True) if good == side]
+        rewards = [0.1 * (one - two) for one, two, good in zip(*each, liked, strict=True) if good == side]
+        assert means[f"logps/{name}"] == pytest.approx(np.mean(logps), rel=1e-5)
+        assert means[f"rewards/{name}"] == pytest.approx(np.mean(rewards), rel=1e-4, abs=1e-6)
+    margin = means["rewards/chosen"] - means["rewards/rejected"]
+    assert objective.derive(means) == {"rewards/margins": pytest.approx(margin)}
+    assert objective.derive({"rewards/chosen": 1.0}) == {}, "a step of liked answers has no margin"
+
+
+def test_a_rank_without_answers_gives_nothing(quick: tuple[Any, Any]) -> None:
+    objective = objective_of(quick[1])
+    row = token_answers()[0]
+    blank = {"input_ids": row["input_ids"][:2], "trained": row["trained"][:2] & False}
+    for collate in COLLATORS.values():
+        batch = collate([blank])
+        assert objective.look(quick[0], batch).shape == (0, 2)
+        found = objective.compute(quick[0], batch)
+        assert (found.loss_sum.item(), float(found.units)) == (0, 0)
+        assert found.loss_sum.requires_grad, "several devices wait for a gradient of each"
+        assert found.metrics.keys() == objective.compute(quick[0], collate(token_answers())).metrics.keys()
