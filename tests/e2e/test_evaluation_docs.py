@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tunesmith.evaluate.benchmarks import all_benchmarks
-from tunesmith.evaluate.metrics import BLEU_TOKENIZERS, score_texts
 from tunesmith.evaluate.report import METRICS, QUESTIONS
+from tunesmith.metrics.texts import BLEU_TOKENIZERS, score_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")

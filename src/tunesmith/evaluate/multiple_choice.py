@@ -20,9 +20,9 @@ from tunesmith.core.log import get_logger
 from tunesmith.engines import Engine, make_engine
 from tunesmith.evaluate.benchmarks import CATEGORIES, Benchmark, Subject, find_task
 from tunesmith.evaluate.fewshot import Asked, ask, draw_examples
-from tunesmith.evaluate.intervals import standard_error, wilson
 from tunesmith.evaluate.questions import LETTERS, Question, Source, read_subject, source_of
 from tunesmith.evaluate.report import Evaluation
+from tunesmith.metrics.intervals import standard_error, wilson
 from tunesmith.runs.facts import model_facts, versions
 from tunesmith.train.counting import Counting
 

@@ -23,7 +23,7 @@ from tunesmith.core.files import write_atomically
 from tunesmith.core.log import get_logger
 from tunesmith.engines.base import Engine, Piece, Request, Sampling
 from tunesmith.evaluate.answers import FOLDER, Answers, claim, not_written
-from tunesmith.evaluate.metrics import score_texts
+from tunesmith.metrics.texts import score_texts
 from tunesmith.train.counting import Counting
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def predict(
     engine: Engine, weights: Any, datasets: dict[str, Any], output_dir: Path, seed: int, processes: Processes = ONE
 ) -> dict[str, Any]:
     """Answer the last turn of every row and write {prompt, predict, label} lines. Returns counts, speed, and how close
-    the answers are to the labels (`evaluate.metrics`; in the main process only), by names that begin with `predict_`.
+    the answers are to the labels (`metrics.texts`; in the main process only), by names that begin with `predict_`.
 
     `weights`: a digest of what answers, or another plain value that tells it from others.
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.files import write_atomically
-from tunesmith.evaluate.intervals import bootstrap
+from tunesmith.metrics.intervals import bootstrap
 from tunesmith.stats.rows import make_renderer_of, refuse_streams, seed_of
 from tunesmith.train.counting import Counting
 

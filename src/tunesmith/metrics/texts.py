@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.log import get_logger
-from tunesmith.evaluate.intervals import bootstrap, wilson
+from tunesmith.metrics.intervals import bootstrap, wilson
 
 __all__ = ["BLEU_TOKENIZERS", "HINT", "Language", "language_of", "lcs", "score_texts", "words_of"]
 
@@ -141,7 +141,7 @@ def _bleu(predictions: Sequence[str], labels: Sequence[str], seed: int) -> dict[
     try:
         from sacrebleu.metrics import BLEU
     except ImportError:
-        get_logger().warning("predict_bleu-4 is left out: sacrebleu is not installed: %s", HINT)
+        get_logger().warning("bleu-4 is left out: sacrebleu is not installed: %s", HINT)
         return {}
     metric = BLEU(tokenize=BLEU_TOKENIZERS[language_of(labels)])
     rows = []

@@ -10,7 +10,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
-from tunesmith.evaluate.metrics import BLEU_TOKENIZERS, language_of, lcs, score_texts, words_of
+from tunesmith.metrics.texts import BLEU_TOKENIZERS, language_of, lcs, score_texts, words_of
 
 ENGLISH = ["The cat sat on the mat.", "A dog, a fox!", "It's 12 o'clock", "", "no word in common", "same"]
 EXPECTED = [
@@ -139,9 +139,7 @@ def test_without_sacrebleu_the_rest_is_there(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     with caplog.at_level(logging.WARNING, "tunesmith"):
         found = score_texts(["a"], ["a"], 1)
-    assert caplog.messages == [
-        "predict_bleu-4 is left out: sacrebleu is not installed: pip install 'tunesmith[metrics]'"
-    ]
+    assert caplog.messages == ["bleu-4 is left out: sacrebleu is not installed: pip install 'tunesmith[metrics]'"]
     assert found["exact_match"] == 1
     assert found["rouge-l"] == 100
     assert "bleu-4" not in found

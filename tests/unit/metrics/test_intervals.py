@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tunesmith.evaluate.intervals import bootstrap, standard_error, wilson
+from tunesmith.metrics.intervals import bootstrap, standard_error, wilson
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Pure functions from answers to figures with intervals. No model, no batch, no config in here."""
