@@ -9,6 +9,7 @@ from tunesmith.config.check_table import Check, rules_into
 from tunesmith.config.check_table import contradiction as _contradiction
 from tunesmith.config.depth_checks import DEPTH_CHECKS
 from tunesmith.config.engine_checks import ENGINE_CHECKS, sends_messages
+from tunesmith.config.generation_checks import GENERATION_CHECKS
 from tunesmith.config.memory_checks import MEMORY_CHECKS
 from tunesmith.config.method_checks import METHOD_CHECKS
 from tunesmith.config.model_checks import MODEL_CHECKS
@@ -37,6 +38,7 @@ CHECKS: list[Check] = [
     *MODEL_CHECKS,
     *PREFERENCE_CHECKS,
     *DEPTH_CHECKS,
+    *GENERATION_CHECKS,
 ]
 _rule = rules_into(CHECKS)
 
@@ -175,13 +177,6 @@ def _masks_agree(config: RunConfig) -> Iterator[Problem]:
     if template.mask_history and "train_turns" in config.user_keys and template.train_turns == "all":
         what = '"mask_history" trains on the last reply only, "train_turns" on all'
         yield _contradiction(config, "train_turns", what, "keep one of them")
-
-
-@_rule(_TRAIN, "train_on_prompt", "do_predict")
-def _predictions_have_prompts(config: RunConfig) -> Iterator[Problem]:
-    if config.train.do_predict and config.template.train_on_prompt:
-        what = '"do_predict" asks the model for what is trained, and with "train_on_prompt" that is the prompt too'
-        yield _contradiction(config, "do_predict", what, "predict in a run of its own, without train_on_prompt")
 
 
 @_rule(_ALL, "template", "tool_format")
@@ -348,14 +343,6 @@ def _settings_of_loader_processes_need_some(config: RunConfig) -> Iterator[Probl
             yield Problem("E-CONFIG-022", what, config.place(key), fix="dataloader_num_workers: 4")
 
 
-@_rule(_TRAIN, "stage", "do_predict", "predict_with_generate")
-def _plain_text_has_no_prompts(config: RunConfig) -> Iterator[Problem]:
-    for key in ("do_predict", "predict_with_generate"):
-        if config.objective.stage == "pt" and config.train.value(key):
-            what = f'"{key}" answers prompts, and stage pt has none'
-            yield _contradiction(config, key, what, "stage: sft, or remove the key")
-
-
 @_rule(_TRAIN, "use_dft_loss", "use_eaft_loss", "label_smoothing_factor", "stage")
 def _one_loss_of_tokens(config: RunConfig) -> Iterator[Problem]:
     # LlamaFactory takes the first of these and says nothing of the others.
@@ -365,19 +352,6 @@ def _one_loss_of_tokens(config: RunConfig) -> Iterator[Problem]:
     for key in asked[1:]:
         what = f'"{key}" and "{asked[0]}" both say what the loss of a token is'
         yield _contradiction(config, key, what, "keep one of them")
-
-
-@_rule(("predict",), "stage")
-def _predictions_answer_prompts(config: RunConfig) -> Iterator[Problem]:
-    if config.objective.stage == "pt":
-        yield _contradiction(config, "stage", "predict answers prompts, and stage pt has none", "stage: sft")
-
-
-@_rule(_TRAIN, "predict_with_generate", "compute_accuracy")
-def _predictions_have_their_own_metrics(config: RunConfig) -> Iterator[Problem]:
-    if config.train.value("predict_with_generate") and config.objective.compute_accuracy:
-        what = '"compute_accuracy" counts tokens under the loss, "predict_with_generate" writes answers'
-        yield _contradiction(config, "compute_accuracy", what, "keep one of them")
 
 
 # --- folders ---

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from tunesmith.config.engine_checks import sends_messages
+from tunesmith.config.generation_checks import answers_in_training
 from tunesmith.config.keys import all_keys
 from tunesmith.config.preference_checks import losses_of
 from tunesmith.config.quantizer_facts import quantizer_of
@@ -62,7 +63,14 @@ def _is_bnb4(config: RunConfig) -> bool:
 
 
 def _predicts(config: RunConfig) -> bool:
-    return config.verb in ("chat", "api", "predict") or (config.verb == "train" and config.train.do_predict)
+    asks = config.train.do_predict or answers_in_training(config)
+    return config.verb in ("chat", "api", "predict") or (config.verb == "train" and asks)
+
+
+def _draws(config: RunConfig) -> bool:
+    """While it is trained a model is asked for the likeliest tokens, unless the user wrote otherwise."""
+    only_in_training = config.verb == "train" and not config.train.do_predict
+    return config.generate.do_sample and ("do_sample" in config.values or not only_in_training)
 
 
 def _section(*names: str) -> frozenset[str]:
@@ -250,7 +258,7 @@ def _rules_of_verbs() -> tuple[Rule, ...]:
             of_verb=True,
         ),
         Rule(
-            _section("engine"),
+            _section("engine") - _keys(_CACHE),
             lambda c: not _trains(c) and c.verb != "export",
             "not in training and export",
             of_verb=True,
@@ -401,9 +409,18 @@ def _event_rules() -> tuple[Rule, ...]:
             lambda c: c.verb in LOOKING or _evaluates(c),
             "nothing asks for evaluation, so these rows are merely left out",
         ),
-        Rule(_keys("predict_with_generate"), lambda c: c.train.do_predict, "only with do_predict: true"),
+        Rule(
+            _keys("predict_with_generate"),
+            lambda c: c.train.do_predict or answers_in_training(c),
+            "only with do_predict: true, or where something is evaluated",
+        ),
+        Rule(
+            _keys("eval_generate_samples log_generations"),
+            answers_in_training,
+            "only with predict_with_generate: true, where something is evaluated",
+        ),
         Rule(_keys(_HUB), lambda c: bool(c.train.value("push_to_hub")), "only with push_to_hub: true"),
-        Rule(_keys("top_p top_k temperature"), lambda c: c.generate.do_sample, "only with do_sample: true"),
+        Rule(_keys("top_p top_k temperature"), _draws, "only with do_sample: true"),
         Rule(_keys("max_length"), lambda c: not c.generate.max_new_tokens, "max_new_tokens counts"),
         Rule(
             _keys("eval_steps"), lambda c: c.train.value("eval_strategy") == "steps", "only with eval_strategy: steps"

@@ -64,7 +64,8 @@ eval_on_start save_only_model save_strategy save_steps save_on_each_node save_to
 metric_for_best_model greater_is_better ignore_data_skip restore_callback_states_from_checkpoint full_determinism
 use_cpu dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
 ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout debug
-do_train do_eval do_predict predict_with_generate async_save on_disk_full on_nonfinite stop_grace
+do_train do_eval do_predict predict_with_generate eval_generate_samples log_generations
+async_save on_disk_full on_nonfinite stop_grace
 """
 
 _IGNORED = """

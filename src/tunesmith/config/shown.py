@@ -159,6 +159,8 @@ _SHOWN: dict[str, str] = {
     _RUN + "test_pure_bf16_trains_bf16_weights": "pure_bf16",
     _RUN + "test_bf16_trains_float32_adapters_on_bf16_weights": "bf16",
     _RUN + "test_predictions_stand_beside_the_expected_answers": "do_train do_predict predict_with_generate",
+    "tests/e2e/test_generations.py::test_replies_change_nothing_of_the_training": "log_generations",
+    "tests/e2e/test_generations.py::test_rows_that_are_answered": "eval_generate_samples",
     _RUN + "test_pre_training_packs_text_into_full_blocks": "stage",
     _RUN + "test_a_template_that_is_not_the_models_own_is_an_error_when_strict": "template_check",
     _RUN + "test_a_tensorboard_log_holds_the_same_curve": "report_to logging_dir",

@@ -42,6 +42,10 @@ class TrainConfig:
     """Seconds that a run which is asked to stop has for it. Then the process ends."""
     memory_probe: bool = works(True)
     """Try the largest micro-batch before the first step, so that a run that is out of memory says so at once."""
+    eval_generate_samples: int = works(50, least=1)
+    """Rows of each evaluation dataset, from the first on, that an evaluation answers with `predict_with_generate`."""
+    log_generations: int = works(3, least=0)
+    """Of those, how many are written to `generations.jsonl` at each evaluation."""
     logging_dir: str | None = works(None)
     """Folder of TensorBoard's files."""
     warmup_ratio: float = works(0.0, least=0, most=1)

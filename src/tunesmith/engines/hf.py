@@ -26,7 +26,8 @@ _KEPT = ("disabled", "fa2", "fa3")
 
 class HFEngine(Engine):
     """`settings`: None for the defaults of the config's keys. `one_by_one`: a forward for each request,
-    with the attention that the model has, so that not a bit depends on what else runs."""
+    with the attention that the model has, so that not a bit depends on what else runs. `trains`: the model is trained
+    on afterwards, so nothing that its modules keep may be of a kind that autograd refuses."""
 
     def __init__(
         self,
@@ -37,24 +38,27 @@ class HFEngine(Engine):
         settings: EngineConfig | None = None,
         *,
         one_by_one: bool = False,
+        trains: bool = False,
     ) -> None:
+        import torch
+
         from tunesmith.engines.batching.adapters import NamedAdapters
         from tunesmith.engines.batching.fitting import Fitted
         from tunesmith.engines.batching.scheduler import Scheduler
         from tunesmith.models.rope import context_of
 
         settings = settings or EngineConfig()
+        mode = torch.no_grad if trains else torch.inference_mode
         self.model = model.eval()
         self.tokenizer, self.renderer, self.defaults = tokenizer, renderer, defaults
         self.at_once, self._chunk = settings.max_batch_requests, settings.prefill_chunk_tokens
         self._adapters = NamedAdapters(self.model)
-        self._fitted = Fitted(self.model, self._adapters, settings, one_by_one=one_by_one)
+        self._fitted = Fitted(self.model, self._adapters, settings, mode, one_by_one=one_by_one)
         self._longest = context_of(self._fitted.bare.config)
         self.context = min((limit for limit in (self._longest, self._fitted.budget) if limit), default=None)
         self._name = str(self._fitted.bare.config.name_or_path)
-        self._scheduler = Scheduler(
-            self._fitted.runner, self._fitted.device, self.at_once, settings.max_queued_requests, self._name
-        )
+        limits = self.at_once, settings.max_queued_requests
+        self._scheduler = Scheduler(self._fitted.runner, self._fitted.device, *limits, self._name, mode)
 
     @classmethod
     def from_config(cls, config: RunConfig) -> HFEngine:

@@ -21,7 +21,8 @@ import numpy as np
 from tunesmith._version import __version__
 from tunesmith.core.files import write_atomically
 from tunesmith.core.log import get_logger
-from tunesmith.engines.base import Engine, Piece, Request, Sampling
+from tunesmith.engines.base import Engine, Sampling
+from tunesmith.engines.rows import ANSWERED, answer_of, request_of, seed_of
 from tunesmith.evaluate.answers import FOLDER, Answers, claim, not_written
 from tunesmith.metrics.texts import score_texts
 from tunesmith.train.counting import Counting
@@ -29,10 +30,9 @@ from tunesmith.train.counting import Counting
 if TYPE_CHECKING:
     from tunesmith.render import Renderer
 
-__all__ = ["ONE", "PREDICTIONS", "Processes", "predict", "prompt_and_label"]
+__all__ = ["ONE", "PREDICTIONS", "Processes", "predict"]
 
 PREDICTIONS = "generated_predictions.jsonl"
-_WRITTEN = ("prompt", "predict", "label")
 
 
 class Processes(Protocol):
@@ -93,9 +93,9 @@ def predict(
         if before:
             get_logger().info("predicting: %s of %s rows were answered before", f"{before:,}", f"{len(every):,}")
         own = left[rank::ranks]
-        asked = (_request(*every[row], renderer, replace(sampling, seed=_seed_of(seed, row))) for row in own)
+        asked = (request_of(_row(*every[row]), renderer, replace(sampling, seed=seed_of(seed, row))) for row in own)
         for done, (number, reply) in enumerate(engine.run_all(asked), 1):
-            answers.add(own[number], _answer(tokenizer, renderer, *every[own[number]], reply, sampling))
+            answers.add(own[number], answer_of(tokenizer, renderer, _row(*every[own[number]]), reply, sampling))
             tokens += reply.end.completion_tokens if reply.end else 0
             count(min(before + done * ranks, len(every)), len(every))
     tokens = _sum(processes, tokens)
@@ -115,28 +115,9 @@ def predict(
     }
 
 
-def _request(dataset: Any, number: int, renderer: Renderer, sampling: Sampling) -> Request:
-    prompt, _ = prompt_and_label(dataset[number], renderer.stop_ids)
-    return Request(tuple(prompt), sampling)
-
-
-def _answer(
-    tokenizer: Any, renderer: Renderer, dataset: Any, number: int, reply: Piece, sampling: Sampling
-) -> dict[str, str]:
-    """The line of a row. Raises the error that ended the reply."""
-    if reply.end and reply.end.error:
-        raise reply.end.error
-    prompt, label = prompt_and_label(dataset[number], renderer.stop_ids)
-    expected = tokenizer.decode(
-        label, skip_special_tokens=sampling.skip_special_tokens, clean_up_tokenization_spaces=False
-    )
-    texts = (tokenizer.decode(prompt, skip_special_tokens=False), reply.text, expected)
-    return dict(zip(_WRITTEN, texts, strict=True))
-
-
-def _seed_of(seed: int, row: int) -> int:
-    """Of one row, whoever answers it and when."""
-    return int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _row(dataset: Any, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = dataset[number]
+    return found
 
 
 def _asked(weights: Any, renderer: Renderer, every: Iterable[tuple[Any, int]], sampling: Sampling) -> dict[str, Any]:
@@ -165,18 +146,9 @@ def _sum(processes: Processes, value: int) -> int:
 
 
 def _write(folder: Path, answers: Iterable[Mapping[str, Any]]) -> None:
-    lines = (json.dumps({key: answer[key] for key in _WRITTEN}, ensure_ascii=False) + "\n" for answer in answers)
+    lines = (json.dumps({key: answer[key] for key in ANSWERED}, ensure_ascii=False) + "\n" for answer in answers)
     try:
         write_atomically(folder / PREDICTIONS, "".join(lines))
     except OSError as error:
         raise not_written(folder / PREDICTIONS, error) from error
     shutil.rmtree(folder / FOLDER)
-
-
-def prompt_and_label(row: dict[str, Any], stop_ids: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """Ids before the last trained run of a row, and that run without its stop token."""
-    trained = np.asarray(row["trained"], dtype=bool)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], trained, [False]]).astype(np.int8)))
-    begin, end = int(edges[-2]), int(edges[-1])
-    ids = [int(token) for token in row["input_ids"]]
-    return ids[:begin], [token for token in ids[begin:end] if token not in stop_ids]

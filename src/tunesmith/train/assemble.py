@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.data import Datasets
     from tunesmith.objectives import Objective
+    from tunesmith.render import Renderer
     from tunesmith.train.saving import SavingSettings
     from tunesmith.train.trainer import Trainer
     from tunesmith.train.uploads import Uploads
@@ -29,6 +30,7 @@ def build_trainer(
     objective: Objective,
     model: Any,
     tokenizer: Any,
+    renderer: Renderer,
     datasets: Datasets,
     position: Mapping[str, Any] | None,
     facts: Mapping[str, Any],
@@ -48,6 +50,7 @@ def build_trainer(
     from tunesmith.models.tokenizer import pad_id_of
     from tunesmith.train.callbacks import make_callbacks
     from tunesmith.train.control import ControlSettings
+    from tunesmith.train.generations import generations_of
     from tunesmith.train.memory import read_limits
     from tunesmith.train.nonfinite import NonFiniteSettings, read_left_out
     from tunesmith.train.optimizers.make import optimizer_for
@@ -79,6 +82,7 @@ def build_trainer(
         optimizer=optimizer_for(config),
         peak_flops=_peak_flops(config, plan),
         saving=_saving(config, plan, facts, uploads),
+        generations=generations_of(config, plan, renderer),
         on_event=on_event,
     )
 

@@ -13,7 +13,7 @@ from tunesmith.checkpoints.store import MANIFEST, committed, remove, set_aside, 
 from tunesmith.core.errors import DataError, MissingInputError, OutputError, Problem
 from tunesmith.core.files import read_json
 from tunesmith.core.log import get_logger, is_main_process
-from tunesmith.train.callbacks.names import ANOMALIES_NAME
+from tunesmith.train.callbacks.names import ANOMALIES_NAME, GENERATIONS_NAME
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -42,6 +42,7 @@ _LOGS = (
     "generated_predictions.jsonl",
     "self_proof.json",
     ANOMALIES_NAME,
+    GENERATIONS_NAME,
 )
 _OURS = "progress.json"
 """A file of every checkpoint that has a manifest; one without it is of another tool, or of transformers alone."""

@@ -121,6 +121,10 @@ class Stopping(TrainerCallback):
 
     # ---- in an evaluation ----
 
+    def is_asked(self) -> bool:
+        """Whether a rank of a training run is asked to stop. All ranks ask together."""
+        return self._trainer.is_in_train and bool(self._over_ranks(self.wanted())[:, 1].any())
+
     def before_evaluation_batch(self) -> None:
         """Gives the evaluation up where the run is to stop: raises PreemptedError, in all ranks."""
         trainer = self._trainer

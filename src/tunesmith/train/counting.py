@@ -16,9 +16,11 @@ _EVERY = 10.0  # seconds between plain lines
 
 
 class Counting:
-    """`with Counting("rendering", "rows") as count: count(done, total)`. A total of None: unknown."""
+    """`with Counting("rendering", "rows") as count: count(done, total)`. A total of None: unknown. `bar` False: lines,
+    for who has a bar on the terminal already."""
 
-    def __init__(self, label: str, unit: str) -> None:
+    def __init__(self, label: str, unit: str, *, bar: bool = True) -> None:
+        self._may_draw = bar
         self._label = label
         self._unit = unit
         self._begin = time.monotonic()
@@ -30,7 +32,7 @@ class Counting:
         elapsed = time.monotonic() - self._begin
         if elapsed < _PATIENCE or not is_main_process():
             return
-        if sys.stderr.isatty():
+        if self._may_draw and sys.stderr.isatty():
             self._draw(done, total)
         elif time.monotonic() - self._line >= _EVERY:
             self._line = time.monotonic()

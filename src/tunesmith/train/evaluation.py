@@ -13,14 +13,30 @@ from tunesmith.train.whole_step import Settled
 if TYPE_CHECKING:
     from tunesmith.train.trainer import Trainer
 
-__all__ = ["evaluate_sums"]
+__all__ = ["evaluate_rows", "full_eval_dtype"]
 
 _COUNT = "units without weights"
 
 
-def evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) -> dict[str, float]:
-    """Metrics of `model` over the rows of a loader, by name with `prefix`. transformers averages batch means instead,
-    and repeats rows on several ranks."""
+def evaluate_rows(trainer: Trainer, dataloader: Any, prefix: str) -> dict[str, float]:
+    """Metrics of the model over the rows of a loader, by name with `prefix`, and those of its replies to them."""
+    model = trainer.prepare_evaluation()
+    if (dtype := full_eval_dtype(trainer.args)) and not trainer.is_in_train:
+        model = model.to(dtype)
+    model.eval()
+    metrics = _evaluate_sums(trainer, model, dataloader, prefix)
+    if trainer.generations is not None:
+        metrics |= trainer.generations.evaluate(dataloader.dataset, prefix)
+    return metrics
+
+
+def full_eval_dtype(args: Any) -> torch.dtype | None:
+    """What evaluation after training (never during it) converts the weights to."""
+    return torch.float16 if args.fp16_full_eval else torch.bfloat16 if args.bf16_full_eval else None
+
+
+def _evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) -> dict[str, float]:
+    """transformers averages batch means instead, and repeats rows on several ranks."""
     names: list[str] = []
 
     def run(batch: Any) -> Tensor:

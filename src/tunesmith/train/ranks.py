@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ from tunesmith.core.errors import PreemptedError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.core.process import ProcessId
 
-__all__ = ["naming_lost_ranks", "over_ranks"]
+__all__ = ["naming_lost_ranks", "over_ranks", "values_over_ranks"]
 
 _WORDS = ("Connection closed", "Connection reset", "Broken pipe", "Socket", "NCCL", "Gloo", "gloo", "timed out")
 _PATIENCE = 5.0
@@ -30,6 +31,14 @@ def over_ranks(accelerator: Any, numbers: list[float]) -> np.ndarray:
     device = accelerator.device
     kind = torch.float64 if device.type != "mps" else torch.float32
     return np.asarray(accelerator.gather(torch.tensor([numbers], dtype=kind, device=device)).tolist())
+
+
+def values_over_ranks(accelerator: Any, values: Sequence[Any]) -> list[list[Any]]:
+    """Plain values (those of JSON) of this process -> those of each rank. The ranks may have different numbers."""
+    data = json.dumps(list(values)).encode("ascii")
+    sizes = [int(size) for size in over_ranks(accelerator, [len(data)])[:, 0]]
+    every = over_ranks(accelerator, [float(byte) for byte in data.ljust(max(sizes))]).astype(np.uint8)
+    return [json.loads(bytes(row[:size])) for row, size in zip(every, sizes, strict=True)]
 
 
 @contextmanager

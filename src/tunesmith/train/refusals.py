@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from tunesmith.config.generation_checks import REPLY_FIGURES
 from tunesmith.core.errors import DivergedError, MachineError, Problem, UsageError
 
 __all__ = ["making_optimizer", "naming_overflow", "unknown_metric", "weights_fit"]
@@ -48,7 +49,8 @@ def unknown_metric(watched: str | None, metrics: Mapping[str, float]) -> UsageEr
     """An error where the metric to watch is none of the evaluation's."""
     if not watched or f"eval_{watched.removeprefix('eval_')}" in metrics:
         return None
-    names = [name.removeprefix("eval_") for name in metrics if name.endswith(("loss", "accuracy"))]
+    told = [name for name in metrics if name.endswith(("loss", "accuracy", *REPLY_FIGURES))]
+    names = [name.removeprefix("eval_") for name in told]
     what = "the metric to watch is none of the evaluation's"
     fix = f"metric_for_best_model: {' or '.join(names)}"
     return UsageError(Problem("E-TRAIN-013", what, "metric_for_best_model", watched, fix))

@@ -112,6 +112,7 @@ def _run(
     from tunesmith.objectives import OBJECTIVES
     from tunesmith.render import make_renderer
     from tunesmith.train.calibration import calibration_of
+    from tunesmith.train.generations import check_metric
     from tunesmith.train.reference import reference_of
 
     log = get_logger()
@@ -120,6 +121,7 @@ def _run(
     check_depths(config)
     base = base_of(config, plan.device)
     _check_needs(config, plan)
+    check_metric(config)
     plan = replace(plan, quantization=None if base is None else str(base))
     plan = as_recorded(with_fast_path(plan, config, fast), config, changes)
     for line in plan.lines():
@@ -155,7 +157,7 @@ def _run(
     facts |= _model_facts(config, plan, model) | {"order": plan.order, "batches": plan.batches}
     record_plan(plan, record.prefix)
     record.keep(status="running", plan=plan.to_dict(), model=model_facts(config))
-    parts = objective, model, tokenizer, datasets, position, facts
+    parts = objective, model, tokenizer, renderer, datasets, position, facts
     told: dict[str, Any] = {"on_steps": record.on_steps, "on_event": record.event}
     trainer = build_trainer(config, plan, arguments, *parts, uploads, left_out, **told)
     try:

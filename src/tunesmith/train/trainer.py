@@ -48,7 +48,8 @@ from tunesmith.models.chat_template import save_model
 from tunesmith.train.callbacks.log_file import sync_log
 from tunesmith.train.checkpoint import STATE
 from tunesmith.train.control import ControlSettings, Stopping
-from tunesmith.train.evaluation import evaluate_sums
+from tunesmith.train.evaluation import evaluate_rows, full_eval_dtype
+from tunesmith.train.generations import Generations, GenerationSettings
 from tunesmith.train.loaders import evaluation_loader, stream_loader, training_loader
 from tunesmith.train.nonfinite import NonFinite, NonFiniteSettings, assert_finite
 from tunesmith.train.optimizer_in_backward import StepInBackward
@@ -93,7 +94,8 @@ class Trainer(transformers.Trainer):
     """`objective` decides the loss; the datasets are TokenDatasets (`.lengths`, rows of arrays), the one for training
     also a SampleStream. `position`: where the stream goes on. `memory`: what it does for steps to fit. `control`: how
     it is stopped. `nonfinite`: what becomes of steps that are not finite. `peak_flops`: of one device, None where
-    unknown. `optimizer_in_bwd`: the optimizer steps in the backward pass (optimizer_in_backward.py).
+    unknown. `optimizer_in_bwd`: the optimizer steps in the backward pass (optimizer_in_backward.py). `generations`: how
+    evaluations answer their rows, None where they do not (generations.py).
     `on_event(kind, **facts)`: hears what belongs into the record of the run."""
 
     def __init__(
@@ -115,6 +117,7 @@ class Trainer(transformers.Trainer):
         optimizer: OptimizerSettings | None = None,
         peak_flops: float | None = None,
         saving: SavingSettings | None = None,
+        generations: GenerationSettings | None = None,
         on_event: Callable[..., None] | None = None,
     ) -> None:
         self.throughput = Throughput(peak=peak_flops, processes=args.world_size)
@@ -152,6 +155,7 @@ class Trainer(transformers.Trainer):
         self.stopping = Stopping(self, control or ControlSettings(), self._over_ranks)
         self.add_callback(self.stopping)
         self.nonfinite = NonFinite(self, nonfinite or NonFiniteSettings(), self._over_ranks)
+        self.generations = None if generations is None else Generations(self, generations)
         self._lost: Callable[[], None] = lambda: None
 
     @property
@@ -329,12 +333,8 @@ class Trainer(transformers.Trainer):
     ) -> EvalLoopOutput:
         """Loss and metrics as sums over all true rows of all ranks, divided once by the units."""
         show_average(self.optimizer)
-        model = self.prepare_evaluation()
-        if (dtype := self._evaluation_dtype()) and not self.is_in_train:
-            model = model.to(dtype)
-        model.eval()
         self.callback_handler.eval_dataloader = dataloader
-        metrics = evaluate_sums(self, model, dataloader, metric_key_prefix)
+        metrics = evaluate_rows(self, dataloader, metric_key_prefix)
         rows = len(dataloader.dataset)  # type: ignore[arg-type]
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)
 
@@ -347,15 +347,11 @@ class Trainer(transformers.Trainer):
             raise wrong
         return metrics
 
-    def _evaluation_dtype(self) -> torch.dtype | None:
-        """What evaluation after training (never during it) converts the weights to."""
-        return torch.float16 if self.args.fp16_full_eval else torch.bfloat16 if self.args.bf16_full_eval else None
-
     def last_evaluation(self) -> dict[str, float] | None:
         """Metrics of the weights as they are now, if they were evaluated already."""
         step, metrics = self._evaluated
         unchanged = step == self.state.global_step and not self.args.load_best_model_at_end
-        return metrics if unchanged and self._evaluation_dtype() is None else None
+        return metrics if unchanged and full_eval_dtype(self.args) is None else None
 
     def prepare_evaluation(self) -> Any:
         """The model with autocast as in training. Without a training run before, it has to be prepared, once."""

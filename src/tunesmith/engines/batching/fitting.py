@@ -11,6 +11,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.engines.batching.runners import Alone, Runner, Together
 from tunesmith.engines.batching.slots import LayerShape
 from tunesmith.engines.batching.step import layer_shapes
+from tunesmith.engines.batching.threads import Mode
 from tunesmith.models.attention import KEPT, attention_of, register
 from tunesmith.models.depth_plan import told_depths
 from tunesmith.models.family import Family, family_of
@@ -31,7 +32,7 @@ class Fitted:
     model back as it was."""
 
     def __init__(
-        self, model: Any, adapters: NamedAdapters, settings: EngineConfig, *, one_by_one: bool = False
+        self, model: Any, adapters: NamedAdapters, settings: EngineConfig, mode: Mode, *, one_by_one: bool = False
     ) -> None:
         self.bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.device: torch.device = model.device
@@ -45,7 +46,7 @@ class Fitted:
             reason = "flash_attn or full_determinism asks for it"
         if chooses:
             reason = "it is a mixture of depths, whose choice of tokens changes with each new one: nothing is kept"
-        shapes = None if reason else self._shapes(adapters, family)
+        shapes = None if reason else self._shapes(adapters, family, mode)
         if shapes is None:
             self.undo()
             get_logger().info(
@@ -59,12 +60,12 @@ class Fitted:
             self.budget = _tokens(settings.kv_cache_gb, shapes, self.device)
             self.runner = Together(adapters, self.device, shapes, self.budget, settings.prefill_chunk_tokens)
 
-    def _shapes(self, adapters: NamedAdapters, family: Family) -> tuple[LayerShape, ...] | None:
+    def _shapes(self, adapters: NamedAdapters, family: Family, mode: Mode) -> tuple[LayerShape, ...] | None:
         register()
         self.bare.set_attn_implementation(KEPT)
         if family.mask_only is not None:
             tell_limit(self.bare, family.mask_only)
-        return layer_shapes(lambda **inputs: adapters([None] * 2, inputs, flat=True), self.device)
+        return layer_shapes(lambda **inputs: adapters([None] * 2, inputs, flat=True), self.device, mode)
 
     def undo(self) -> None:
         if attention_of(self.bare) != self._before:

@@ -22,7 +22,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.engines.base import Overloaded, Token
 from tunesmith.engines.batching.job import Job
 from tunesmith.engines.batching.runners import Runner
-from tunesmith.engines.batching.threads import eagerly, give_back_threads
+from tunesmith.engines.batching.threads import Mode, eagerly, give_back_threads
 from tunesmith.engines.batching.waiting import FairQueue
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 
@@ -32,9 +32,18 @@ T = TypeVar("T")
 
 
 class Scheduler:
-    """`at_once`: most requests that run; `most_waiting`: most that wait."""
+    """`at_once`: most requests that run; `most_waiting`: most that wait. `mode`: of torch, in which all is computed."""
 
-    def __init__(self, runner: Runner, device: torch.device, at_once: int, most_waiting: int, model: str) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        device: torch.device,
+        at_once: int,
+        most_waiting: int,
+        model: str,
+        mode: Mode = torch.inference_mode,
+    ) -> None:
+        self._mode = mode
         self._runner, self._device, self._model = runner, device, model
         self._at_once, self._most_waiting = at_once, most_waiting
         self._waiting, self._running = FairQueue(), list[Job]()
@@ -106,7 +115,7 @@ class Scheduler:
     def _work(self) -> None:
         torch.set_num_threads(self._threads)  # a thread has a number of its own
         # A model that was compiled for training is run as it is written: what a step hands on changes each time.
-        with torch.inference_mode(), eagerly():
+        with self._mode(), eagerly():
             while self._wait():
                 try:
                     self._round()

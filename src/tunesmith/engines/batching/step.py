@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import Cache
 
 from tunesmith.engines.batching.slots import Lane, LayerShape, Place, Row
-from tunesmith.engines.batching.threads import eagerly
+from tunesmith.engines.batching.threads import Mode, eagerly
 from tunesmith.models.attention import LayerAttention
 
 __all__ = ["Part", "RowBatch", "layer_shapes"]
@@ -214,13 +214,13 @@ class _Probe(_OneForward):
         return one.causal(query, key, value).transpose(1, 2)
 
 
-def layer_shapes(model: Any, device: torch.device) -> tuple[LayerShape, ...] | None:
+def layer_shapes(model: Any, device: torch.device, mode: Mode = torch.inference_mode) -> tuple[LayerShape, ...] | None:
     """What each layer keeps of a token, by asking the model; None where its layers attend to something else than what
     they store, so that it cannot be batched here."""
     probe = _Probe()
     ids = torch.zeros(1, 2, dtype=torch.long, device=device)
     positions = torch.arange(2, device=device)[None]
-    with torch.inference_mode(), eagerly():
+    with mode(), eagerly():
         model(
             input_ids=ids, position_ids=positions, past_key_values=probe, use_cache=True, kept=probe, logits_to_keep=1
         )

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeAlias
 
-__all__ = ["eagerly", "give_back_threads"]
+__all__ = ["Mode", "eagerly", "give_back_threads"]
+
+Mode: TypeAlias = Callable[[], AbstractContextManager[Any]]
+"""`torch.inference_mode` or `torch.no_grad`."""
 
 _SOFT = 1  # omp_pause_soft, OpenMP 5.0, section 6.15: what the program has set stays
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["ANOMALIES_NAME", "LOG_NAME", "PLOT_NAME"]
+__all__ = ["ANOMALIES_NAME", "GENERATIONS_NAME", "LOG_NAME", "PLOT_NAME"]
 
 ANOMALIES_NAME = "anomalies.jsonl"
+GENERATIONS_NAME = "generations.jsonl"
 LOG_NAME = "trainer_log.jsonl"
 PLOT_NAME = "training_loss.png"
