@@ -122,3 +122,27 @@ def test_a_model_that_computes_nan_is_an_error_and_no_empty_answer(tiny_model: P
         for sampling in ({"do_sample": False}, {"do_sample": True}):
             with pytest.raises(DataError, match="E-ENGINE-003"):
                 engine.generate([Message("user", "Hi")], **sampling)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_what_modules_keep_of_a_reply_may_be_trained_on_or_not(tiny_model, trains):
+    """A module that holds on to a tensor of the last forward, as a cached table would be."""
+    from transformers import AutoModelForCausalLM
+
+    from tunesmith.config.generate import GenerateConfig
+    from tunesmith.engines.hf import HFEngine
+    from tunesmith.models.attention import attention_of
+    from tunesmith.models.tokenizer import load_tokenizer
+    from tunesmith.render import make_renderer
+
+    config = load_config({"model_name_or_path": str(tiny_model)}, verb="chat")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), load_tokenizer(config.model)
+    kept, attention = [], attention_of(model)
+    model.lm_head.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    renderer = make_renderer(config.template, tokenizer)
+    with HFEngine(model, tokenizer, renderer, GenerateConfig(max_new_tokens=2), trains=trains) as engine:
+        engine.generate(QUESTION)
+    assert len(kept) == 3, "the layers are looked at, and two tokens are computed"
+    assert {tensor.is_inference() for tensor in kept} == {not trains}
+    assert not any(tensor.requires_grad for tensor in kept)
+    assert attention_of(model) == attention
