@@ -79,6 +79,14 @@ def test_a_beginning_that_changes_the_base_has_a_copy_as_reference(prefer: Run) 
     assert log(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("begins", ["lora_ga", "eva"])
+def test_a_beginning_that_looks_at_rows_looks_at_answers(prefer: Run, begins: str) -> None:
+    result = prefer(init_lora_weights=begins)
+    assert log(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert log(result)[-1]["loss"] < 0.69
+
+
 def test_another_model_may_be_the_reference(prefer: Run, stories: Path, tiny_model: Path) -> None:
     """The same weights in four bits are nearly the same reference."""
     result = prefer(ref_model=str(stories), ref_model_quantization_bit=4)

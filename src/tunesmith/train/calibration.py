@@ -34,14 +34,19 @@ def calibration_of(
     rows = [samples[number] for number in range(min(config.method.lora_init_rows, len(samples)))]
     # A row alone has no padding, which would count among the inputs of a layer.
     flat = plan.batches == "flat"
-    collate: Any = FlatCollator(pad_id_of(tokenizer)) if flat else PaddingCollator(pad_id_of(tokenizer))
+    collate: Any = (
+        FlatCollator(pad_id_of(tokenizer), shares=plan.shares) if flat else PaddingCollator(pad_id_of(tokenizer))
+    )
 
     def batches() -> Iterator[Mapping[str, Any]]:
         for part in _parts(rows) if flat else [[row] for row in rows]:
             yield {name: _moved(value, plan.device) for name, value in collate(part).items()}
 
+    # What compares with a reference has none yet, and where a policy is its own reference no gradient tells much.
+    asked = objective.provable() if objective.compares else objective
+
     def loss(model: Any, batch: Mapping[str, Any]) -> Tensor:
-        found = objective.compute(model, batch)
+        found = asked.compute(model, batch)
         return found.loss_sum / found.units.clamp(min=1)
 
     return Calibration(batches, loss)
