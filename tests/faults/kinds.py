@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "OPTIMIZERS", "SAVING", "STEPS", "keys_of", "make_model", "write_config"]
+__all__ = ["KINDS", "OPTIMIZERS", "PREFERENCES", "SAVING", "STEPS", "keys_of", "make_model", "write_config"]
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "tests" / "assets"
@@ -69,11 +69,19 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 """With states that have a rhythm of their own, which fits neither to saves nor to evaluations."""
 OPTIMIZERS = {kind: {**KINDS["sft-full"], **keys} for kind, keys in OPTIMIZERS.items()}
 
+_PAIRS = {"stage": "dpo", "dataset": "pairs", "dataset_dir": str(ROOT / "examples" / "data"), "cutoff_len": 128}
+PREFERENCES: dict[str, dict[str, Any]] = {
+    "dpo-lora": {**_PAIRS, **_LORA},
+    "dpo-full": {**_PAIRS, **_FULL, "pref_loss": "ipo"},
+}
+"""With a reference: the model without its adapter, and a frozen copy, which a resume has to make of the model as it
+was before training, not of the checkpoint."""
+
 
 def keys_of(kind: str, model: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
     return {
         **_ALL,
-        **{**SAVING, **OPTIMIZERS}[kind],
+        **{**SAVING, **OPTIMIZERS, **PREFERENCES}[kind],
         "model_name_or_path": str(model),
         "output_dir": str(output_dir),
         **changes,
