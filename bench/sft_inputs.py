@@ -63,8 +63,8 @@ class Inputs(NamedTuple):
 
 
 def make_inputs(folder: Path, case: Case, steps: int) -> Inputs:
-    model = _make_model(folder, case.shape)
-    adapter = _make_adapter(model) if case.lora else None
+    model = make_model(folder, case.shape)
+    adapter = make_adapter(model) if case.lora else None
     template = "chatml" if case.short else "qwen"
     written = _texts()
     if case.short:
@@ -93,7 +93,7 @@ def packing_keys(lengths: list[int]) -> dict[str, Any]:
     return {"packing": True, "cutoff_len": capacity, "per_device_train_batch_size": PACKS}
 
 
-def _make_model(folder: Path, shape: str) -> Path:
+def make_model(folder: Path, shape: str) -> Path:
     """A model of this shape with random weights and a tokenizer, once."""
     target = folder / shape
     if target.exists():
@@ -113,7 +113,7 @@ def _make_model(folder: Path, shape: str) -> Path:
     return target
 
 
-def _make_adapter(model: Path) -> Path:
+def make_adapter(model: Path) -> Path:
     """An adapter of all linear layers of the blocks as PEFT makes it, once: A is random, B is zero."""
     target = model.with_name(f"{model.name}-adapter")
     if target.exists():
