@@ -81,6 +81,7 @@ def stories(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def write_stories(folder: Path, count: int = 40, seed: int = 0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in stories(count, seed)), encoding="utf-8")
     return file

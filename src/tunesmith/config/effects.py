@@ -116,7 +116,7 @@ _EVALUATION = (
 )
 _PAIRS = (
     "pref_bco_weight pref_loss pref_loss_weights pref_divergence pref_divergence_alpha use_wpo dpo_label_smoothing "
-    "simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha prefix_sharing"
+    "simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha"
 )
 _FEEDBACK = "kto_loss kto_chosen_weight kto_rejected_weight"
 _COMPARED = "pref_beta pref_ftx ref_model ref_model_adapters ref_model_quantization_bit"
@@ -205,6 +205,8 @@ def _objective_rules() -> tuple[Rule, ...]:
         Rule(_keys(_PAIRS), stages("dpo"), "only in stage dpo"),
         Rule(_keys(_FEEDBACK), stages("kto"), "only in stage kto"),
         Rule(_keys(_COMPARED), stages("dpo", "kto"), "only in stages dpo and kto"),
+        Rule(_keys("prefix_sharing"), stages("dpo", "rm"), "only in stages dpo and rm"),
+        Rule(_keys("center_rewards_coefficient"), stages("rm"), "only in stage rm"),
         Rule(_keys("dpo_label_smoothing"), some("smooths"), "this pref_loss reads no share of wrong labels"),
         Rule(_keys("pref_divergence_alpha"), _has_alpha, "only with pref_divergence: alpha_divergence"),
         Rule(_keys("simpo_gamma"), loss("simpo", "alphapo"), "only with pref_loss: simpo or alphapo"),

@@ -13,6 +13,7 @@ __all__ = ["GENERATION_CHECKS", "REPLY_FIGURES", "answers_in_training"]
 GENERATION_CHECKS: list[Check] = []
 _rule = rules_into(GENERATION_CHECKS)
 _TRAIN = ("train",)
+_WITHOUT_REPLIES = {"pt": "stage pt has none", "rm": "a model of stage rm writes nothing"}
 
 REPLY_FIGURES = ("exact_match", "bleu-4", "rouge-1", "rouge-2", "rouge-l")
 """Names of metrics that only replies have; their `accuracy` is also the name of one that counts tokens."""
@@ -41,7 +42,7 @@ def _predictions_have_prompts(config: RunConfig) -> Iterator[Problem]:
 def _prompts_are_there_to_answer(config: RunConfig) -> Iterator[Problem]:
     stage = config.objective.stage
     for key, wrong, why in (
-        ("do_predict", stage == "pt", "answers prompts, and stage pt has none"),
+        ("do_predict", stage in _WITHOUT_REPLIES, f"answers prompts, and {_WITHOUT_REPLIES.get(stage)}"),
         ("predict_with_generate", stage != "sft", f"compares replies with expected ones, and stage {stage} has none"),
     ):
         if wrong and config.train.value(key):
@@ -50,8 +51,8 @@ def _prompts_are_there_to_answer(config: RunConfig) -> Iterator[Problem]:
 
 @_rule(("predict",), "stage")
 def _predictions_answer_prompts(config: RunConfig) -> Iterator[Problem]:
-    if config.objective.stage == "pt":
-        yield contradiction(config, "stage", "predict answers prompts, and stage pt has none", "stage: sft")
+    if (reason := _WITHOUT_REPLIES.get(config.objective.stage)) is not None:
+        yield contradiction(config, "stage", f"predict answers prompts, and {reason}", "stage: sft")
 
 
 @_rule(_TRAIN, "predict_with_generate", "compute_accuracy")

@@ -15,8 +15,8 @@ _LOSSES = "other losses for fine-tuning"
 class ObjectiveConfig:
     """The stage and the constants of its loss."""
 
-    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = works("sft", later=("rm", "ppo"))
-    """Training stage: plain text (pt), chats (sft), pairs of answers (dpo), or answers that were liked or not (kto)."""
+    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = works("sft", later=("ppo",))
+    """Training stage: plain text (pt), chats (sft), pairs of answers (dpo, rm: a reward model), liked or not (kto)."""
     compute_accuracy: bool = works(False)
     """Report the share of trained tokens that the model would pick, at evaluation."""
     early_stopping_steps: int | None = works(None, least=1)
@@ -66,7 +66,9 @@ class ObjectiveConfig:
     ld_alpha: float | None = works(None, least=0, most=1)
     """dpo: weight of the tokens that an answer has more than the other one (LD-DPO)."""
     prefix_sharing: Literal["auto", "off"] = works("auto")
-    """dpo: compute what both answers begin with once (auto: where the model allows it)."""
+    """dpo, rm: compute what both answers begin with once (auto: where the model allows it)."""
+    center_rewards_coefficient: float = works(0.0, least=0)
+    """rm: weight of the squared sum of both rewards of a pair, which keeps rewards near zero; 0.01, say."""
     ppo_buffer_size: int = later(1, _PPO)
     """Mini-batches per buffer of experience."""
     ppo_epochs: int = later(4, _PPO)

@@ -94,6 +94,21 @@ def _reference_is_used(config: RunConfig) -> Iterator[Problem]:
         yield Problem("E-CONFIG-022", what, config.place(given[0]), fix=fix)
 
 
+@_rule(_TRAIN, "stage", "finetuning_type")
+def _rewards_have_a_head(config: RunConfig) -> Iterator[Problem]:
+    kind = config.method.finetuning_type
+    if config.objective.stage == "rm" and kind == "peft":
+        what = '"finetuning_type: peft" is not for stage rm: some of those adapters cannot hold the new output layer'
+        yield contradiction(config, "finetuning_type", what, "finetuning_type: lora, oft, freeze or full")
+
+
+@_rule(_TRAIN, "stage", "moe_aux_loss_coef")
+def _rewards_have_no_balance(config: RunConfig) -> Iterator[Problem]:
+    if config.objective.stage == "rm" and config.model.moe_aux_loss_coef is not None:
+        what = '"moe_aux_loss_coef" is for losses of tokens, and stage rm has one number for a sequence'
+        yield contradiction(config, "moe_aux_loss_coef", what, "leave moe_aux_loss_coef out")
+
+
 @_rule(_TRAIN, "stage", "use_wpo", "pref_loss")
 def _wpo_weighs_one_step(config: RunConfig) -> Iterator[Problem]:
     whole = [name for name, facts in losses_of(config.objective).items() if facts.ranked]

@@ -38,6 +38,7 @@ _STREAM = "tests/unit/data/test_streaming.py::"
 _PAIRS = "tests/unit/objectives/test_dpo.py::"
 _FEEDBACK = "tests/unit/objectives/test_kto.py::"
 _PREFERENCES = "tests/e2e/test_preference_runs.py::"
+_REWARDS = "tests/unit/objectives/test_rm.py::"
 
 _SHOWN: dict[str, str] = {
     _PAIRS + "test_the_keys_say_what_the_loss_is": (
@@ -45,6 +46,7 @@ _SHOWN: dict[str, str] = {
         "dpo_label_smoothing simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha"
     ),
     _FEEDBACK + "test_the_keys_say_what_the_loss_is": "kto_loss kto_chosen_weight kto_rejected_weight",
+    _REWARDS + "test_center_is_a_square_of_the_sum": "center_rewards_coefficient",
     _PAIRS + "test_the_split_of_a_batch_changes_nothing": "pref_loss",
     _PAIRS + "test_weights_of_wpo_are_those_of_the_policy": "use_wpo",
     _PREFERENCES + "test_a_prompt_is_computed_once_unless_it_is_not_to_be": "prefix_sharing",

@@ -21,6 +21,7 @@ from tunesmith.methods.base import Given, Method, split_names
 from tunesmith.methods.merge import attach_adapter, merge_adapters
 from tunesmith.methods.new_tokens import train_new_tokens
 from tunesmith.methods.towers import Towers
+from tunesmith.models.heads import output_layer
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -180,7 +181,7 @@ def _linear_modules(model: Any, family: Family) -> list[str]:
     import torch
     from transformers.pytorch_utils import Conv1D  # GPT-2's transposed linear
 
-    head = model.get_output_embeddings()
+    head = output_layer(model)
     kinds, left_out = (torch.nn.Linear, Conv1D), set(family.adapter_exclude)
     return [
         name

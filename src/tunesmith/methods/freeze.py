@@ -10,6 +10,7 @@ from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.methods.base import Given, Method, set_trainable, split_names
 from tunesmith.methods.towers import Towers
+from tunesmith.models.heads import reward_head
 
 if TYPE_CHECKING:
     pass
@@ -32,7 +33,7 @@ class Freeze(Method):
         layers = set(range(depth - wanted, depth) if wanted > 0 else range(-wanted))
         if self.config.use_llama_pro:
             layers = set(expanded_blocks(model, wanted))
-        chosen = self._in_layers(names, layers) | self._extra(names)
+        chosen = self._in_layers(names, layers) | self._extra(names) | _reward_head(model)
         others = [name for name in every if towers.part_of(name) != "language"]
         trained = set(towers.trained([*chosen, *others], self.config))
         set_trainable(model.named_parameters(), trained, keep_dtype=given.keep_dtype)
@@ -74,6 +75,13 @@ class Freeze(Method):
         known = {part for name in outside for part in name.split(".")[:-1]}
         _check_names(modules, known, "freeze_extra_modules")
         return {name for name in outside if set(name.split(".")) & set(modules)}
+
+
+def _reward_head(model: Any) -> set[str]:
+    """Names of the weights that make a reward, which always train: they may be new."""
+    head = reward_head(model)
+    own = {id(weight) for weight in head.parameters()} if head is not None else set()
+    return {name for name, weight in model.named_parameters() if id(weight) in own}
 
 
 def expanded_blocks(model: Any, number: int) -> list[int]:

@@ -13,6 +13,7 @@ from tunesmith.methods.adapter import AdapterMethod, linear_names, put_on, with_
 from tunesmith.methods.base import Given
 from tunesmith.methods.freeze import expanded_blocks
 from tunesmith.methods.inits import prepare, settings_of_init
+from tunesmith.models.heads import task_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -45,7 +46,7 @@ class Lora(AdapterMethod):
 
         config = self.config
         found: dict[str, Any] = {
-            "task_type": "CAUSAL_LM",
+            "task_type": task_of(model),
             "r": config.lora_rank,
             "lora_alpha": config.lora_alpha or 2 * config.lora_rank,
             "lora_dropout": config.lora_dropout,

@@ -11,6 +11,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.methods import xlora
 from tunesmith.methods.base import NO_ADAPTERS, Adapters
 from tunesmith.methods.tasks import number_tasks
+from tunesmith.models.heads import task_of
 from tunesmith.models.locate import check_folder
 
 __all__ = ["attach_adapter", "fold", "merge_adapters"]
@@ -101,6 +102,15 @@ def fold(attached: Any, name: str) -> Any:
         ) from error
 
 
+def _compare_tasks(model: Any, name: str, recorded: str) -> None:
+    """Raises UsageError where one of the two gives rewards and the other writes."""
+    own = task_of(model)
+    if {own, recorded} == {"SEQ_CLS", "CAUSAL_LM"}:
+        what = "an adapter of a reward model is for rewards alone, and one of a chat model has no layer for them"
+        fix = "for rewards an adapter of stage rm (tunesmith score), for chats one of another stage; or merge it first"
+        raise UsageError(Problem("E-METHOD-023", what, f"adapter_name_or_path: {name}", f"task_type {recorded}", fix))
+
+
 def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]) -> str:
     """Say it where the adapter records another base: shapes may fit and the answers still be wrong. Returns the kind of
     the adapter."""
@@ -118,6 +128,7 @@ def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]
                 fix="check the name, adapter_folder, the network and your access; a folder needs adapter_config.json",
             )
         ) from error
+    _compare_tasks(model, name, str(settings.task_type))
     recorded, loaded = settings.base_model_name_or_path, model.config.name_or_path
     if recorded and loaded and Path(recorded).name != Path(loaded).name:
         get_logger().warning("the adapter %s was trained on %s, not on %s", name, recorded, loaded)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.methods.adapter import AdapterMethod, with_settings
+from tunesmith.models.heads import task_of
 
 if TYPE_CHECKING:
     from peft import OFTConfig
@@ -32,7 +33,7 @@ class Oft(AdapterMethod):
         # LlamaFactory reads lora_target here; a config that has none of oft_target keeps its meaning.
         key = "oft_target" if config.oft_target != ("all",) else "lora_target"
         found: dict[str, Any] = {
-            "task_type": "CAUSAL_LM",
+            "task_type": task_of(model),
             "r": config.oft_rank,
             "oft_block_size": 0 if config.oft_rank else config.oft_block_size,
             "module_dropout": config.module_dropout,

@@ -19,10 +19,12 @@ from tunesmith.models.balance import check_balance
 from tunesmith.models.depths import same_choices
 from tunesmith.models.families import PADDED
 from tunesmith.models.family import Family, family_of
+from tunesmith.models.heads import reward_head
 from tunesmith.models.kernels import FLAT_ATTENTION, check_dropout, dropped
 from tunesmith.models.load import ATTENTION, language_type, settings_of
-from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install, trunk_of
+from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install, trunk_inputs, trunk_of
 from tunesmith.models.quirks.flash_attention import allows_kernel
+from tunesmith.models.reward_forward import install_rewards, rewards_match
 from tunesmith.models.segments import fit
 from tunesmith.models.shared import Segment
 
@@ -152,12 +154,9 @@ def _flat_attention(config: ModelConfig, family: Family) -> str | None:
 
 
 def prove(model: Any, family: Family, planned: FastPath, config: ModelConfig) -> FastPath:
-    """Try the planned ways on the loaded model, give it the forward that ends in the loss, and return what holds."""
-    found = planned
-    facts = HeadFacts.of(model, family)
-    if found.loss == "chunked" and not head_matches(model, facts):
-        found = found.without_chunks("the output layer of this model is not a plain one")
-    install(model, found.loss, facts)
+    """Try the planned ways on the loaded model, give it the forward that ends in the loss, or in rewards, and return
+    what holds."""
+    found = _with_forward(model, family, planned, config)
     if found.flat and (reason := _reads_across(model, family)):
         found = found.without_flat(reason)
         _change_attention(model, found.attention, reason, config)
@@ -169,6 +168,22 @@ def prove(model: Any, family: Family, planned: FastPath, config: ModelConfig) ->
     if config.shift_attn and not found.flat:
         raise _not_shifted(config, found.why[-1])
     return found
+
+
+def _with_forward(model: Any, family: Family, planned: FastPath, config: ModelConfig) -> FastPath:
+    """Raises MachineError where the rewards of a reward model are not those of transformers."""
+    if reward_head(model) is not None:
+        install_rewards(model, planned.loss)
+        if not rewards_match(model):
+            what, got = "this class of transformers makes its rewards in a way that is not known", type(model).__name__
+            fix = "a model whose class has a linear output layer score, which reads the last token"
+            raise MachineError(Problem("E-MODEL-034", what, _where(config), got, fix))
+        return planned
+    facts = HeadFacts.of(model, family)
+    if planned.loss == "chunked" and not head_matches(model, facts):
+        planned = planned.without_chunks("the output layer of this model is not a plain one")
+    install(model, planned.loss, facts)
+    return planned
 
 
 def _with_kernel(model: Any, planned: FastPath) -> FastPath:
@@ -221,7 +236,7 @@ def _reads_across(model: Any, family: Family) -> str | None:
     model.eval()
     try:
         with torch.no_grad(), same_choices(model) as again:
-            alone = torch.cat([model(input_ids=piece[None], use_cache=False).logits[0] for piece in pieces]).float()
+            alone = torch.cat([_shown(model, {"input_ids": piece[None]}) for piece in pieces]).float()
             before = calls() + segments.runs
             again()
             flat = _flat_logits(model, pieces)
@@ -271,10 +286,19 @@ def _logits_of(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
     model.eval()
     try:
         with torch.no_grad():
-            found: torch.Tensor = model(**inputs, use_cache=False).logits[0].float()
+            found = _shown(model, inputs).float()
     finally:
         model.train(training)
     return found
+
+
+def _shown(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """What is compared of a row: its logits [T, V]; of a reward model, which has none, hidden states [T, H]."""
+    if reward_head(model) is not None:
+        hidden: torch.Tensor = trunk_of(model)(**trunk_inputs(inputs))[0]
+        return hidden[0]
+    logits: torch.Tensor = model(**inputs, use_cache=False).logits
+    return logits[0]
 
 
 def _tolerance(model: Any) -> float:

@@ -15,6 +15,7 @@ from tunesmith.models.family import Family, family_of
 from tunesmith.models.locate import gguf_file, located, model_folder
 from tunesmith.models.machine import cpu_has_bf16
 from tunesmith.models.quiet import quiet_libraries
+from tunesmith.models.reward import HEAD, begin_head, check_kind, check_rewards, prepare_rewards
 from tunesmith.models.rope import check_positions, may_scale, scale_positions
 from tunesmith.models.tokenizer import (
     first_line,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from tunesmith.config.model import ModelConfig
     from tunesmith.models.quantization.plan import Base
+    from tunesmith.models.reward import Head
 
 __all__ = ["ATTENTION", "Loaded", "infer_dtype", "language_type", "load", "settings_of", "torch_dtype"]
 
@@ -103,28 +105,38 @@ def load(
     quantization: Base | None = None,
     seed: int = 42,
     longest: int | None = None,
+    head: Head = "tokens",
 ) -> Loaded:
     """Tokenizer (unless it is given) and model in `dtype` on `device`. quantization: what of the base is quantized, as
     `models.quantization.plan.base_of` tells it; None for ordinary weights. `seed`: of the rows of new tokens.
-    `longest`: tokens of the longest row of a training, which scaled positions follow.
+    `longest`: tokens of the longest row of a training, which scaled positions follow. `head`: what the model ends in.
 
-    Raises MissingInputError where the model is not there or is no language model, MachineError where a package that
+    Raises MissingInputError where the model is not there or is none of the kind, MachineError where a package that
     the config asks for is missing.
     """
     quiet_libraries()
     config = located(config)
     tokenizer = tokenizer or load_tokenizer(config)
     placed = {} if quantization is None else quantization.arguments(dtype, device)
-    model = _build(config, dtype, attention, placed, longest, seed)
+    model = _build(config, dtype, attention, placed, longest, head, seed)
     if quantization is not None:
         quantization.finish(model, dtype, device)
     grow(model, tokenizer, config, seed)
-    _check_forward(model)
+    if head == "tokens":
+        _check_forward(model)
+    else:
+        prepare_rewards(model, tokenizer)
     return Loaded(model if "device_map" in placed else model.to(device), tokenizer, family_of(model.config.model_type))
 
 
 def _build(
-    config: ModelConfig, dtype: str, attention: str, placed: Mapping[str, Any], longest: int | None, seed: int
+    config: ModelConfig,
+    dtype: str,
+    attention: str,
+    placed: Mapping[str, Any],
+    longest: int | None,
+    head: Head,
+    seed: int,
 ) -> PreTrainedModel:
     from transformers import AutoConfig
 
@@ -135,10 +147,14 @@ def _build(
     if config.flash_attn != "auto" or attention != ATTENTION["auto"]:
         arguments["attn_implementation"] = attention
     with _explaining(config):
-        settings, scaled, auto = AutoConfig.from_pretrained(name, **_sources(config)), False, _auto_class(config)
+        settings, scaled, auto = AutoConfig.from_pretrained(name, **_sources(config)), False, _auto_class(config, head)
+        check_kind(config, settings, head)
         depths = plan_depths(config, settings, trains=longest is not None)
         if depths is not None and placed:
             _refuse_quantized(name)
+        if head != "tokens":
+            check_rewards(config, settings)
+            settings.num_labels = 1
         if config.train_from_scratch or may_scale(config):
             scaled = scale_positions(settings, config, longest)
         if config.train_from_scratch:
@@ -146,11 +162,14 @@ def _build(
             model = auto.from_config(settings, trust_remote_code=config.trust_remote_code, **arguments)
         else:
             arguments |= {"output_loading_info": True, **_sources(config), **placed}
-            if scaled:
+            if scaled or head != "tokens":
                 arguments["config"] = settings
             auto = auto if depths is None or config.mixture_of_depths == "convert" else _with_routers(settings, depths)
             model, found = auto.from_pretrained(name, **arguments)
-            _check_complete(found, name)
+            new = head != "tokens" and HEAD in found["missing_keys"]
+            _check_complete(found, name, new_head=head == "new reward" or (new and bool(config.adapter_name_or_path)))
+            if new:
+                begin_head(model, seed)
     if depths is not None:
         _route(model, depths, seed)
     if scaled:
@@ -189,7 +208,7 @@ def _route(model: Any, depths: Depths, seed: int) -> None:
     get_logger().info(text, ", ".join(map(str, routed)), depths.capacity)
 
 
-def _auto_class(config: ModelConfig) -> Any:
+def _auto_class(config: ModelConfig, head: Head) -> Any:
     """transformers' class that loads the model: a language model, or else one that sees, of which text is all that
     is read here."""
     from transformers import (
@@ -198,8 +217,11 @@ def _auto_class(config: ModelConfig) -> Any:
         AutoConfig,
         AutoModelForCausalLM,
         AutoModelForImageTextToText,
+        AutoModelForSequenceClassification,
     )
 
+    if head != "tokens":
+        return AutoModelForSequenceClassification
     kind = type(AutoConfig.from_pretrained(config.model_name_or_path, **_sources(config)))
     sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and kind not in MODEL_FOR_CAUSAL_LM_MAPPING
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM
@@ -255,9 +277,10 @@ def _damage(error: Exception, name: str) -> Problem | None:
     return None
 
 
-def _check_complete(found: Mapping[str, Any], name: str) -> None:
+def _check_complete(found: Mapping[str, Any], name: str, *, new_head: bool) -> None:
     """Weights that no file holds would be random, and the run would look like any other."""
-    if missing := sorted(found.get("missing_keys", ())):
+    new = {HEAD} if new_head else set()
+    if missing := sorted(set(found.get("missing_keys", ())) - new):
         raise MissingInputError(
             Problem(
                 "E-MODEL-011",
@@ -267,7 +290,7 @@ def _check_complete(found: Mapping[str, Any], name: str) -> None:
                 fix="get the whole model again, or the config.json that belongs to it",
             )
         )
-    if unused := sorted(found.get("unexpected_keys", ())):
+    if unused := sorted(one for one in found.get("unexpected_keys", ()) if not (new and one.startswith("lm_head."))):
         get_logger().warning("%s: %d weights of the files are not used: %s", name, len(unused), ", ".join(unused[:3]))
 
 

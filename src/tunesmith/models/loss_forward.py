@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from tunesmith.models.balance import Balance
     from tunesmith.models.family import Family
 
-__all__ = ["HeadFacts", "LossForward", "LossWay", "head_matches", "install", "language_model_of", "trunk_of"]
+__all__ = [
+    "HeadFacts",
+    "LossForward",
+    "LossWay",
+    "head_matches",
+    "install",
+    "language_model_of",
+    "trunk_inputs",
+    "trunk_of",
+]
 
 LossWay: TypeAlias = Literal["chunked", "kept", "full", "reference"]
 """chunked: hidden states of trained positions straight to the loss. kept: the model's own logits, where some row is
@@ -212,9 +221,13 @@ def trunk_of(model: Any) -> Any:
 
 def _hidden(model: Any, inputs: Mapping[str, Any]) -> Any:
     """What the trunk gives, first of all the last hidden states [B, T, H], before the output layer."""
+    return trunk_of(model)(**trunk_inputs(inputs))
+
+
+def trunk_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model's inputs its trunk takes, without a cache."""
     used = {name: value for name, value in inputs.items() if value is not None and name not in _NOT_FOR_THE_TRUNK}
-    used["use_cache"] = False
-    return trunk_of(model)(**used)
+    return used | {"use_cache": False}
 
 
 def _chunked(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:

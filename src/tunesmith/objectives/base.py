@@ -45,6 +45,8 @@ class LossOutput:
     count: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
     divisors: dict[str, Tensor] = field(default_factory=dict)
+    at_evaluation: tuple[str, ...] = ()
+    """Names in `metrics` that are told at evaluation only."""
 
     def sums(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Of each metric the sum, and what it is to be divided by."""
@@ -69,6 +71,8 @@ class Objective(ABC):
 
     needs: ClassVar[Needs]
     unit: ClassVar[str]  # what `count` counts, for people
+    rewards: ClassVar[bool] = False
+    """Whether the model is one that gives rewards, not tokens."""
     reference: Reference | None = None
     """Given before the first batch, where the objective `compares` and its batches do not bring it."""
 

@@ -81,4 +81,4 @@ class SupervisedFineTuning(Objective):
             metrics["nll_loss"] = -found["log_probs"].double().sum()
         if "aux_loss" in found:
             metrics["aux_loss"] = found["aux_loss"].double() * count
-        return LossOutput(found["loss"], units, count, metrics)
+        return LossOutput(found["loss"], units, count, metrics, at_evaluation=("accuracy", "nll_loss"))

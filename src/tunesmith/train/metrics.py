@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StepSums", "means"]
 
-_EVALUATED = ("accuracy", "nll_loss")
-"""Names in `LossOutput.metrics` that are told at evaluation only."""
-
 
 class StepSums:
     """Sums stay on the device until the log asks for them. `derive`: more metrics, from means (`Objective.derive`)."""
@@ -27,7 +24,7 @@ class StepSums:
 
     def add(self, output: LossOutput) -> LossOutput:
         for name, (value, divisor) in output.sums().items():
-            if name not in _EVALUATED:
+            if name not in output.at_evaluation:
                 total, count = self._sums.get(name, (0.0, 0.0))
                 self._sums[name] = total + value.detach(), count + divisor.detach()
         return output

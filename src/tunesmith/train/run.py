@@ -109,7 +109,6 @@ def _run(
     from tunesmith.models.quantization.plan import base_of
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.models.vocabulary import warn_if_unseen
-    from tunesmith.objectives import OBJECTIVES
     from tunesmith.render import make_renderer
     from tunesmith.train.calibration import calibration_of
     from tunesmith.train.generations import check_metric
@@ -126,8 +125,7 @@ def _run(
     plan = as_recorded(with_fast_path(plan, config, fast), config, changes)
     for line in plan.lines():
         log.info(line)
-    smoothing = config.train.value("label_smoothing_factor")
-    objective = OBJECTIVES.get(plan.stage)(config.objective, label_smoothing=smoothing)
+    objective = _objective(config, plan)
     for reason in fast.why:
         log.info(reason)
     if plan.packing and not fast.flat:
@@ -144,7 +142,7 @@ def _run(
     record.prepared(data=[file.to_dict() for file in datasets.files], template_digest=renderer.template_digest)
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
     calibration = calibration_of(config, plan, objective, tokenizer, datasets)
-    model, proven, plan = _build_model(config, plan, fast, tokenizer, calibration, base)
+    model, proven, plan = _build_model(config, plan, fast, tokenizer, calibration, base, rewards=objective.rewards)
     plan = _as_proven(config, plan, fast, proven, changes)
     if config.train.do_train and config.model.fast_path != "off":
         proved = _prove(config, plan, proven, objective, model, tokenizer, datasets, record)
@@ -171,6 +169,19 @@ def _run(
     if uploads is not None:
         uploads.finish()
     return result
+
+
+def _objective(config: RunConfig, plan: RunPlan) -> Objective:
+    """Raises UsageError where the model is of a type that cannot be trained so."""
+    from tunesmith.models.load import settings_of
+    from tunesmith.models.reward import check_rewards
+    from tunesmith.objectives import OBJECTIVES
+
+    smoothing = config.train.value("label_smoothing_factor")
+    objective = OBJECTIVES.get(plan.stage)(config.objective, label_smoothing=smoothing)
+    if objective.rewards:
+        check_rewards(config.model, settings_of(config.model))
+    return objective
 
 
 def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: Mapping[str, Any] | None) -> Datasets:
@@ -216,6 +227,8 @@ def _build_model(
     tokenizer: Any,
     calibration: Calibration | None,
     base: Base | None,
+    *,
+    rewards: bool = False,
 ) -> tuple[Any, FastPath, RunPlan]:
     """The model to train, which of the planned quick ways it takes, and the plan with its kind of checkpointing."""
     from tunesmith.methods import METHODS
@@ -231,6 +244,8 @@ def _build_model(
 
     loading: dict[str, Any] = {"dtype": plan.dtype, "attention": fast.at_load, "device": plan.device, "seed": plan.seed}
     loading |= {"quantization": base, "longest": plan.cutoff_len if config.train.do_train else None}
+    if rewards:
+        loading["head"] = "new reward" if config.train.do_train else "saved reward"
     loaded = load(config.model, tokenizer, **loading)
     if config.model.enable_liger_kernel:
         use_liger_kernels(loaded.model, plan.device)

@@ -11,6 +11,7 @@ from typing import Any
 
 from tunesmith.config.quantizer_facts import FLOAT8
 from tunesmith.core.log import get_logger
+from tunesmith.models.heads import output_layer
 from tunesmith.models.quantization.available import check_available
 
 __all__ = ["check_float8", "to_float8"]
@@ -28,7 +29,7 @@ def to_float8(model: Any, *, all_gather: bool = False, emulate: bool = False) ->
     multiples of 16. emulate: round as such a device would, and multiply in the weights' type. Returns how many."""
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
-    head = model.get_output_embeddings()
+    head = output_layer(model)
     converted = 0
 
     def fits(module: Any, name: str) -> bool:

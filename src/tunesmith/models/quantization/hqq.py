@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.core.errors import Problem, UsageError
+from tunesmith.models.heads import output_layer
 from tunesmith.models.quantization.base import Quantizer
 
 __all__ = ["HQQLinear", "HalfQuadratic", "half_quadratic", "pack", "quantize_linear_layers", "unpack"]
@@ -38,7 +39,7 @@ def quantize_linear_layers(model: Any, bits: int, device: str) -> None:
 
     Raises UsageError where a layer cannot be cut into groups.
     """
-    head = model.get_output_embeddings()
+    head = output_layer(model)
     layers = [(name, one) for name, one in model.named_modules() if type(one) is nn.Linear and one is not head]
     for name, layer in layers:
         if layer.weight.numel() % _GROUP:

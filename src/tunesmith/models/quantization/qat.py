@@ -14,6 +14,7 @@ from typing import Any
 
 from tunesmith.core.errors import Problem, UsageError
 from tunesmith.core.log import get_logger
+from tunesmith.models.heads import output_layer
 
 __all__ = ["fake_quantize", "save_quantized", "scheme"]
 
@@ -40,7 +41,7 @@ def fake_quantize(model: Any, kind: str) -> None:
     from torchao.quantization import quantize_
     from torchao.quantization.qat import QATConfig
 
-    head = model.get_output_embeddings()
+    head = output_layer(model)
     layers = {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear) and one is not head}
     odd = next((name for name, one in layers.items() if kind == "int4" and one.in_features % _GROUP), None)
     if odd is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tunesmith.core.errors import Problem, UsageError
+from tunesmith.models.heads import output_layer
 
 __all__ = ["blocks_of", "hidden_matrices", "layers_of", "outer_weights", "target_matrices"]
 
@@ -21,7 +22,7 @@ _SHOWN = 12
 
 def outer_weights(model: Any) -> set[str]:
     """Names of the weights of embeddings and of the output layer."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = output_layer(model) if hasattr(model, "get_output_embeddings") else None
     outer = [module for module in model.modules() if isinstance(module, nn.Embedding) or module is head]
     ids = {id(weight) for module in outer for weight in module.parameters()}
     return {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in ids}
