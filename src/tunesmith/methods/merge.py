@@ -107,7 +107,7 @@ def _compare_tasks(model: Any, name: str, recorded: str) -> None:
     own = task_of(model)
     if {own, recorded} == {"SEQ_CLS", "CAUSAL_LM"}:
         what = "an adapter of a reward model is for rewards alone, and one of a chat model has no layer for them"
-        fix = "for rewards an adapter of stage rm (tunesmith score), for chats one of another stage; or merge it first"
+        fix = "for rewards an adapter of stage rm, for chats one of another stage; or merge it first"
         raise UsageError(Problem("E-METHOD-023", what, f"adapter_name_or_path: {name}", f"task_type {recorded}", fix))
 
 

@@ -50,7 +50,7 @@ def check_kind(config: ModelConfig, settings: Any, head: Head) -> None:
     if head == "tokens" and rewards:
         what, fix = (
             "this model gives rewards, and writes nothing",
-            "tunesmith score, or the model before it was trained",
+            "the model before it was trained; a reward model is for stage: rm",
         )
         raise MissingInputError(Problem("E-MODEL-035", what, where, got, fix))
     if head == "saved reward" and not rewards and not config.adapter_name_or_path:
