@@ -148,7 +148,7 @@ ENTRIES: dict[str, Case] = {
 KEYS: dict[str, Case] = {
     "B10 no such file": ("dataset: xx.jsonl", 66, "E-DATA-020", ('did you mean "x.jsonl"',)),
     "B38 prompts too long": ("cutoff_len: 4", 65, "E-DATA-091", ("Tokens of all samples", "on_too_long")),
-    "B41 stage dpo": ("stage: dpo", 2, "E-CONFIG-008", ("run.yaml:6",)),
+    "B41 stage ppo": ("stage: ppo", 2, "E-CONFIG-008", ("run.yaml:6",)),
     "B50 max_samples": ("max_samples: -3", 2, "E-CONFIG-004", ("at least 1",)),
     "B63 unknown keys": ("learning_rat: 1e-4\nlora_rnk: 8", 2, "E-CONFIG-001", ('"learning_rate"', "run.yaml:7")),
     "B63 a mapping": ("lora:\n  rank: 8", 2, "E-CONFIG-001", ("keys are flat",)),

@@ -84,13 +84,15 @@ def test_what_was_trained_answers_talks_and_is_exported(
     assert (folder / "model.safetensors").is_file()
 
 
-def test_all_methods_that_exist_have_an_example_for_every_objective() -> None:
+def test_every_method_and_every_objective_has_an_example() -> None:
+    """Those of text and chats with each kind of method, those of preferences with an adapter at least."""
     from tunesmith.methods import METHODS
     from tunesmith.objectives import OBJECTIVES
 
     configs = [load_config(EXAMPLES / f"{name}.yaml") for name in TRAINING]
     found = {(config.objective.stage, config.method.finetuning_type) for config in configs}
-    assert {(objective, method) for objective in OBJECTIVES for method in ("full", "freeze", "lora")} <= found
+    assert {(objective, method) for objective in ("pt", "sft") for method in ("full", "freeze", "lora")} <= found
+    assert {(objective, "lora") for objective in OBJECTIVES} <= found
     assert {method for _, method in found} == set(METHODS)
 
 
