@@ -156,7 +156,7 @@ def test_what_cannot_become_a_reward_model_is_refused(reward: Run, stories: Path
     config = ModelConfig(model_name_or_path="here")
     with pytest.raises(TunesmithError) as caught:
         check_rewards(config, AutoConfig.for_model("mamba2"))
-    assert caught.value.code == "E-MODEL-034"
+    assert caught.value.code == "E-MODEL-036"
     settings = AutoConfig.from_pretrained(stories)
     check_rewards(config, settings)
     check_kind(config, settings, "tokens")

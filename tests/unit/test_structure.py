@@ -99,6 +99,8 @@ def test_error_codes_and_their_explanations_agree() -> None:
     }
     explained: dict[str, str] = {}
     for path in sorted((PACKAGE / "catalog" / "errors").glob("*.yaml")):
+        written = re.findall(r"^E-[A-Z]+-\d+", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(written) == len(set(written)), f"{path.name} explains a code twice; YAML would keep the last"
         for code, entry in yaml.safe_load(path.read_text(encoding="utf-8")).items():
             assert code not in explained, f"{code} is explained twice"
             assert code.split("-")[1].lower() == path.stem, f"{code} is in {path.name}"

@@ -177,7 +177,7 @@ def _with_forward(model: Any, family: Family, planned: FastPath, config: ModelCo
         if not rewards_match(model):
             what, got = "this class of transformers makes its rewards in a way that is not known", type(model).__name__
             fix = "a model whose class has a linear output layer score, which reads the last token"
-            raise MachineError(Problem("E-MODEL-034", what, _where(config), got, fix))
+            raise MachineError(Problem("E-MODEL-036", what, _where(config), got, fix))
         return planned
     facts = HeadFacts.of(model, family)
     if planned.loss == "chunked" and not head_matches(model, facts):

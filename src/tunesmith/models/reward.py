@@ -40,7 +40,7 @@ def check_rewards(config: ModelConfig, settings: Any) -> None:
     if reason is not None:
         what, where = "this model cannot become a reward model", f"model_name_or_path: {config.model_name_or_path}"
         fix = "a language model with a class for sequences, such as those of Qwen, Llama, Mistral, Gemma or Phi"
-        raise UsageError(Problem("E-MODEL-034", what, where, reason, fix))
+        raise UsageError(Problem("E-MODEL-036", what, where, reason, fix))
 
 
 def check_kind(config: ModelConfig, settings: Any, head: Head) -> None:
