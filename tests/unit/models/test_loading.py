@@ -68,7 +68,7 @@ def test_adapters_of_the_hub_are_asked_for_alike(monkeypatch: pytest.MonkeyPatch
 
     def config(name: str, **arguments: Any) -> Any:
         calls.append(arguments)
-        return type("Config", (), {"base_model_name_or_path": None})
+        return type("Config", (), {"base_model_name_or_path": None, "task_type": None, "peft_type": "LORA"})
 
     def model(base: Any, name: str, *, is_trainable: bool, autocast_adapter_dtype: bool, **arguments: Any) -> str:
         calls.append(arguments)

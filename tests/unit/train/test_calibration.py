@@ -32,9 +32,10 @@ def made(begins="eva", number=3, batches="flat"):
         {"input_ids": np.full(length, length), "trained": np.ones(length, dtype=bool)} for length in (5, 2000, 100, 7)
     )
     objective = SimpleNamespace(
-        compute=lambda model, batch: SimpleNamespace(loss_sum=torch.tensor(6.0), units=torch.tensor(3.0))
+        compares=False,
+        compute=lambda model, batch: SimpleNamespace(loss_sum=torch.tensor(6.0), units=torch.tensor(3.0)),
     )
-    plan = SimpleNamespace(batches=batches, device="cpu")
+    plan = SimpleNamespace(batches=batches, device="cpu", shares=False)
     tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=0)
     return calibration_of(config, plan, objective, tokenizer, SimpleNamespace(train=rows))
 
