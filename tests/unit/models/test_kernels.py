@@ -71,7 +71,7 @@ def test_a_flat_batch_on_flash_attention_is_each_sequence_alone(kind: str, flash
 
 
 @pytest.mark.parametrize("packed", [{}, {"packing": True, "cutoff_len": 160}])
-@pytest.mark.parametrize("value", ["fa2", "fa3"])
+@pytest.mark.parametrize("value", ["fa2", pytest.param("fa3", marks=pytest.mark.slow)])
 def test_a_run_on_flash_attention_learns_the_same(
     run: Any, flash: Flash, tmp_path: Path, value: str, packed: dict[str, Any]
 ) -> None:
@@ -283,7 +283,10 @@ def test_models_read_flat_batches_with_flex_as_with_varlen(kind: str) -> None:
 
 
 @QUIET
-@pytest.mark.parametrize("keys", [{}, {"packing": True, "cutoff_len": 160, "use_reentrant_gc": False}])
+@pytest.mark.parametrize(
+    "keys",
+    [{}, pytest.param({"packing": True, "cutoff_len": 160, "use_reentrant_gc": False}, marks=pytest.mark.slow)],
+)
 def test_a_run_on_flex_learns_the_same(
     run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keys: dict[str, Any]
 ) -> None:
