@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.tiny_models import tiny_model
 from tunesmith.core.types import Encoded
 from tunesmith.data.dataset import CHOSEN, DISLIKED, LIKED, REJECTED, TokenDataset
 from tunesmith.data.mismatch import mismatched
 from tunesmith.data.pack import units
+from tunesmith.models import attention
+from tunesmith.models.loss_forward import HeadFacts, install
 
 SIZES = ((13, 7, 9), (3, 11, 2), (1, 4, 6), (8, 3, 3))
 """(tokens of the prompt, of the chosen answer, of the rejected one)"""
@@ -97,3 +100,34 @@ def write_feedback(folder: Path, count: int = 40, seed: int = 0) -> Path:
     file = folder / "feedback.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
+
+
+# ---- policies and references ----
+
+
+def policy_of(way: str | None, seed: int, kind: str | None = None) -> Any:
+    """A small Llama whose weights follow from the seed; with the forward that ends in the loss where a way to it is
+    named, and with transformers' own otherwise."""
+    attention.register()
+    model = tiny_model("llama", (kind or attention.VARLEN) if way else "eager").eval()
+    torch.manual_seed(seed)  # the tiny model itself is always the same
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    if way:
+        install(model, way, HeadFacts())  # type: ignore[arg-type]
+    return model
+
+
+def gradient_of(loss: Tensor, model: Any) -> Tensor:
+    """Of all weights as one vector, zero where a weight has none."""
+    weights = list(model.parameters())
+    found = torch.autograd.grad(loss, weights, allow_unused=True)
+    each = [torch.zeros_like(weight) if one is None else one for one, weight in zip(found, weights, strict=True)]
+    return torch.cat([one.flatten() for one in each]).double()
+
+
+def steps_of(result: Any) -> list[dict[str, Any]]:
+    """What the log of a run tells of its steps."""
+    lines = (result.output_dir / "trainer_log.jsonl").read_text().splitlines()
+    return [one for one in map(json.loads, lines) if "loss" in one]

@@ -97,3 +97,21 @@ def launch(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
         return [json.loads(line) for line in written.read_text().splitlines()] if written.exists() else []
 
     return run
+
+
+@pytest.fixture
+def story_run(stories: Path, tmp_path: Path, torch_one_thread: None) -> Callable[..., Any]:
+    """`story_run(key=value, ...)`: a short run of stories260K, LoRA, on preferences among stories -> Result."""
+    import tunesmith
+
+    keys = {
+        "model_name_or_path": str(stories),
+        "finetuning_type": "lora",
+        "lora_rank": 4,
+        "template": "default",
+        "output_dir": str(tmp_path / "out"),
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+    }
+    return lambda **changes: tunesmith.train({**keys, **changes})

@@ -11,43 +11,28 @@ from typing import Any
 import pytest
 import torch
 
+from tests.pairs import steps_of, write_feedback
 from tests.pairs import stories as story_pairs
-from tests.pairs import write_feedback
 from tunesmith.core.errors import TunesmithError
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def feedback(stories: Path, tmp_path: Path, torch_one_thread: None) -> Run:
+def feedback(story_run: Run, tmp_path: Path) -> Run:
     """`feedback(key=value, ...)`: a short KTO run of stories260K, LoRA, stories that are liked or not -> Result."""
-    import tunesmith
-
     keys = {
-        "model_name_or_path": str(stories),
         "stage": "kto",
-        "finetuning_type": "lora",
-        "lora_rank": 4,
         "dataset": str(write_feedback(tmp_path)),
-        "template": "default",
-        "output_dir": str(tmp_path / "out"),
         "per_device_train_batch_size": 4,
         "max_steps": 3,
         "learning_rate": 5e-3,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "use_cpu": True,
     }
-    return lambda **changes: tunesmith.train({**keys, **changes})
-
-
-def log(result: Any) -> list[dict[str, Any]]:
-    lines = (result.output_dir / "trainer_log.jsonl").read_text().splitlines()
-    return [one for one in map(json.loads, lines) if "loss" in one]
+    return lambda **changes: story_run(**{**keys, **changes})
 
 
 def close(one: Any, two: Any) -> None:
-    for first, second in zip(log(one), log(two), strict=True):
+    for first, second in zip(steps_of(one), steps_of(two), strict=True):
         names = {name for name in first if name in ("loss", "kl") or name.startswith(("rewards/", "logps/"))}
         assert {"loss", "kl", "rewards/accuracies"} < names <= second.keys(), "a step may have answers of one side"
         for name in names:
@@ -70,7 +55,7 @@ def test_a_run_learns_what_is_liked(feedback: Run, keys: dict[str, Any]) -> None
         "per_device_train_batch_size": 8,
     }
     result = feedback(**{**how, **keys})
-    first = log(result)[0]
+    first = steps_of(result)[0]
     start = {"bco": 0.693147}.get(keys.get("kto_loss", "kto"), 0.5)
     assert first["loss"] == pytest.approx(start, abs=1e-5), "the policy is its own reference"
     assert first["rewards/chosen"] == pytest.approx(0, abs=1e-5)
@@ -96,7 +81,7 @@ def test_a_step_does_not_depend_on_its_split(feedback: Run, tmp_path: Path) -> N
         gradient_accumulation_steps=4, per_device_train_batch_size=2, output_dir=str(tmp_path / "b"), **how
     )
     close(whole, parts)
-    assert any(one["kl"] > 0 for one in log(whole))
+    assert any(one["kl"] > 0 for one in steps_of(whole))
     small = feedback(per_device_eval_batch_size=3, output_dir=str(tmp_path / "c"), per_device_train_batch_size=8, **how)
     for name in ("loss", "kl", "rewards/chosen", "rewards/margins", "rewards/accuracies"):
         assert small.metrics[f"eval_{name}"] == pytest.approx(whole.metrics[f"eval_{name}"], abs=1e-6)
@@ -106,15 +91,15 @@ def test_a_step_does_not_depend_on_its_split(feedback: Run, tmp_path: Path) -> N
 @pytest.mark.parametrize("keys", [{"packing": True}, {"packing": True, "fast_path": "off"}], ids=["flat", "padded"])
 def test_packs_of_answers_train(feedback: Run, keys: dict[str, Any]) -> None:
     result = feedback(cutoff_len=160, per_device_train_batch_size=2, max_steps=3, **keys)
-    assert log(result)[0]["loss"] == pytest.approx(0.5, abs=1e-5)
-    assert log(result)[-1]["loss"] < 0.5
+    assert steps_of(result)[0]["loss"] == pytest.approx(0.5, abs=1e-5)
+    assert steps_of(result)[-1]["loss"] < 0.5
 
 
 @pytest.mark.slow
 def test_a_stream_of_answers_trains(feedback: Run) -> None:
     result = feedback(streaming=True, buffer_size=16, max_steps=4)
-    assert log(result)[0]["loss"] == pytest.approx(0.5, abs=1e-5)
-    assert log(result)[-1]["loss"] < 0.5
+    assert steps_of(result)[0]["loss"] == pytest.approx(0.5, abs=1e-5)
+    assert steps_of(result)[-1]["loss"] < 0.5
 
 
 @pytest.mark.slow

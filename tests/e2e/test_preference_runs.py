@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,44 +10,29 @@ from typing import Any
 import pytest
 import torch
 
-from tests.pairs import write_stories
+from tests.pairs import steps_of, write_stories
 from tunesmith.core.errors import TunesmithError
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def prefer(stories: Path, tmp_path: Path, torch_one_thread: None) -> Run:
+def prefer(story_run: Run, tmp_path: Path) -> Run:
     """`prefer(key=value, ...)`: a short DPO run of stories260K, LoRA, pairs of stories -> Result."""
-    import tunesmith
-
     keys = {
-        "model_name_or_path": str(stories),
         "stage": "dpo",
-        "finetuning_type": "lora",
-        "lora_rank": 4,
         "dataset": str(write_stories(tmp_path)),
-        "template": "default",
-        "output_dir": str(tmp_path / "out"),
         "per_device_train_batch_size": 2,
         "max_steps": 4,
         "learning_rate": 1e-3,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "use_cpu": True,
     }
-    return lambda **changes: tunesmith.train({**keys, **changes})
-
-
-def log(result: Any) -> list[dict[str, Any]]:
-    lines = (result.output_dir / "trainer_log.jsonl").read_text().splitlines()
-    return [one for one in map(json.loads, lines) if "loss" in one]
+    return lambda **changes: story_run(**{**keys, **changes})
 
 
 @pytest.mark.slow
 def test_a_run_learns_what_is_preferred(prefer: Run) -> None:
     result = prefer(val_size=8, eval_strategy="steps", eval_steps=12, max_steps=12, per_device_train_batch_size=4)
-    first, last = log(result)[0], log(result)[-1]
+    first, last = steps_of(result)[0], steps_of(result)[-1]
     assert first["loss"] == pytest.approx(0.693147, abs=1e-5), "the policy is its own reference"
     assert result.metrics["eval_rewards/accuracies"] >= 0.95
     assert last["rewards/margins"] > first["rewards/margins"] + 0.5
@@ -59,7 +43,7 @@ def test_a_prompt_is_computed_once_unless_it_is_not_to_be(prefer: Run) -> None:
     shared, apart = prefer(), prefer(prefix_sharing="off", overwrite_output_dir=True)
     plain = prefer(fast_path="off", overwrite_output_dir=True)
     for other in (apart, plain):
-        for one, two in zip(log(shared), log(other), strict=True):
+        for one, two in zip(steps_of(shared), steps_of(other), strict=True):
             assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
             assert one["logps/chosen"] == pytest.approx(two["logps/chosen"], abs=1e-4)
     assert shared.metrics["train_tokens"] < 0.8 * apart.metrics["train_tokens"] == 0.8 * plain.metrics["train_tokens"]
@@ -70,27 +54,27 @@ def test_the_reference_is_the_model_before_training(prefer: Run, method: str) ->
     """At first nothing is to be told apart, and the reference stays where it was."""
     more = {"oft_block_size": 8, "learning_rate": 5e-3} if method == "oft" else {}
     result = prefer(finetuning_type=method, **more)
-    assert log(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
-    assert log(result)[-1]["loss"] < 0.69
+    assert steps_of(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert steps_of(result)[-1]["loss"] < 0.69
 
 
 def test_a_beginning_that_changes_the_base_has_a_copy_as_reference(prefer: Run) -> None:
     result = prefer(pissa_init=True)
-    assert log(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert steps_of(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("begins", ["lora_ga", "eva"])
 def test_a_beginning_that_looks_at_rows_looks_at_answers(prefer: Run, begins: str) -> None:
     result = prefer(init_lora_weights=begins)
-    assert log(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
-    assert log(result)[-1]["loss"] < 0.69
+    assert steps_of(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert steps_of(result)[-1]["loss"] < 0.69
 
 
 def test_another_model_may_be_the_reference(prefer: Run, stories: Path, tiny_model: Path) -> None:
     """The same weights in four bits are nearly the same reference."""
     result = prefer(ref_model=str(stories), ref_model_quantization_bit=4)
-    first = log(result)[0]
+    first = steps_of(result)[0]
     assert first["loss"] != pytest.approx(0.693147, abs=1e-6)
     assert first["loss"] == pytest.approx(0.693147, abs=0.15)
     with pytest.raises(TunesmithError) as caught:
@@ -103,9 +87,9 @@ def test_adapters_of_the_reference_are_merged_into_it(prefer: Run, stories: Path
     trained = prefer(output_dir=str(tmp_path / "before"), max_steps=6, learning_rate=5e-3)
     keys = {"ref_model": str(stories), "ref_model_adapters": str(trained.output_dir)}
     result = prefer(adapter_name_or_path=str(trained.output_dir), create_new_adapter=True, **keys)
-    assert log(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-4), "both are the merged model"
+    assert steps_of(result)[0]["loss"] == pytest.approx(0.693147, abs=1e-4), "both are the merged model"
     apart = prefer(adapter_name_or_path=str(trained.output_dir), ref_model=str(stories), overwrite_output_dir=True)
-    assert abs(log(apart)[0]["loss"] - 0.693147) > 1e-2
+    assert abs(steps_of(apart)[0]["loss"] - 0.693147) > 1e-2
 
 
 @pytest.mark.slow
@@ -114,7 +98,7 @@ def test_a_loss_of_the_whole_step_does_not_depend_on_its_split(prefer: Run, loss
     how = {"pref_loss": loss, "max_steps": 3, "val_size": 8, "eval_strategy": "steps", "eval_steps": 3}
     whole = prefer(per_device_train_batch_size=8, **how)
     parts = prefer(per_device_train_batch_size=2, gradient_accumulation_steps=4, output_dir=str(tmp_path / "b"), **how)
-    for one, two in zip(log(whole), log(parts), strict=True):
+    for one, two in zip(steps_of(whole), steps_of(parts), strict=True):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-3)
     small = prefer(per_device_eval_batch_size=3, output_dir=str(tmp_path / "c"), per_device_train_batch_size=8, **how)

@@ -12,39 +12,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.pairs import steps_of, write_stories
 from tests.pairs import stories as rows_of
-from tests.pairs import write_stories
 from tunesmith.core.errors import TunesmithError
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def reward(stories: Path, tmp_path: Path, torch_one_thread: None) -> Run:
+def reward(story_run: Run, tmp_path: Path) -> Run:
     """`reward(key=value, ...)`: a short rm run of stories260K, LoRA, pairs of stories -> Result."""
-    import tunesmith
-
     keys = {
-        "model_name_or_path": str(stories),
         "stage": "rm",
-        "finetuning_type": "lora",
-        "lora_rank": 4,
         "dataset": str(write_stories(tmp_path)),
-        "template": "default",
-        "output_dir": str(tmp_path / "out"),
         "per_device_train_batch_size": 2,
         "max_steps": 3,
         "learning_rate": 3e-3,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "use_cpu": True,
     }
-    return lambda **changes: tunesmith.train({**keys, **changes})
-
-
-def log(result: Any) -> list[dict[str, Any]]:
-    lines = (result.output_dir / "trainer_log.jsonl").read_text().splitlines()
-    return [one for one in map(json.loads, lines) if "loss" in one]
+    return lambda **changes: story_run(**{**keys, **changes})
 
 
 def classifier(folder: Path, base: Path | None = None) -> Any:
@@ -100,7 +85,7 @@ def test_a_run_learns_what_is_preferred(reward: Run, stories: Path, tmp_path: Pa
     keys = {"eval_dataset": str(judged), "eval_strategy": "steps", "eval_steps": 12, "max_steps": 12}
     result = reward(per_device_train_batch_size=4, **keys)
     assert result.metrics["eval_accuracy"] >= 0.95
-    assert log(result)[-1]["margin"] > log(result)[0]["margin"] + 0.5
+    assert steps_of(result)[-1]["margin"] > steps_of(result)[0]["margin"] + 0.5
 
 
 @pytest.mark.slow
@@ -108,7 +93,7 @@ def test_every_way_to_read_pairs_has_the_same_losses(reward: Run, tmp_path: Path
     shared = reward()
     for number, keys in enumerate(({"prefix_sharing": "off"}, {"fast_path": "off"})):
         other = reward(output_dir=str(tmp_path / str(number)), **keys)
-        for one, two in zip(log(shared), log(other), strict=True):
+        for one, two in zip(steps_of(shared), steps_of(other), strict=True):
             assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
         assert shared.metrics["train_tokens"] < 0.8 * other.metrics["train_tokens"]
     proof = json.loads((shared.output_dir / "self_proof.json").read_text())
@@ -128,7 +113,7 @@ def test_every_way_to_read_pairs_has_the_same_losses(reward: Run, tmp_path: Path
 )
 def test_every_method_learns(reward: Run, keys: dict[str, Any]) -> None:
     result = reward(max_steps=6, learning_rate=1e-2, **keys)
-    assert log(result)[-1]["loss"] < log(result)[0]["loss"] - 0.1
+    assert steps_of(result)[-1]["loss"] < steps_of(result)[0]["loss"] - 0.1
 
 
 @pytest.mark.slow

@@ -10,16 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pairs import log_probs_alone, token_pairs
-from tests.tiny_models import tiny_model
+from tests.pairs import gradient_of, log_probs_alone, policy_of, token_pairs
 from tunesmith.config.objective import ObjectiveConfig
 from tunesmith.config.preference_facts import PAIR_FACTS
 from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.losses.completions import tail_weights
 from tunesmith.losses.mixture import PairMixture
 from tunesmith.losses.preference import PairScores, PairSettings
-from tunesmith.models import attention
-from tunesmith.models.loss_forward import HeadFacts, install
 from tunesmith.objectives import OBJECTIVES, Objective
 from tunesmith.train.micro import split
 from tunesmith.train.reference import Beside
@@ -31,28 +28,15 @@ COLLATORS = {
 }
 
 
-def made(way: str | None, seed: int, kind: str = attention.VARLEN) -> Any:
-    """A small Llama, with the forward that ends in the loss where a way to it is named."""
-    attention.register()
-    model = tiny_model("llama", kind if way else "eager").eval()
-    torch.manual_seed(seed)  # the tiny model itself is always the same
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
-    if way:
-        install(model, way, HeadFacts())  # type: ignore[arg-type]
-    return model
-
-
 @pytest.fixture(scope="module")
 def plain() -> tuple[Any, Any]:
     """(policy, reference) with transformers' own forward."""
-    return made(None, 1), made(None, 2)
+    return policy_of(None, 1), policy_of(None, 2)
 
 
 @pytest.fixture(scope="module", params=["chunked", "kept", "full", "reference"])
 def quick(request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    return made(request.param, 1), made(request.param, 2)
+    return policy_of(request.param, 1), policy_of(request.param, 2)
 
 
 def objective_of(reference: Any, **keys: Any) -> Objective:
@@ -82,16 +66,6 @@ def _sum(which: int, tokens: list[Tensor], alpha: float | None) -> Tensor:
     return (tokens[which] * weights[which]).sum()
 
 
-def gradient(loss: Tensor, model: Any) -> Tensor:
-    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-    return torch.cat(
-        [
-            torch.zeros_like(p).flatten() if one is None else one.flatten()
-            for one, p in zip(found, model.parameters(), strict=True)
-        ]
-    ).double()
-
-
 def settled(objective: Objective, model: Any, batch: Any) -> Any:
     if not objective.whole_step:
         return batch
@@ -106,7 +80,7 @@ def check(plain: tuple[Any, Any], quick: tuple[Any, Any], batch: Any, expected: 
     found = objective.compute(quick[0], settled(objective, quick[0], batch))
     assert float(found.units) == objective.count_units(batch) == 4
     torch.testing.assert_close(found.loss_sum.double(), wanted, rtol=1e-5, atol=1e-5)
-    one, other = gradient(found.loss_sum, quick[0]), gradient(wanted, plain[0])
+    one, other = gradient_of(found.loss_sum, quick[0]), gradient_of(wanted, plain[0])
     assert float((one - other).norm()) < 1e-4 * float(other.norm())
 
 
@@ -117,7 +91,7 @@ def test_every_kind_of_batch_is_two_sequences_a_pair(plain: tuple[Any, Any], qui
 
 def test_pairs_may_share_padded_rows(plain: tuple[Any, Any]) -> None:
     """As packs, which transformers keeps apart."""
-    quick = made("full", 1, "sdpa"), made("full", 2, "sdpa")
+    quick = policy_of("full", 1, "sdpa"), policy_of("full", 2, "sdpa")
     check(plain, quick, FlatCollator(0, one_row=False)(token_pairs()), PairMixture())
 
 
@@ -154,13 +128,13 @@ KEYS: dict[str, tuple[dict[str, Any], PairMixture]] = {
 @pytest.mark.parametrize("key", KEYS)
 def test_the_keys_say_what_the_loss_is(plain: tuple[Any, Any], key: str) -> None:
     keys, expected = KEYS[key]
-    quick = made("chunked", 1), made("chunked", 2)
+    quick = policy_of("chunked", 1), policy_of("chunked", 2)
     check(plain, quick, COLLATORS["shared"](token_pairs()), expected, **keys)
 
 
 def test_weights_of_wpo_are_those_of_the_policy(plain: tuple[Any, Any]) -> None:
     """Mean over an answer of log p[t] - log sum_v p[v] ** 2, from all logits."""
-    quick = made("chunked", 1), made("chunked", 2)
+    quick = policy_of("chunked", 1), policy_of("chunked", 2)
     scores = scores_alone(plain, token_pairs())
     factors = []
     for pair in token_pairs():
@@ -177,7 +151,7 @@ def test_weights_of_wpo_are_those_of_the_policy(plain: tuple[Any, Any]) -> None:
 
 
 def test_entropy_is_told_where_a_model_is_evaluated(plain: tuple[Any, Any]) -> None:
-    quick = made("chunked", 1), made("chunked", 2)
+    quick = policy_of("chunked", 1), policy_of("chunked", 2)
     wanted = 0.0
     for pair in token_pairs():
         first = int(pair["lengths"][0])
@@ -195,7 +169,7 @@ def test_entropy_is_told_where_a_model_is_evaluated(plain: tuple[Any, Any]) -> N
 @pytest.mark.parametrize("name", PAIR_FACTS)
 def test_the_split_of_a_batch_changes_nothing(name: str) -> None:
     """Every loss, of pairs together and one by one, with a sum of losses and gradient."""
-    policy, reference = made("chunked", 1), made("chunked", 2)
+    policy, reference = policy_of("chunked", 1), policy_of("chunked", 2)
     objective = objective_of(reference, pref_loss=(name,), dpo_label_smoothing=0.1 if name == "exo_pair" else 0.0)
     batch = settled(objective, policy, COLLATORS["shared"](token_pairs()))
     whole = objective.compute(policy, batch)
@@ -203,14 +177,14 @@ def test_the_split_of_a_batch_changes_nothing(name: str) -> None:
     assert len(parts) == 4
     loss = torch.stack([one.loss_sum for one in parts]).sum()
     torch.testing.assert_close(loss, whole.loss_sum, rtol=1e-6, atol=1e-6)
-    one, other = gradient(whole.loss_sum, policy), gradient(loss, policy)
+    one, other = gradient_of(whole.loss_sum, policy), gradient_of(loss, policy)
     assert float((one - other).norm()) <= 1e-5 * float(other.norm())
     for metric, value in whole.metrics.items():
         torch.testing.assert_close(sum(part.metrics[metric] for part in parts), value)
 
 
 def test_a_rank_without_pairs_gives_nothing(plain: tuple[Any, Any]) -> None:
-    policy, reference = made("chunked", 1), made("chunked", 2)
+    policy, reference = policy_of("chunked", 1), policy_of("chunked", 2)
     row = token_pairs()[0]
     blank = {"input_ids": row["input_ids"][:2], "trained": row["trained"][:2] & False}
     for collate in COLLATORS.values():
@@ -220,7 +194,7 @@ def test_a_rank_without_pairs_gives_nothing(plain: tuple[Any, Any]) -> None:
 
 
 def test_a_policy_is_its_own_reference_at_first() -> None:
-    policy = made("chunked", 1)
+    policy = policy_of("chunked", 1)
     objective = objective_of(copy(policy))
     found = objective.compute(policy.requires_grad_(True), COLLATORS["shared"](token_pairs()))
     assert float(found.metrics["rewards/margins"]) == pytest.approx(0, abs=1e-9)

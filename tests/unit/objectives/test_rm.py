@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pairs import token_pairs
+from tests.pairs import gradient_of, token_pairs
 from tests.tiny_models import tiny_model
 from tunesmith.config.objective import ObjectiveConfig
 from tunesmith.data.collate import FlatCollator, PaddingCollator
@@ -66,10 +66,6 @@ def rewards_alone(model: Any, rows: list[dict[str, Any]]) -> Tensor:
     return torch.stack(found)
 
 
-def gradient(loss: Tensor, model: Any) -> Tensor:
-    return torch.cat([one.flatten() for one in torch.autograd.grad(loss, list(model.parameters()))]).double()
-
-
 @pytest.mark.parametrize("ends_with_pad", [False, True], ids=["plain", "ends_with_pad"])
 @pytest.mark.parametrize("kind", COLLATORS)
 def test_every_kind_of_batch_is_two_sequences_a_pair(kind: str, ends_with_pad: bool) -> None:
@@ -80,7 +76,7 @@ def test_every_kind_of_batch_is_two_sequences_a_pair(kind: str, ends_with_pad: b
     found = objective.compute(quick, COLLATORS[kind](rows))
     assert float(found.units) == objective.count_units(COLLATORS[kind](rows)) == 4
     torch.testing.assert_close(found.loss_sum, wanted, rtol=1e-5, atol=1e-5)
-    one, other = gradient(found.loss_sum, quick), gradient(wanted, plain)
+    one, other = gradient_of(found.loss_sum, quick), gradient_of(wanted, plain)
     assert float((one - other).norm()) < 1e-5 * float(other.norm())
     torch.testing.assert_close(found.metrics["rewards/chosen"], chosen.double().sum(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.metrics["accuracy"], (chosen > rejected).double().sum())
@@ -110,7 +106,7 @@ def test_the_split_of_a_batch_changes_nothing() -> None:
     assert len(parts) == 4
     loss = torch.stack([one.loss_sum for one in parts]).sum()
     torch.testing.assert_close(loss, whole.loss_sum, rtol=1e-6, atol=1e-6)
-    one, other = gradient(whole.loss_sum, model), gradient(loss, model)
+    one, other = gradient_of(whole.loss_sum, model), gradient_of(loss, model)
     assert float((one - other).norm()) <= 1e-5 * float(other.norm())
     for name, value in whole.metrics.items():
         torch.testing.assert_close(
