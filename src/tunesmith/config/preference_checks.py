@@ -86,7 +86,8 @@ def _reference_is_used(config: RunConfig) -> Iterator[Problem]:
     if keys.stage not in ("dpo", "kto"):
         return
     given = [key for key in _REFERENCE if getattr(keys, key)]
-    if given and not compares(keys):
+    known = keys.stage == "kto" or len(losses_of(keys)) == len(keys.pref_loss)  # or it is told already
+    if given and known and not compares(keys):
         what = f'"pref_loss: {", ".join(keys.pref_loss)}" compares with no reference model'
         yield contradiction(config, given[0], what, f"leave {given[0]} out")
     elif given and not keys.ref_model:
