@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
+from tunesmith.config.effect_rule import Rule, keys_of, trains
 from tunesmith.config.engine_checks import sends_messages
 from tunesmith.config.generation_checks import answers_in_training
 from tunesmith.config.keys import all_keys
-from tunesmith.config.preference_checks import losses_of
+from tunesmith.config.objective_effects import objective_rules
 from tunesmith.config.quantizer_facts import quantizer_of
 from tunesmith.config.run_config import RunConfig
 from tunesmith.config.verbs import LOOKING
 
 __all__ = ["Rule", "idle_keys", "rules", "without_effect"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`keys` have an effect only where `holds`; `otherwise` says what they belong to. `of_verb`: the file may well
-    serve another verb too, so `strict_keys` does not make an error of it."""
-
-    keys: frozenset[str]
-    holds: Callable[[RunConfig], bool]
-    otherwise: str
-    of_verb: bool = False
 
 
 def without_effect(config: RunConfig) -> dict[str, Rule]:
@@ -43,10 +32,6 @@ def without_effect(config: RunConfig) -> dict[str, Rule]:
 def idle_keys(config: RunConfig) -> frozenset[str]:
     """All keys, given or not, that change nothing here, whatever their value. `val_size` leaves rows out even so."""
     return frozenset(key for rule in rules() if not rule.holds(config) for key in rule.keys) - {"val_size"}
-
-
-def _trains(config: RunConfig) -> bool:
-    return config.verb == "train" or config.verb in LOOKING
 
 
 def _evaluates(config: RunConfig) -> bool:
@@ -75,12 +60,6 @@ def _draws(config: RunConfig) -> bool:
 
 def _section(*names: str) -> frozenset[str]:
     return frozenset(key.name for key in all_keys().values() if key.section in names)
-
-
-def _keys(text: str) -> frozenset[str]:
-    names = frozenset(text.split())
-    assert names <= all_keys().keys(), f"no such keys: {names - all_keys().keys()}"
-    return names
 
 
 # Keys of training that say what a model is, and those that other verbs read too.
@@ -114,12 +93,6 @@ _EVALUATION = (
     "eval_dataset eval_steps eval_delay eval_on_each_dataset per_device_eval_batch_size per_gpu_eval_batch_size "
     "compute_accuracy bf16_full_eval fp16_full_eval"
 )
-_PAIRS = (
-    "pref_bco_weight pref_loss pref_loss_weights pref_divergence pref_divergence_alpha use_wpo dpo_label_smoothing "
-    "simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha"
-)
-_FEEDBACK = "kto_loss kto_chosen_weight kto_rejected_weight"
-_COMPARED = "pref_beta pref_ftx ref_model ref_model_adapters ref_model_quantization_bit"
 # Keys of data that say how a model is trained on it.
 _TRAINED = "mix_strategy interleave_probs val_size packing neat_packing streaming buffer_size"
 _CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
@@ -139,23 +112,23 @@ _HUB = (
 def _engine_rules() -> tuple[Rule, ...]:
     return (
         Rule(
-            _keys(_OF_HF),
-            lambda c: _trains(c) or c.verb == "export" or c.engine.infer_backend == "huggingface",
+            keys_of(_OF_HF),
+            lambda c: trains(c) or c.verb == "export" or c.engine.infer_backend == "huggingface",
             "only with infer_backend: huggingface",
             of_verb=True,
         ),
-        Rule(_keys(_OF_REMOTE), lambda c: c.engine.infer_backend == "remote", "only with infer_backend: remote"),
+        Rule(keys_of(_OF_REMOTE), lambda c: c.engine.infer_backend == "remote", "only with infer_backend: remote"),
         Rule(
-            _keys(_OF_VLLM), lambda c: c.engine.infer_backend == "vllm", "only with infer_backend: vllm", of_verb=True
+            keys_of(_OF_VLLM), lambda c: c.engine.infer_backend == "vllm", "only with infer_backend: vllm", of_verb=True
         ),
         Rule(
-            _keys(_OF_SGLANG),
+            keys_of(_OF_SGLANG),
             lambda c: c.engine.infer_backend == "sglang",
             "only with infer_backend: sglang",
             of_verb=True,
         ),
         Rule(
-            _section("model", "template") - _keys("default_system") | _keys(_HERE),
+            _section("model", "template") - keys_of("default_system") | keys_of(_HERE),
             lambda c: not sends_messages(c),
             "the server has the model and its template",
             of_verb=True,
@@ -168,56 +141,23 @@ def _optimizer_rules() -> tuple[Rule, ...]:
         return lambda c: bool(getattr(c.optimizer, switch))
 
     return (
-        *(Rule(_keys(keys), on(switch), f"only with {switch}: true") for switch, keys in _OPTIMIZERS.items()),
+        *(Rule(keys_of(keys), on(switch), f"only with {switch}: true") for switch, keys in _OPTIMIZERS.items()),
         Rule(
-            _keys("badam_update_ratio badam_mask_mode"),
+            keys_of("badam_update_ratio badam_mask_mode"),
             lambda c: c.optimizer.badam_mode == "ratio",
             "only with badam_mode: ratio",
         ),
         Rule(
-            _keys("badam_start_block badam_switch_mode badam_verbose"),
+            keys_of("badam_start_block badam_switch_mode badam_verbose"),
             lambda c: c.optimizer.badam_mode == "layer",
             "only with badam_mode: layer",
         ),
         Rule(
-            _keys("loraplus_lr_embedding"),
+            keys_of("loraplus_lr_embedding"),
             lambda c: c.optimizer.loraplus_lr_ratio is not None,
             "only with loraplus_lr_ratio",
         ),
     )
-
-
-def _objective_rules() -> tuple[Rule, ...]:
-    def loss(*names: str) -> Callable[[RunConfig], bool]:
-        return lambda c: not losses_of(c.objective).keys().isdisjoint(names)
-
-    def some(fact: str) -> Callable[[RunConfig], bool]:
-        return lambda c: any(getattr(facts, fact) for facts in losses_of(c.objective).values())
-
-    def stages(*names: str) -> Callable[[RunConfig], bool]:
-        return lambda c: c.objective.stage in names or not _trains(c)
-
-    return (
-        Rule(_keys("use_dft_loss use_eaft_loss eaft_alpha"), stages("sft"), "only in stage sft"),
-        Rule(_keys("eaft_alpha"), lambda c: c.objective.use_eaft_loss, "only with use_eaft_loss: true"),
-        Rule(_keys("label_smoothing_factor"), stages("pt", "sft"), "it smooths the labels of tokens, in pt and sft"),
-        Rule(_keys("compute_accuracy"), stages("pt", "sft"), "it counts the tokens of pt and sft"),
-        Rule(_keys(_PAIRS), stages("dpo"), "only in stage dpo"),
-        Rule(_keys(_FEEDBACK), stages("kto"), "only in stage kto"),
-        Rule(_keys(_COMPARED), stages("dpo", "kto"), "only in stages dpo and kto"),
-        Rule(_keys("prefix_sharing"), stages("dpo", "rm"), "only in stages dpo and rm"),
-        Rule(_keys("center_rewards_coefficient"), stages("rm"), "only in stage rm"),
-        Rule(_keys("dpo_label_smoothing"), some("smooths"), "this pref_loss reads no share of wrong labels"),
-        Rule(_keys("pref_divergence_alpha"), _has_alpha, "only with pref_divergence: alpha_divergence"),
-        Rule(_keys("simpo_gamma"), loss("simpo", "alphapo"), "only with pref_loss: simpo or alphapo"),
-        Rule(_keys("alphapo_alpha"), loss("alphapo"), "only with pref_loss: alphapo"),
-        Rule(_keys("cpo_alpha"), loss("cpo", "cpo_hinge", "cpo_ipo"), "only with pref_loss: cpo, cpo_hinge or cpo_ipo"),
-        Rule(_keys("discopop_tau"), loss("discopop"), "only with pref_loss: discopop"),
-    )
-
-
-def _has_alpha(config: RunConfig) -> bool:
-    return config.objective.pref_divergence == "alpha_divergence"
 
 
 @cache
@@ -228,40 +168,40 @@ def rules() -> tuple[Rule, ...]:
 
 def _rules_of_verbs() -> tuple[Rule, ...]:
     data = _section("data")
-    keys = _keys(f"{_MASK} {_MODEL_IN_TRAINING} {_EIGHT_BITS}")
+    keys = keys_of(f"{_MASK} {_MODEL_IN_TRAINING} {_EIGHT_BITS}")
     training = _section("method", "objective", "optimizer", "train", "track") | keys
     return (
-        Rule((training | _keys(_TRAINED)) - _keys(_SHARED), _trains, "only in training", of_verb=True),
+        Rule((training | keys_of(_TRAINED)) - keys_of(_SHARED), trains, "only in training", of_verb=True),
         Rule(
-            _keys("max_samples offline"),
-            lambda c: _trains(c) or c.verb in ("predict", "eval"),
+            keys_of("max_samples offline"),
+            lambda c: trains(c) or c.verb in ("predict", "eval"),
             "only in training, prediction and eval",
             of_verb=True,
         ),
         Rule(
-            data - _keys(f"{_SHARED} max_samples offline"),
-            lambda c: _trains(c) or c.verb == "predict",
+            data - keys_of(f"{_SHARED} max_samples offline"),
+            lambda c: trains(c) or c.verb == "predict",
             "only in training and prediction",
             of_verb=True,
         ),
         Rule(
-            _keys("dataset"),
+            keys_of("dataset"),
             lambda c: c.verb != "predict" or not c.data.eval_dataset,
             "eval_dataset is what is answered",
             of_verb=True,
         ),
         Rule(_section("export"), lambda c: c.verb == "export", "only in export", of_verb=True),
-        Rule(_keys("infer_dtype"), lambda c: not _trains(c) or c.verb == "stats", "not in training", of_verb=True),
+        Rule(keys_of("infer_dtype"), lambda c: not trains(c) or c.verb == "stats", "not in training", of_verb=True),
         Rule(_section("generate"), _predicts, "only in chat, api and prediction", of_verb=True),
         Rule(
-            _keys(_CACHE),
+            keys_of(_CACHE),
             lambda c: _predicts(c) or c.verb == "eval",
             "only in chat, api, eval and prediction",
             of_verb=True,
         ),
         Rule(
-            _section("engine") - _keys(_CACHE),
-            lambda c: not _trains(c) and c.verb != "export",
+            _section("engine") - keys_of(_CACHE),
+            lambda c: not trains(c) and c.verb != "export",
             "not in training and export",
             of_verb=True,
         ),
@@ -275,30 +215,30 @@ def _method_rules() -> tuple[Rule, ...]:
         return lambda c: c.method.finetuning_type in kinds
 
     return (
-        Rule(_keys(_LORA), of("lora"), "only with finetuning_type: lora"),
-        Rule(_keys(_OFT), of("oft"), "only with finetuning_type: oft"),
-        Rule(_keys(_ADAPTER), of("lora", "oft", "peft"), "only with finetuning_type: lora, oft or peft"),
-        Rule(_keys("peft_type"), of("peft"), "only with finetuning_type: peft"),
-        Rule(_keys(_FREEZE), of("freeze"), "only with finetuning_type: freeze"),
+        Rule(keys_of(_LORA), of("lora"), "only with finetuning_type: lora"),
+        Rule(keys_of(_OFT), of("oft"), "only with finetuning_type: oft"),
+        Rule(keys_of(_ADAPTER), of("lora", "oft", "peft"), "only with finetuning_type: lora, oft or peft"),
+        Rule(keys_of("peft_type"), of("peft"), "only with finetuning_type: peft"),
+        Rule(keys_of(_FREEZE), of("freeze"), "only with finetuning_type: freeze"),
         Rule(
-            _keys("lora_target"),
+            keys_of("lora_target"),
             lambda c: of("lora", "peft")(c) or (of("oft")(c) and "oft_target" not in c.user_keys),
             "only with finetuning_type: lora or peft, and with oft where oft_target is left out",
         ),
         Rule(
-            _keys("freeze_trainable_layers"),
+            keys_of("freeze_trainable_layers"),
             lambda c: of("freeze")(c) or c.method.use_llama_pro,
             "only with finetuning_type: freeze, or use_llama_pro",
         ),
         Rule(
-            _keys("freeze_trainable_modules"),
+            keys_of("freeze_trainable_modules"),
             lambda c: not c.method.use_llama_pro or c.method.freeze_trainable_modules == ("all",),
             "use_llama_pro trains whole blocks",
         ),
-        Rule(_keys("use_llama_pro"), of("freeze", "lora"), "only with finetuning_type: freeze or lora"),
-        Rule(_keys("pissa_iter"), lambda c: c.method.begins_as == "pissa", "only with pissa_init: true"),
+        Rule(keys_of("use_llama_pro"), of("freeze", "lora"), "only with finetuning_type: freeze or lora"),
+        Rule(keys_of("pissa_iter"), lambda c: c.method.begins_as == "pissa", "only with pissa_init: true"),
         Rule(
-            _keys("lora_init_rows"),
+            keys_of("lora_init_rows"),
             lambda c: c.method.looks_at_rows,
             "only with init_lora_weights: eva, corda, lora_ga",
         ),
@@ -308,23 +248,23 @@ def _method_rules() -> tuple[Rule, ...]:
 def _quantization_rules() -> tuple[Rule, ...]:
     return (
         Rule(
-            _keys("quantization_method quantization_type quantization_device_map"),
+            keys_of("quantization_method quantization_type quantization_device_map"),
             lambda c: c.quantization.quantization_bit is not None,
             "only with quantization_bit",
         ),
         Rule(
-            _keys("quantization_type"),
+            keys_of("quantization_type"),
             lambda c: _is_bnb4(c) or c.quantization.quantization_method == "torchao",
             "only with quantization_method: bnb and quantization_bit: 4, or torchao",
         ),
         Rule(
-            _keys("double_quantization bnb_4bit_quant_storage"),
+            keys_of("double_quantization bnb_4bit_quant_storage"),
             _is_bnb4,
             "only with quantization_method: bnb and quantization_bit: 4",
         ),
-        Rule(_keys("fp8_backend"), lambda c: c.launch.fp8, "only with fp8: true"),
+        Rule(keys_of("fp8_backend"), lambda c: c.launch.fp8, "only with fp8: true"),
         Rule(
-            _keys("fp8_enable_fsdp_float8_all_gather"),
+            keys_of("fp8_enable_fsdp_float8_all_gather"),
             lambda c: bool(c.train.value("fsdp")) or not c.launch.fp8,  # without fp8 it is an error
             "only with fsdp",
         ),
@@ -334,35 +274,35 @@ def _quantization_rules() -> tuple[Rule, ...]:
 def _model_rules() -> tuple[Rule, ...]:
     return (
         Rule(
-            _keys("add_special_tokens"),
+            keys_of("add_special_tokens"),
             lambda c: c.model.new_special_tokens_config is None,
             "new_special_tokens_config takes its place",
         ),
-        Rule(_keys("init_special_tokens"), lambda c: c.model.adds_tokens, "no tokens are added"),
+        Rule(keys_of("init_special_tokens"), lambda c: c.model.adds_tokens, "no tokens are added"),
         Rule(
-            _keys("flash_attn"),
-            lambda c: not (c.model.shift_attn and _trains(c)),
+            keys_of("flash_attn"),
+            lambda c: not (c.model.shift_attn and trains(c)),
             "shift_attn attends by SDPA, in groups",
         ),
         Rule(
-            _keys("use_reentrant_gc"),
+            keys_of("use_reentrant_gc"),
             lambda c: c.model.moe_aux_loss_coef is None,
             "with moe_aux_loss_coef it is the kind that is not re-entrant",
         ),
         Rule(
-            _keys("mixture_of_depths_capacity"),
+            keys_of("mixture_of_depths_capacity"),
             lambda c: c.model.mixture_of_depths == "convert",
             "only with mixture_of_depths: convert",
         ),
         Rule(
-            _keys("use_kv_cache kv_cache_gb"),
+            keys_of("use_kv_cache kv_cache_gb"),
             lambda c: c.model.mixture_of_depths is None,
             "a mixture of depths reads everything again for each token",
         ),
-        Rule(_keys("rope_factor"), lambda c: c.model.rope_scaling is not None, "only with rope_scaling"),
-        Rule(_keys("rope_factors"), lambda c: c.model.rope_scaling == "longrope", "only with rope_scaling: longrope"),
+        Rule(keys_of("rope_factor"), lambda c: c.model.rope_scaling is not None, "only with rope_scaling"),
+        Rule(keys_of("rope_factors"), lambda c: c.model.rope_scaling == "longrope", "only with rope_scaling: longrope"),
         Rule(
-            _keys("use_reentrant_gc gradient_checkpointing_mode use_unsloth_gc"),
+            keys_of("use_reentrant_gc gradient_checkpointing_mode use_unsloth_gc"),
             lambda c: not c.model.disable_gradient_checkpointing,
             "disable_gradient_checkpointing is on",
         ),
@@ -371,28 +311,28 @@ def _model_rules() -> tuple[Rule, ...]:
 
 def _data_and_stage_rules() -> tuple[Rule, ...]:
     return (
-        Rule(_section("template"), lambda c: c.objective.stage != "pt" or not _trains(c), "not in stage pt"),
-        Rule(_keys("buffer_size"), lambda c: c.data.streaming, "only with streaming: true"),
+        Rule(_section("template"), lambda c: c.objective.stage != "pt" or not trains(c), "not in stage pt"),
+        Rule(keys_of("buffer_size"), lambda c: c.data.streaming, "only with streaming: true"),
         Rule(
-            _keys("overwrite_cache"),
+            keys_of("overwrite_cache"),
             lambda c: not c.data.streaming or bool(c.data.eval_dataset),
             "a stream is not kept",
         ),
         Rule(
-            _keys("dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers"),
+            keys_of("dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers"),
             lambda c: not c.data.streaming or _evaluates(c),
             "processes of preprocessing_num_workers prepare a stream",
         ),
-        Rule(_keys("dataloader_drop_last"), lambda c: not c.data.streaming, "the batches of a stream are all full"),
+        Rule(keys_of("dataloader_drop_last"), lambda c: not c.data.streaming, "the batches of a stream are all full"),
         Rule(
-            _keys("train_on_prompt mask_history train_turns"),
-            lambda c: c.objective.stage in ("pt", "sft") or not _trains(c),
+            keys_of("train_on_prompt mask_history train_turns"),
+            lambda c: c.objective.stage in ("pt", "sft") or not trains(c),
             "the answers are what is trained on in rm, dpo and kto, and no prompt is",
         ),
-        *_objective_rules(),
-        Rule(_keys("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
+        *objective_rules(),
+        Rule(keys_of("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
         Rule(
-            _keys("on_too_long"),
+            keys_of("on_too_long"),
             lambda c: c.objective.stage != "pt" or not c.data.packs("pt"),
             "packing cuts documents into blocks and drops nothing",
         ),
@@ -402,44 +342,44 @@ def _data_and_stage_rules() -> tuple[Rule, ...]:
 def _event_rules() -> tuple[Rule, ...]:
     return (
         Rule(
-            _keys(_EVALUATION),
+            keys_of(_EVALUATION),
             lambda c: c.verb in (*LOOKING, "predict") or _evaluates(c),
             "nothing asks for evaluation",
         ),
         Rule(
-            _keys("val_size"),
+            keys_of("val_size"),
             lambda c: c.verb in LOOKING or _evaluates(c),
             "nothing asks for evaluation, so these rows are merely left out",
         ),
         Rule(
-            _keys("predict_with_generate"),
+            keys_of("predict_with_generate"),
             lambda c: c.train.do_predict or answers_in_training(c),
             "only with do_predict: true, or where something is evaluated",
         ),
         Rule(
-            _keys("eval_generate_samples log_generations"),
+            keys_of("eval_generate_samples log_generations"),
             answers_in_training,
             "only with predict_with_generate: true, where something is evaluated",
         ),
-        Rule(_keys(_HUB), lambda c: bool(c.train.value("push_to_hub")), "only with push_to_hub: true"),
-        Rule(_keys("top_p top_k temperature"), _draws, "only with do_sample: true"),
-        Rule(_keys("max_length"), lambda c: not c.generate.max_new_tokens, "max_new_tokens counts"),
+        Rule(keys_of(_HUB), lambda c: bool(c.train.value("push_to_hub")), "only with push_to_hub: true"),
+        Rule(keys_of("top_p top_k temperature"), _draws, "only with do_sample: true"),
+        Rule(keys_of("max_length"), lambda c: not c.generate.max_new_tokens, "max_new_tokens counts"),
         Rule(
-            _keys("eval_steps"), lambda c: c.train.value("eval_strategy") == "steps", "only with eval_strategy: steps"
+            keys_of("eval_steps"), lambda c: c.train.value("eval_strategy") == "steps", "only with eval_strategy: steps"
         ),
         Rule(
-            _keys("save_steps"), lambda c: c.train.value("save_strategy") == "steps", "only with save_strategy: steps"
+            keys_of("save_steps"), lambda c: c.train.value("save_strategy") == "steps", "only with save_strategy: steps"
         ),
     )
 
 
 def _rules_of_settings() -> tuple[Rule, ...]:
     return (
-        Rule(_keys("lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
-        Rule(_keys("offline"), lambda c: c.verb != "eval" or not _harness(c), "HF_DATASETS_OFFLINE says so to lm_eval"),
-        Rule(_keys("merge_weights"), lambda c: c.export.merge_method != "in_order", "only with another merge_method"),
+        Rule(keys_of("lang download_mode"), lambda c: not _harness(c), "tasks of lm_eval bring their own"),
+        Rule(keys_of("offline"), lambda c: c.verb != "eval" or not _harness(c), "HF_DATASETS_OFFLINE says so there"),
+        Rule(keys_of("merge_weights"), lambda c: c.export.merge_method != "in_order", "only with another merge_method"),
         Rule(
-            _keys("merge_density"),
+            keys_of("merge_density"),
             lambda c: c.export.merge_method in ("ties", "dare_linear", "dare_ties"),
             "only with merge_method: ties, dare_linear or dare_ties",
         ),
@@ -447,7 +387,7 @@ def _rules_of_settings() -> tuple[Rule, ...]:
         *_method_rules(),
         *_quantization_rules(),
         *_optimizer_rules(),
-        Rule(_keys("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),
+        Rule(keys_of("adapter_folder"), lambda c: bool(c.model.adapter_name_or_path), "no adapter is given"),
         *_data_and_stage_rules(),
         *_model_rules(),
         *_event_rules(),
