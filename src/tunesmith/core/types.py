@@ -10,12 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 __all__ = [
+    "PLACE",
     "Chat",
     "Encoded",
     "Example",
     "Feedback",
+    "MediaFacts",
+    "Medium",
     "Message",
+    "Modality",
     "Origin",
+    "Placed",
     "Preference",
     "Prompt",
     "Role",
@@ -24,6 +29,10 @@ __all__ = [
 ]
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+Modality: TypeAlias = Literal["image", "video", "audio"]
+
+PLACE = "\ufffc"
+"""Where a medium stands in the text of a message: Unicode's own character for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +61,44 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaFacts:
+    """A file of a medium as it is shown, before anything is resized: pixels, frames, frames a second, seconds. `digest`
+    is of its bytes."""
+
+    width: int = 0
+    height: int = 0
+    frames: int = 0
+    fps: float = 0.0
+    seconds: float = 0.0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """A picture, a film or a sound. `source`: a path, an address or the bytes, as the data has it; with `facts` it is
+    the path of a file that was looked at."""
+
+    kind: Modality
+    source: str | bytes
+    facts: MediaFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The tokens [start, end) of a sequence that stand for a medium: from the first of its placeholders to the last."""
+
+    medium: Medium
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message of a chat. `content` of an assistant holds neither thoughts nor tool calls: they are parsed out
     into `reasoning` and `tool_calls`; `written` is then the text as it was, for templates that have no form for calls.
     `trained` overrules the mask for this message (None: by the run's rules); `weight` is what its tokens count in the
-    loss (None: 1). A weight of 0 comes with `trained` False, any other with True."""
+    loss (None: 1). A weight of 0 comes with `trained` False, any other with True. Where there are `media`, each PLACE
+    in `content` stands for the next of them; without, it is a character like others."""
 
     role: Role
     content: str
@@ -67,6 +109,11 @@ class Message:
     trained: bool | None = None
     written: str | None = None
     weight: float | None = None
+    media: Sequence[Medium] = ()
+
+    def __post_init__(self) -> None:
+        if self.media and self.content.count(PLACE) != len(self.media):
+            raise ValueError(f"{self.content.count(PLACE)} places for {len(self.media)} media")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +179,13 @@ Example: TypeAlias = Text | Chat | Preference | Feedback | Prompt
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """One training sequence: token ids, for each whether the model is trained to write it, and its weight in the loss
-    (None: all 1). Equal lengths."""
+    (None: all 1). Equal lengths. `media` stand in the order of their tokens."""
 
     ids: Sequence[int]
     trained: Sequence[bool]
     origin: Origin = NOWHERE
     weights: Sequence[float] | None = None
+    media: Sequence[Placed] = ()
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.trained), f"{len(self.ids)} ids, {len(self.trained)} mask entries"
