@@ -8,6 +8,7 @@ from tunesmith.config.keys import Key
 
 # Values that the rules demand where the general choice would not do.
 SPECIAL: dict[str, Any] = {
+    "audio_sampling_rate": 24_000,
     "interleave_probs": (0.25, 0.75),
     "gradient_checkpointing_kwargs": {"use_reentrant": False},
     "activation_checkpointing_kwargs": {"use_reentrant": False},

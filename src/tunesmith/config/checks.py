@@ -240,6 +240,18 @@ def _a_stream_is_not_kept(config: RunConfig) -> Iterator[Problem]:
         yield _contradiction(config, "tokenized_path", what, "keep one of them")
 
 
+# --- media ---
+
+
+@_rule(_ALL, "image_max_pixels", "image_min_pixels", "video_max_pixels", "video_min_pixels")
+def _areas_leave_room(config: RunConfig) -> Iterator[Problem]:
+    for kind in ("image", "video"):
+        least, most = (getattr(config.media, f"{kind}_{end}_pixels") for end in ("min", "max"))
+        if least > most:
+            what = f'"{kind}_min_pixels" ({least:,}) is more than "{kind}_max_pixels" ({most:,})'
+            yield _contradiction(config, f"{kind}_min_pixels", what, f"{kind}_min_pixels: {most}, or less")
+
+
 # --- method ---
 
 

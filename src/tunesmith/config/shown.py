@@ -35,12 +35,19 @@ _CHOICE = "tests/unit/evaluate/test_multiple_choice.py::"
 _QUANTIZED = "tests/e2e/test_quantized_training.py::"
 _STREAM = "tests/unit/data/test_streaming.py::"
 
+_IMAGES = "tests/unit/media/test_images.py::"
+_VIDEO = "tests/unit/media/test_video.py::"
+_AUDIO = "tests/unit/media/test_audio.py::"
+
 _PAIRS = "tests/unit/objectives/test_dpo.py::"
 _FEEDBACK = "tests/unit/objectives/test_kto.py::"
 _PREFERENCES = "tests/e2e/test_preference_runs.py::"
 _REWARDS = "tests/unit/objectives/test_rm.py::"
 
 _SHOWN: dict[str, str] = {
+    _IMAGES + "test_images_are_brought_to_size": "image_max_pixels image_min_pixels",
+    _VIDEO + "test_keys_say_how_many_frames_of_which_size": "video_max_pixels video_min_pixels video_fps video_maxlen",
+    _AUDIO + "test_the_key_is_the_rate": "audio_sampling_rate",
     _PAIRS + "test_the_keys_say_what_the_loss_is": (
         "pref_beta pref_ftx pref_bco_weight pref_loss_weights pref_divergence pref_divergence_alpha "
         "dpo_label_smoothing simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha"

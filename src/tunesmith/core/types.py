@@ -75,11 +75,11 @@ class MediaFacts:
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """A picture, a film or a sound. `source`: a path, an address or the bytes, as the data has it; with `facts` it is
-    the path of a file that was looked at."""
+    """A picture, a film or a sound. `source`: a path, an address or the bytes, as the data has it, or the frames of a
+    film, each so; with `facts` it is the path of a file that was looked at, or the paths of the frames."""
 
     kind: Modality
-    source: str | bytes
+    source: str | bytes | tuple[str | bytes, ...]
     facts: MediaFacts | None = None
 
 
