@@ -22,7 +22,16 @@ from tunesmith.media.kinds import described
 from tunesmith.media.packets import opened_film
 from tunesmith.media.resample import resample
 
-__all__ = ["MOST_CHANNELS", "MOST_SECONDS", "RATES", "Samples", "audio_length", "measure_audio", "read_audio"]
+__all__ = [
+    "LIBSNDFILE",
+    "MOST_CHANNELS",
+    "MOST_SECONDS",
+    "RATES",
+    "Samples",
+    "audio_length",
+    "measure_audio",
+    "read_audio",
+]
 
 Samples: TypeAlias = npt.NDArray[np.float32]
 """[S], mono, mostly between -1 and 1."""
@@ -34,7 +43,7 @@ RATES = (1_000, 768_000)
 MOST_CHANNELS = 8
 """Of what PyAV reads: behind the eighth it looks at memory that is not the frame's."""
 
-_LIBSNDFILE = {"audio/wav", "audio/flac", "audio/ogg", "audio/mpeg"}  # all else goes to PyAV
+LIBSNDFILE = {"audio/wav", "audio/flac", "audio/ogg", "audio/mpeg"}  # all else goes to PyAV
 _PIECE = 65_536  # samples
 
 
@@ -72,7 +81,7 @@ def read_audio(path: str | Path, rate: int, facts: MediaFacts | None = None) -> 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[int, Iterator[Samples]]]:
     """The rate of a sound, and its samples piece by piece, checked."""
-    opened = _by_libsndfile if described(head_of(path)) in _LIBSNDFILE else _by_pyav
+    opened = _by_libsndfile if described(head_of(path)) in LIBSNDFILE else _by_pyav
     with opened(path) as (rate, pieces):
         if not RATES[0] <= rate <= RATES[1]:
             raise damaged(path, f"a rate of {rate:,} Hz")

@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -64,8 +63,7 @@ class Settler:
         self._blobs = Path(blobs).absolute()
         self._fetcher = fetcher or Fetcher(Policy(remote=True, most_bytes=MOST_FETCHED, total_seconds=_SECONDS))
         self._paths = paths
-        self._known: OrderedDict[tuple[str, str], Medium] = OrderedDict()
-        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], Medium] = {}
 
     def settle(self, medium: Medium) -> Medium:
         """The medium as a file with its facts; one that has facts comes back as it is.
@@ -80,16 +78,13 @@ class Settler:
         if isinstance(medium.source, bytes):
             return self._measured(medium, self._file(medium.source))
         key = (medium.kind, medium.source)
-        with self._lock:
-            if (known := self._known.get(key)) is not None:
-                self._known.move_to_end(key)
-                return known
+        if (known := self._known.get(key)) is not None:
+            return known
         settled = self._measured(medium, self._file(medium.source))
-        with self._lock:
-            if len(medium.source) < 4096:  # not a whole picture in an address
-                self._known[key] = settled
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+        if len(medium.source) < 4096:  # not a whole picture in an address
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = settled
         return settled
 
     def _measured(self, medium: Medium, found: str | tuple[str, ...]) -> Medium:

@@ -55,6 +55,8 @@ def test_each_verb_names_every_key_that_it_cannot_do_without(verb: str, keys: di
         ({**TRAIN, "dataset": "a,b", "interleave_probs": "1,0", "mix_strategy": "interleave_over"}, "004"),
         ({**TRAIN, "train_on_prompt": True, "mask_history": True}, "021"),
         ({**TRAIN, "packing": False, "neat_packing": True}, "021"),
+        ({**TRAIN, "image_max_pixels": 1023}, "021"),
+        ({**TRAIN, "video_min_pixels": 65537}, "021"),
         ({**TRAIN, "use_dft_loss": True, "use_eaft_loss": True}, "021"),
         ({**TRAIN, "use_eaft_loss": True, "label_smoothing_factor": 0.1}, "021"),
         ({**TRAIN, "label_smoothing_factor": 1.0}, "004"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import pickle
 import tracemalloc
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -221,6 +222,12 @@ def test_memory_does_not_grow_with_the_number_of_media(tmp_path: Path, monkeypat
 
     grown(range(60))
     assert grown(range(60, 400)) < 1_000_000  # the addresses alone have 9 MB
+
+
+def test_a_worker_gets_a_settler_of_its_own(settler: Settler) -> None:
+    found = settler.settle(Medium("image", "both.png"))
+    copy = pickle.loads(pickle.dumps(settler))  # noqa: S301 - our own bytes, as multiprocessing makes them
+    assert copy.settle(Medium("image", "both.png")) == found
 
 
 def test_what_stands_at_an_address_is_a_fetchers_business(tmp_path: Path) -> None:
