@@ -126,6 +126,19 @@ def test_no_more_is_decoded_than_needed(tmp_path: Path) -> None:
     assert player.decoded <= 4 * 13
 
 
+def test_three_hours_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One frame a second, a beginning each twelfth: eight frames are made from 96 at most."""
+    path = make_film(tmp_path / "a.mp4", "mpeg4", frames=10_800, times=range(0, 1_080_000, 100), b_frames=0)
+    players = []
+    monkeypatch.setattr("tunesmith.media.video.Player", lambda *how: players.append(Player(*how)) or players[-1])
+    facts = measure_video(path)
+    assert (facts.frames, round(facts.seconds)) == (10_800, 10_799)  # the last one ends when it begins
+    found, metadata = read_video(path, facts, MediaLimits(video_maxlen=8, video_min_pixels=1))
+    assert len(found) == 8
+    assert metadata["frames_indices"][-1] == 10_799
+    assert players[0].decoded <= 8 * 13
+
+
 def test_keys_say_how_many_frames_of_which_size(films: Path) -> None:
     path = films / "a.mp4"
     facts = measure_video(path)
