@@ -36,7 +36,7 @@ MEASURES: Mapping[Modality, Callable[[Any], MediaFacts]] = {
 _REMEMBERED = 4096
 MOST_FETCHED = 1_000_000_000
 """Bytes of an address, for data of the user's own."""
-_SECONDS = 600.0
+_SECONDS = 120.0
 _ADDRESS = re.compile(r"(data|https?|file):", re.IGNORECASE)
 _OTHER_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 

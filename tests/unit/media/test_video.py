@@ -127,15 +127,15 @@ def test_no_more_is_decoded_than_needed(tmp_path: Path) -> None:
 
 
 def test_three_hours_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One frame a second, a beginning each twelfth: eight frames are made from 96 at most."""
-    path = make_film(tmp_path / "a.mp4", "mpeg4", frames=10_800, times=range(0, 1_080_000, 100), b_frames=0)
+    """One frame in two seconds, a beginning each twelfth: eight frames are made from 12 each."""
+    path = make_film(tmp_path / "a.mp4", "mpeg4", frames=5_400, times=range(0, 1_080_000, 200), b_frames=0)
     players = []
     monkeypatch.setattr("tunesmith.media.video.Player", lambda *how: players.append(Player(*how)) or players[-1])
     facts = measure_video(path)
-    assert (facts.frames, round(facts.seconds)) == (10_800, 10_799)  # the last one ends when it begins
+    assert (facts.frames, round(facts.seconds)) == (5_400, 10_798)  # the last one ends when it begins
     found, metadata = read_video(path, facts, MediaLimits(video_maxlen=8, video_min_pixels=1))
     assert len(found) == 8
-    assert metadata["frames_indices"][-1] == 10_799
+    assert metadata["frames_indices"][-1] == 5_399
     assert players[0].decoded <= 8 * 13
 
 
