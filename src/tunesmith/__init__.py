@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith._version import __version__
 
 if TYPE_CHECKING:
-    from tunesmith.api import chat, compare, evaluate_model, export_model, predict, train
+    from tunesmith.api import chat, compare, evaluate_model, export_model, predict, score, train
     from tunesmith.config import RunConfig, load_config
     from tunesmith.core.errors import Problem, TunesmithError
     from tunesmith.core.types import Message
@@ -34,6 +34,7 @@ __all__ = [
     "export_model",
     "load_config",
     "predict",
+    "score",
     "train",
 ]
 
@@ -49,6 +50,7 @@ _HOMES = {
     "export_model": "tunesmith.api",
     "load_config": "tunesmith.config",
     "predict": "tunesmith.api",
+    "score": "tunesmith.api",
 }
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "evaluate_model",
     "export_model",
     "predict",
+    "score",
     "train",
     "with_result",
 ]
@@ -113,6 +114,16 @@ def predict(source: Source = None, **overrides: Any) -> dict[str, Any]:
     from tunesmith.evaluate.dataset import predict_dataset
 
     return predict_dataset(with_result(as_config(source, overrides, "predict")))
+
+
+def score(source: Source = None, **overrides: Any) -> dict[str, Any]:
+    """Give the rewards of a reward model to the rows of a dataset: `tunesmith.score("run.yaml", eval_dataset=...)`.
+
+    Scores and figures go to `output_dir`; returns the figures.
+    """
+    from tunesmith.evaluate.scores import score_dataset
+
+    return score_dataset(with_result(as_config(source, overrides, "score")))
 
 
 def chat(source: Source = None, **overrides: Any) -> Conversation:

@@ -19,6 +19,7 @@ __all__ = ["CONTEXT", "VERBS", "WORDS", "Verb", "VerbGroup", "invoke", "make_app
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("tunesmith.cli.train", "train as a config says"),
     "predict": ("tunesmith.cli.predict", "answers to the rows of a dataset, and how close they are"),
+    "score": ("tunesmith.cli.score", "what a reward model gives to the rows of a dataset"),
     "eval": ("tunesmith.cli.eval", "benchmarks: MMLU, C-Eval, CMMLU, lm-evaluation-harness"),
     "runs": ("tunesmith.cli.runs", "ls, show, tail, stop, compare, rm, tag, verify: your runs"),
     "queue": ("tunesmith.cli.queue", "add, ls, rm, pause, resume, run, logs: runs one after the other"),
@@ -142,7 +143,7 @@ def tunesmith(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Fine-tune open language models: one config in, one trained, checked model out."""
+    """Fine-tune open language models: one config in, one checked model out."""
 
 
 def invoke(words: Sequence[str]) -> int:

@@ -93,7 +93,7 @@ def load(words: Sequence[str], verb: str, *, show_warnings: bool = True) -> RunC
     config = load_config(source, overrides, verb=verb)
     # A training config given to another verb: that its training keys have no effect there needs no telling.
     if show_warnings and not (
-        verb in ("predict", "eval", "chat", "api", "export") and "output_dir" in config.user_keys
+        verb in ("predict", "score", "eval", "chat", "api", "export") and "output_dir" in config.user_keys
     ):
         for warning in config.warnings:
             print(f"warning: {warning}", file=sys.stderr)

@@ -17,6 +17,7 @@ from tunesmith.config.optimizer_checks import OPTIMIZER_CHECKS
 from tunesmith.config.preference_checks import PREFERENCE_CHECKS
 from tunesmith.config.quantization_checks import QUANTIZATION_CHECKS
 from tunesmith.config.run_config import RunConfig
+from tunesmith.config.score_checks import SCORE_CHECKS
 from tunesmith.config.verbs import LOOKING
 from tunesmith.core.errors import Problem
 
@@ -24,7 +25,7 @@ __all__ = ["CHECKS", "Check", "check"]
 
 _TRAIN = ("train",)
 _DATA = ("train", *LOOKING)
-_ALL = ("train", "predict", "eval", "preview", "stats", "chat", "api", "export")
+_ALL = ("train", "predict", "score", "eval", "preview", "stats", "chat", "api", "export")
 _ANSWERS = ("rm", "dpo", "kto", "ppo")
 _EVALUATES = ("do_eval", "do_predict", "eval_strategy", "evaluation_strategy", "eval_on_start")
 
@@ -39,6 +40,7 @@ CHECKS: list[Check] = [
     *PREFERENCE_CHECKS,
     *DEPTH_CHECKS,
     *GENERATION_CHECKS,
+    *SCORE_CHECKS,
 ]
 _rule = rules_into(CHECKS)
 
@@ -65,7 +67,7 @@ def _model_is_named(config: RunConfig) -> Iterator[Problem]:
         yield _missing('"model_name_or_path" is missing', "model_name_or_path: a folder, or a repository of the hub")
 
 
-@_rule(("train", "predict"), "output_dir")
+@_rule(("train", "predict", "score"), "output_dir")
 def _output_is_named(config: RunConfig) -> Iterator[Problem]:
     if not config.train.output_dir:
         yield _missing('"output_dir" is missing', "output_dir: a folder for the run, like saves/my-first-run")
@@ -89,7 +91,7 @@ def _training_has_data(config: RunConfig) -> Iterator[Problem]:
         yield _missing('"dataset" is missing', "dataset: path/to/rows.jsonl, or a name of dataset_info.json")
 
 
-@_rule((*LOOKING, "predict"), "dataset", "eval_dataset")
+@_rule((*LOOKING, "predict", "score"), "dataset", "eval_dataset")
 def _preview_has_data(config: RunConfig) -> Iterator[Problem]:
     if not config.data.dataset and not config.data.eval_dataset:
         yield _missing('"dataset" is missing', "dataset: path/to/rows.jsonl, or a name of dataset_info.json")

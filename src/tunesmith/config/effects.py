@@ -95,7 +95,8 @@ _EVALUATION = (
 )
 # Keys of data that say how a model is trained on it.
 _TRAINED = "mix_strategy interleave_probs val_size packing neat_packing streaming buffer_size"
-_CACHE = "use_kv_cache kv_cache_gb max_batch_requests prefill_chunk_tokens"
+_CACHE = "use_kv_cache kv_cache_gb"
+_BATCH = "max_batch_requests prefill_chunk_tokens"
 
 _OF_HF = "use_kv_cache kv_cache_gb prefill_chunk_tokens flash_attn rope_scaling rope_factor rope_factors"
 _OF_REMOTE = "remote_url remote_model remote_prompts remote_timeout remote_retries"
@@ -174,20 +175,20 @@ def _rules_of_verbs() -> tuple[Rule, ...]:
         Rule((training | keys_of(_TRAINED)) - keys_of(_SHARED), trains, "only in training", of_verb=True),
         Rule(
             keys_of("max_samples offline"),
-            lambda c: trains(c) or c.verb in ("predict", "eval"),
-            "only in training, prediction and eval",
+            lambda c: trains(c) or c.verb in ("predict", "score", "eval"),
+            "only in training, prediction, score and eval",
             of_verb=True,
         ),
         Rule(
             data - keys_of(f"{_SHARED} max_samples offline"),
-            lambda c: trains(c) or c.verb == "predict",
-            "only in training and prediction",
+            lambda c: trains(c) or c.verb in ("predict", "score"),
+            "only in training, prediction and score",
             of_verb=True,
         ),
         Rule(
             keys_of("dataset"),
-            lambda c: c.verb != "predict" or not c.data.eval_dataset,
-            "eval_dataset is what is answered",
+            lambda c: c.verb not in ("predict", "score") or not c.data.eval_dataset,
+            "eval_dataset is what is read",
             of_verb=True,
         ),
         Rule(_section("export"), lambda c: c.verb == "export", "only in export", of_verb=True),
@@ -200,7 +201,19 @@ def _rules_of_verbs() -> tuple[Rule, ...]:
             of_verb=True,
         ),
         Rule(
-            _section("engine") - keys_of(_CACHE),
+            keys_of(_BATCH),
+            lambda c: _predicts(c) or c.verb in ("score", "eval"),
+            "only in chat, api, eval, score and prediction",
+            of_verb=True,
+        ),
+        Rule(
+            keys_of("max_queued_requests"),
+            lambda c: not trains(c) and c.verb not in ("export", "score"),
+            "not in training, export and score",
+            of_verb=True,
+        ),
+        Rule(
+            _section("engine") - keys_of(f"{_CACHE} {_BATCH} max_queued_requests"),
             lambda c: not trains(c) and c.verb != "export",
             "not in training and export",
             of_verb=True,
@@ -343,7 +356,7 @@ def _event_rules() -> tuple[Rule, ...]:
     return (
         Rule(
             keys_of(_EVALUATION),
-            lambda c: c.verb in (*LOOKING, "predict") or _evaluates(c),
+            lambda c: c.verb in (*LOOKING, "predict", "score") or _evaluates(c),
             "nothing asks for evaluation",
         ),
         Rule(

@@ -52,7 +52,8 @@ def _prompts_are_there_to_answer(config: RunConfig) -> Iterator[Problem]:
 @_rule(("predict",), "stage")
 def _predictions_answer_prompts(config: RunConfig) -> Iterator[Problem]:
     if (reason := _WITHOUT_REPLIES.get(config.objective.stage)) is not None:
-        yield contradiction(config, "stage", f"predict answers prompts, and {reason}", "stage: sft")
+        fix = "tunesmith score, which writes rewards" if config.objective.stage == "rm" else "stage: sft"
+        yield contradiction(config, "stage", f"predict answers prompts, and {reason}", fix)
 
 
 @_rule(_TRAIN, "predict_with_generate", "compute_accuracy")

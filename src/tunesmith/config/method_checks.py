@@ -16,7 +16,7 @@ METHOD_CHECKS: list[Check] = []
 _rule = rules_into(METHOD_CHECKS)
 
 _TRAIN = ("train",)
-_ALL = ("train", "predict", "eval", "preview", "chat", "api", "export")
+_ALL = ("train", "predict", "score", "eval", "preview", "chat", "api", "export")
 _ADAPTERS = ("lora", "oft", "peft")
 
 

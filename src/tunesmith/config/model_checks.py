@@ -16,7 +16,7 @@ __all__ = ["MODEL_CHECKS"]
 MODEL_CHECKS: list[Check] = []
 _rule = rules_into(MODEL_CHECKS)
 _TRAIN = ("train",)
-_LOADS = ("train", "predict", "eval", "preview", "inspect", "chat", "api", "export")
+_LOADS = ("train", "predict", "score", "eval", "preview", "inspect", "chat", "api", "export")
 _TOKENS = ("add_tokens", "add_special_tokens", "new_special_tokens_config")
 _ELSEWHERE = ("vllm", "sglang")
 
@@ -49,7 +49,7 @@ def _new_tokens_are_of_this_package(config: RunConfig) -> Iterator[Problem]:
             yield contradiction(config, key, what, "export the model first, and serve what was exported")
 
 
-@_rule(("train", "predict", "eval", "stats", "chat", "api", "export"), "rope_scaling", "rope_factors")
+@_rule(("train", "predict", "score", "eval", "stats", "chat", "api", "export"), "rope_scaling", "rope_factors")
 def _factors_of_longrope_are_there(config: RunConfig) -> Iterator[Problem]:
     if config.model.rope_scaling != "longrope":
         return

@@ -14,8 +14,8 @@ __all__ = ["QUANTIZATION_CHECKS", "method_kinds"]
 QUANTIZATION_CHECKS: list[Check] = []
 _rule = rules_into(QUANTIZATION_CHECKS)
 _TRAIN = ("train",)
-_GENERATES = ("chat", "api", "predict", "eval")
-_LOADS = (*_TRAIN, *_GENERATES, "export")
+_USES = ("chat", "api", "predict", "score", "eval")
+_LOADS = (*_TRAIN, *_USES, "export")
 _RANDOM = ("default", "gaussian")
 """Ways in which the matrices of LoRA begin that ask nothing of the weights, not even their type."""
 _METHOD = ("finetuning_type", "peft_type", "use_dora", "use_rslora", "pissa_init", "init_lora_weights", "use_llama_pro")
@@ -109,7 +109,7 @@ def _four_bits_of_bitsandbytes_spread(config: RunConfig) -> Iterator[Problem]:
         yield contradiction(config, "quantization_device_map", what, "leave it out")
 
 
-@_rule((*_TRAIN, *_GENERATES), "quantization_bit", "adapter_name_or_path", "create_new_adapter")
+@_rule((*_TRAIN, *_USES), "quantization_bit", "adapter_name_or_path", "create_new_adapter")
 def _nothing_is_merged_into_it(config: RunConfig) -> Iterator[Problem]:
     if config.quantization.quantization_bit is None:
         return
@@ -130,7 +130,7 @@ def _merging_wants_whole_weights(config: RunConfig) -> Iterator[Problem]:
         yield contradiction(config, "quantization_bit", what, fix)
 
 
-@_rule((*_TRAIN, *_GENERATES), "quantization_bit", "train_from_scratch", "infer_backend", *_HALF_OF_IT)
+@_rule((*_TRAIN, *_USES), "quantization_bit", "train_from_scratch", "infer_backend", *_HALF_OF_IT)
 def _a_base_is_read_and_kept(config: RunConfig) -> Iterator[Problem]:
     if config.quantization.quantization_bit is None:
         return

@@ -8,7 +8,10 @@ from tunesmith.config.keys import all_keys
 
 __all__ = ["LOOKING", "VERBS", "infer_verb"]
 
-VERBS = ("train", "predict", "eval", "chat", "api", "export", "preview", "inspect", "stats", "check", "show")
+VERBS = (
+    *("train", "predict", "score", "eval", "chat", "api", "export"),
+    *("preview", "inspect", "stats", "check", "show"),
+)
 LOOKING = ("preview", "inspect", "stats")
 """Verbs that look at data; `inspect` also without a model, `stats` also with its weights. They read the rows of stages
 that cannot be trained yet."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tunesmith.config import RunConfig
+    from tunesmith.models.reward import Head
     from tunesmith.render import Renderer
 
 __all__ = ["export_model"]
@@ -27,14 +28,17 @@ def export_model(config: RunConfig) -> Path:
     The merged weights are compared with base + adapters on a probe before they are written. Raises OutputError if the
     folder already holds a model or the merged model answers differently.
     """
+    from tunesmith.engines.rewards import gives_rewards
     from tunesmith.methods.base import Adapters
     from tunesmith.methods.combine import combine_adapters
     from tunesmith.methods.merge import attach_adapter, fold, merge_adapters
     from tunesmith.models.chat_template import carry_template, make_savable
     from tunesmith.models.depth_plan import told_depths
-    from tunesmith.models.load import ATTENTION, infer_dtype, load, torch_dtype
+    from tunesmith.models.heads import reward_head
+    from tunesmith.models.load import ATTENTION, infer_dtype, load, settings_of, torch_dtype
     from tunesmith.models.machine import pick_device
     from tunesmith.models.quantization.plan import base_of
+    from tunesmith.models.reward import is_reward_model
     from tunesmith.models.rope import context_of
     from tunesmith.models.tokenizer import load_tokenizer
 
@@ -52,8 +56,11 @@ def export_model(config: RunConfig) -> Path:
         "device": device,
         "quantization": base_of(config, device),
     }
-    loaded = load(config.model, tokenizer, dtype=working, **placed)
+    head: Head = "saved reward" if gives_rewards(config.model) else "tokens"
+    loaded = load(config.model, tokenizer, dtype=working, head=head, **placed)
     if config.export.merge_method != "in_order":
+        if head != "tokens" and not is_reward_model(settings_of(config.model)):
+            reward_head(loaded.model).weight.data.zero_()  # adapters bring theirs, and each is a change of nothing
         model = combine_adapters(loaded.model, adapters, config.export, seed=config.train.value("seed") or 0)
         before = _probe(model)
     else:
@@ -72,11 +79,13 @@ def export_model(config: RunConfig) -> Path:
     make_savable(model)
     model.save_pretrained(folder, max_shard_size=f"{config.export.export_size}GB")
     loaded.tokenizer.save_pretrained(folder)
-    if told_depths(model.config) is not None:
+    if head != "tokens":
+        get_logger().info("no Modelfile is written: Ollama has no reward models")
+    elif told_depths(model.config) is not None:
         get_logger().warning("no Modelfile is written: Ollama would compute all tokens in all layers of this model")
-        return folder
-    text = modelfile(renderer, config.template, loaded.tokenizer, context_of(model.config))
-    (folder / "Modelfile").write_text(text, encoding="utf-8")
+    else:
+        text = modelfile(renderer, config.template, loaded.tokenizer, context_of(model.config))
+        (folder / "Modelfile").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -124,13 +133,21 @@ def _make_folder(name: str) -> Path:
 
 
 def _probe(model: Any) -> Tensor:
-    """Logits [T, V] in float32 at T fixed token ids spread over the vocabulary."""
+    """Logits [T, V] in float32 at T fixed token ids spread over the vocabulary; of a reward model [T, 1], the reward
+    of each beginning of them."""
     import torch
+
+    from tunesmith.models.heads import reward_head
+    from tunesmith.models.loss_forward import trunk_of
 
     size = model.get_input_embeddings().weight.shape[0]
     ids = torch.linspace(0, size - 1, _PROBE_TOKENS, device=model.device).long()[None]
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
     with torch.inference_mode():
-        logits: Tensor = model(input_ids=ids, use_cache=False).logits[0].float()
+        if (head := reward_head(bare)) is not None:
+            logits: Tensor = head(trunk_of(bare)(input_ids=ids, use_cache=False)[0])[0].float()
+        else:
+            logits = model(input_ids=ids, use_cache=False).logits[0].float()
     return logits
 
 

@@ -14,7 +14,7 @@ from tunesmith.methods.tasks import number_tasks
 from tunesmith.models.heads import task_of
 from tunesmith.models.locate import check_folder
 
-__all__ = ["attach_adapter", "fold", "merge_adapters"]
+__all__ = ["attach_adapter", "fold", "is_reward_adapter", "merge_adapters"]
 
 
 def attach_adapter(
@@ -31,13 +31,10 @@ def attach_adapter(
 
     Raises MissingInputError if the adapter is not there or does not fit.
     """
-    folder = source.folder
-    inside = str(Path(name) / folder) if folder and Path(name).is_dir() else name
-    local = check_folder(inside, "adapter_name_or_path", must_hold="adapter_config.json")
+    inside, local, arguments = _place(name, source)
 
     from peft import PeftModel
 
-    arguments = {} if local else {**source.hub, **({"subfolder": folder} if folder else {})}
     kind = _compare_bases(model, name, inside, arguments)
     if known_as is not None and kind in TUNERS and TUNERS[kind].replies != "together":
         what, fix = "this adapter cannot be mixed with others in one batch", "give it as adapter_name_or_path"
@@ -62,6 +59,20 @@ def attach_adapter(
                 fix="name the base model that the adapter was trained on in model_name_or_path",
             )
         ) from error
+
+
+def _place(name: str, source: Adapters) -> tuple[str, bool, dict[str, Any]]:
+    """Where PEFT finds an adapter, whether that is a folder here, and what it has to be told."""
+    folder = source.folder
+    inside = str(Path(name) / folder) if folder and Path(name).is_dir() else name
+    local = check_folder(inside, "adapter_name_or_path", must_hold="adapter_config.json")
+    return inside, local, {} if local else {**source.hub, **({"subfolder": folder} if folder else {})}
+
+
+def is_reward_adapter(name: str, source: Adapters = NO_ADAPTERS) -> bool:
+    """Whether an adapter brings an output layer for rewards; no weights are read. Raises what `attach_adapter` does."""
+    inside, _, arguments = _place(name, source)
+    return str(_settings(name, inside, arguments).task_type) == "SEQ_CLS"
 
 
 def merge_adapters(model: Any, adapters: Adapters) -> Any:
@@ -107,17 +118,27 @@ def _compare_tasks(model: Any, name: str, recorded: str) -> None:
     own = task_of(model)
     if {own, recorded} == {"SEQ_CLS", "CAUSAL_LM"}:
         what = "an adapter of a reward model is for rewards alone, and one of a chat model has no layer for them"
-        fix = "for rewards an adapter of stage rm, for chats one of another stage; or merge it first"
+        fix = "for chats an adapter of another stage; tunesmith score and api use one of stage rm; or merge it first"
         raise UsageError(Problem("E-METHOD-023", what, f"adapter_name_or_path: {name}", f"task_type {recorded}", fix))
 
 
 def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]) -> str:
     """Say it where the adapter records another base: shapes may fit and the answers still be wrong. Returns the kind of
     the adapter."""
+    settings = _settings(name, inside, arguments)
+    _compare_tasks(model, name, str(settings.task_type))
+    recorded, loaded = settings.base_model_name_or_path, model.config.name_or_path
+    if recorded and loaded and Path(recorded).name != Path(loaded).name:
+        get_logger().warning("the adapter %s was trained on %s, not on %s", name, recorded, loaded)
+    return str(getattr(settings.peft_type, "value", settings.peft_type)).lower()
+
+
+def _settings(name: str, inside: str, arguments: dict[str, Any]) -> Any:
+    """adapter_config.json as PEFT's object."""
     from peft import PeftConfig
 
     try:
-        settings = PeftConfig.from_pretrained(inside, **arguments)
+        return PeftConfig.from_pretrained(inside, **arguments)
     except (OSError, ValueError, TypeError) as error:
         raise MissingInputError(
             Problem(
@@ -128,8 +149,3 @@ def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]
                 fix="check the name, adapter_folder, the network and your access; a folder needs adapter_config.json",
             )
         ) from error
-    _compare_tasks(model, name, str(settings.task_type))
-    recorded, loaded = settings.base_model_name_or_path, model.config.name_or_path
-    if recorded and loaded and Path(recorded).name != Path(loaded).name:
-        get_logger().warning("the adapter %s was trained on %s, not on %s", name, recorded, loaded)
-    return str(getattr(settings.peft_type, "value", settings.peft_type)).lower()

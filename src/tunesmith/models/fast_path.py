@@ -31,7 +31,7 @@ from tunesmith.models.shared import Segment
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
 
-__all__ = ["FastPath", "plan_fast_path", "prove"]
+__all__ = ["FastPath", "flat_inputs", "plan_fast_path", "prove"]
 
 _LENGTHS = (5, 9, 3)
 

@@ -6,7 +6,8 @@ Counted are products of matrices, a multiplication and an addition for each pair
                               and 2 N for that of its input where something before it is trained
     experts                   the same with the weights of as many experts as a token is sent to (`models.mixture`),
                               whatever the code computes: some types compute all of them
-    output layer              the same, at trained positions; everywhere if the logits of all positions are computed
+    output layer              the same, at trained positions; everywhere if the logits of all positions are computed;
+                              of a reward model once for each sequence
     attention, a head         forward 2 (K + V) for each pair of a query and a key that it sees, K and V being the sizes
                               of keys and values; backward up to twice that
 
@@ -30,6 +31,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from tunesmith.models.attention import SHIFTED, VARLEN, AttentionCall, attention_of, recorded_calls, register
 from tunesmith.models.depth_plan import Depths, told_depths
+from tunesmith.models.heads import output_layer, reward_head
 from tunesmith.models.loss_forward import language_model_of
 from tunesmith.models.mixture import Mixture, expert_modules, mixture_of, part_of_one
 from tunesmith.models.quantization.hqq import HQQLinear
@@ -45,7 +47,8 @@ _TOKENS_TO_CHOOSE_FROM = 64  # where layers compute a share of them: it should b
 class TokenFlops:
     """Forward and backward together. `layers` a token, `head` a position where the output layer runs, `attention` a
     visible pair, by the length of the window (None: all tokens before). `head_everywhere`: the output layer runs at
-    every position, not only at trained ones. `attention` is empty where the model's cannot be seen."""
+    every position, not only at trained ones; `head_at_ends`: once for each sequence. `attention` is empty where the
+    model's cannot be seen."""
 
     layers: float
     head: float
@@ -55,6 +58,7 @@ class TokenFlops:
     """Whether half of the heads attend within groups, and half within shifted ones (`models.shifted`)."""
     routed: Mapping[Depths, float] = field(default_factory=dict)
     """The same as `attention`, of layers in which only tokens that were chosen see each other (`models.depths`)."""
+    head_at_ends: bool = False
 
     def of(self, lengths: np.ndarray, trained: int) -> float:
         """FLOPs of a batch of sequences with these lengths [K] and so many trained tokens together."""
@@ -66,7 +70,13 @@ class TokenFlops:
         pairs = sum(each * seen[window] for window, each in self.attention.items())
         for depths, each in self.routed.items():
             pairs += each * visible_pairs(np.array([depths.chosen(int(length)) for length in lengths]))
-        return self.layers * tokens + self.head * (tokens if self.head_everywhere else trained) + pairs
+        return self.layers * tokens + self.of_head(lengths, trained) + pairs
+
+    def of_head(self, lengths: np.ndarray, trained: int) -> float:
+        """The part of it that the output layer has."""
+        if self.head_at_ends:
+            return self.head * len(lengths)
+        return self.head * (int(lengths.sum()) if self.head_everywhere else trained)
 
 
 def visible_pairs(lengths: np.ndarray, window: int | None = None) -> int:
@@ -104,17 +114,18 @@ def measure_flops(model: Any, *, shapes_only: bool = False) -> TokenFlops:
             attention[call.window] += _of_attention(call)
         else:
             routed[call.depths] += _of_attention(call)
-    everywhere = language_model.loss_forward.way == "full"
+    rewards = reward_head(language_model) is not None
+    everywhere = language_model.loss_forward.way == "full" and not rewards
     shifted = attention_of(language_model) == SHIFTED
     each = products.layers / count, products.head / count
-    return TokenFlops(*each, dict(attention), everywhere, shifted, dict(routed))
+    return TokenFlops(*each, dict(attention), everywhere, shifted, dict(routed), head_at_ends=rewards)
 
 
 def _read(
     model: Any, language_model: Any, *, count: int, masked: bool, shapes_only: bool
 ) -> tuple[_Products, list[AttentionCall]]:
     """One forward of `count` tokens; `masked`: with a finished mask."""
-    head = language_model.get_output_embeddings()
+    head = output_layer(language_model)
     device = next(model.parameters()).device
     mixture = mixture_of(language_model.config)
     products = _Products(set() if head is None else set(head.modules()), mixture, count, shapes_only=shapes_only)

@@ -44,15 +44,17 @@ def check_rewards(config: ModelConfig, settings: Any) -> None:
 
 
 def check_kind(config: ModelConfig, settings: Any, head: Head) -> None:
-    """Raises MissingInputError for a reward model that is to write, and a language model that is to score."""
+    """Raises MissingInputError for a reward model that is to write, a language model that is to score, and one that
+    tells classes apart."""
     where, rewards = f"model_name_or_path: {config.model_name_or_path}", is_reward_model(settings)
     got = ", ".join(settings.architectures or ())
     if head == "tokens" and rewards:
-        what, fix = (
-            "this model gives rewards, and writes nothing",
-            "the model before it was trained; a reward model is for stage: rm",
-        )
+        what = "this model gives rewards, and writes nothing"
+        fix = "the model before it was trained; tunesmith score and tunesmith api give the rewards of this one"
         raise MissingInputError(Problem("E-MODEL-035", what, where, got, fix))
+    if head != "tokens" and rewards and settings.num_labels != 1:
+        what, fix = "this model tells classes apart; a reward is one number", "a model with num_labels: 1"
+        raise MissingInputError(Problem("E-MODEL-035", what, where, f"{settings.num_labels} labels", fix))
     if head == "saved reward" and not rewards and not config.adapter_name_or_path:
         what, fix = "this model has no output layer for rewards", "a model, or an adapter, of a run of stage rm"
         raise MissingInputError(Problem("E-MODEL-035", what, where, got or None, fix))

@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route, Router
 
-from tunesmith.serve import chat, completions, embeddings, models, vocabulary
+from tunesmith.serve import chat, completions, embeddings, models, scores, vocabulary
 from tunesmith.serve.gate import OPEN_PATHS, Gate, Receive, Scope, Send
 from tunesmith.serve.metrics import CONTENT_TYPE
 from tunesmith.serve.openapi import document
-from tunesmith.serve.service import Service
+from tunesmith.serve.service import Service, Task
 
-__all__ = ["ROUTES", "make_app"]
+__all__ = ["ROUTES", "TASKS", "make_app"]
 
 
 async def _health(http: Request) -> Any:
@@ -25,7 +25,7 @@ async def _health(http: Request) -> Any:
 
 
 async def _ready(http: Request) -> Any:
-    """It takes requests for text."""
+    """It takes requests for the model."""
     service: Service = http.scope["service"]
     if service.draining:
         return JSONResponse({"status": "stopping"}, 503)
@@ -35,7 +35,7 @@ async def _ready(http: Request) -> Any:
 async def _metrics(http: Request) -> Any:
     service: Service = http.scope["service"]
     gauges = {"running_requests": len(service.running), "waiting_for_slot": service.slots.waiting}
-    return PlainTextResponse(service.metrics.text(gauges, service.engine.stats()), media_type=CONTENT_TYPE)
+    return PlainTextResponse(service.metrics.text(gauges, service.made.stats()), media_type=CONTENT_TYPE)
 
 
 async def _openapi(http: Request) -> Any:
@@ -49,6 +49,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/chat/completions", chat.create),
     ("POST", "/v1/completions", completions.create),
     ("POST", "/v1/embeddings", embeddings.create),
+    ("POST", "/v1/score/evaluation", scores.evaluate),
+    ("POST", "/v1/rerank", scores.rerank),
     ("GET", "/v1/models", models.models),
     ("GET", "/v1/models/{name:path}", models.model),
     ("GET", "/v1/adapters", models.adapters),
@@ -62,6 +64,16 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/openapi.json", _openapi),
 )
 """Method, path, endpoint."""
+TASKS: Mapping[Endpoint, Task] = {
+    chat.create: "generate",
+    completions.create: "generate",
+    embeddings.create: "generate",
+    models.load_adapter: "generate",
+    models.unload_adapter: "generate",
+    scores.evaluate: "score",
+    scores.rerank: "score",
+}
+"""What the model has to be for; others are answered for any."""
 
 
 def make_app(service: Service) -> Gate:
@@ -91,7 +103,10 @@ def make_app(service: Service) -> Gate:
 def _choose(path: str, methods: Mapping[str, Endpoint]) -> Endpoint:
     async def endpoint(http: Request) -> Any:
         http.scope["route_path"] = path
-        return await methods["GET" if http.method == "HEAD" else http.method](http)
+        chosen = methods["GET" if http.method == "HEAD" else http.method]
+        if (task := TASKS.get(chosen)) is not None:
+            http.scope["service"].check_task(task)
+        return await chosen(http)
 
     return endpoint
 

@@ -22,6 +22,7 @@ _COUNTERS = {
     "cached_tokens_total": "Of them those that were not computed again.",
     "completion_tokens_total": "Tokens of replies that have ended.",
     "replies_total": "Replies that have ended, by reason.",
+    "scores_total": "Texts that got a reward.",
 }
 _HISTOGRAMS = {
     "request_seconds": "From the first byte of a request to the last of its answer.",

@@ -30,7 +30,8 @@ def _model(service: Service, name: str) -> dict[str, Any]:
         "created": service.created,
         "owned_by": "tunesmith",
         "parent": parent,
-        "max_model_len": service.engine.context,
+        "max_model_len": service.made.context,
+        "task": service.task,
     }
 
 
@@ -49,7 +50,7 @@ async def model(http: Request) -> Any:
 async def adapters(http: Request) -> Any:
     """Those that are loaded, and those that may be."""
     service: Service = http.scope["service"]
-    loaded = set(service.engine.adapters)
+    loaded = set(service.made.adapters)
     found = await asyncio.to_thread(_found, service.adapter_dir)
     data = [
         {"id": name, "object": "adapter", "loaded": name in loaded, "loadable": name in found}

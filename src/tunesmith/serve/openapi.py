@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from tunesmith._version import __version__
-from tunesmith.serve import chat, completions, embeddings, models, vocabulary
+from tunesmith.serve import chat, completions, embeddings, models, scores, vocabulary
 from tunesmith.serve.fields import Body
 from tunesmith.serve.request import CHAT, COMPLETION
 
@@ -19,6 +19,8 @@ BODIES: dict[Any, Body] = {
     chat.create: CHAT,
     completions.create: COMPLETION,
     embeddings.create: embeddings.EMBEDDING,
+    scores.evaluate: scores.EVALUATION,
+    scores.rerank: scores.RERANK,
     models.load_adapter: models.ADAPTER,
     vocabulary.tokenize: vocabulary.TOKENIZE,
     vocabulary.detokenize: vocabulary.DETOKENIZE,

@@ -18,13 +18,14 @@ from tunesmith.core.errors import ConfigError, MachineError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.serve.app import make_app
 from tunesmith.serve.protocol import protocol
-from tunesmith.serve.service import Service
+from tunesmith.serve.service import Service, Task
 from tunesmith.serve.settings import NAME, Settings
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
     from tunesmith.config.serve import ServeConfig
     from tunesmith.engines.base import Engine
+    from tunesmith.engines.rewards import RewardEngine
 
 __all__ = ["Server", "bind", "greeting", "load_adapters", "serve"]
 
@@ -101,13 +102,12 @@ def bind(settings: Settings) -> socket.socket:
 def serve(config: RunConfig, note: Callable[[str], None]) -> None:
     """Load the model and answer requests until a signal comes. `note` is told what the user should know: what the
     address is, and what was mended in the environment."""
-    from tunesmith.engines import make_engine
     from tunesmith.models.catalog import fallback_template
 
     settings = Settings.from_env(_name_of(config), note)  # before anything that takes time
     with bind(settings) as sock:
         began = time.monotonic()
-        with make_engine(config) as engine:
+        with _engine_of(config) as engine:
             load_adapters(engine, config.serve, settings.model_name)
             folder = config.serve.adapter_dir
             service = Service(
@@ -123,8 +123,28 @@ def serve(config: RunConfig, note: Callable[[str], None]) -> None:
             asyncio.run(Server(service).serve([sock]))
 
 
-def load_adapters(engine: Engine, config: ServeConfig, model_name: str) -> None:
-    """Those of the config. Raises ConfigError for a name that is none, or the model's own; and what the engine does."""
+def _engine_of(config: RunConfig) -> Engine | RewardEngine:
+    """A reward model gets an engine of its own. With stage: rm nothing else will do."""
+    from tunesmith.engines import make_engine
+    from tunesmith.engines.rewards import RewardEngine, gives_rewards
+
+    asked = config.objective.stage == "rm"
+    if asked or (config.engine.infer_backend != "remote" and gives_rewards(config.model)):
+        return RewardEngine.from_config(config)
+    return make_engine(config)
+
+
+def load_adapters(engine: Engine | RewardEngine, config: ServeConfig, model_name: str) -> None:
+    """Those of the config. Raises ConfigError for a name that is none, or the model's own, and for any beside a reward
+    model; and what the engine does."""
+    from tunesmith.engines.rewards import RewardEngine
+
+    if isinstance(engine, RewardEngine):
+        if config.adapters or config.adapter_dir:
+            what = "a reward model has no adapters with names: its output layer comes with its own"
+            fix = "adapter_name_or_path, for the one that it has"
+            raise ConfigError(Problem("E-SERVE-010", what, "adapters, adapter_dir", fix=fix))
+        return
     problems = []
     for name, path in (config.adapters or {}).items():
         if not isinstance(path, str) or not NAME.fullmatch(str(name)) or name == model_name:
@@ -142,18 +162,26 @@ def _name_of(config: RunConfig) -> str:
     return "".join(char if "!" <= char <= "~" else "-" for char in name) or "model"
 
 
+_FIRST: dict[Task, tuple[str, dict[str, Any]]] = {
+    "generate": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}]}),
+    "score": ("/v1/rerank", {"query": "hello", "documents": ["Hello! How are you?", "Go away."]}),
+}
+"""What the greeting asks, by the model's task."""
+
+
 def greeting(service: Service, port: int) -> str:
     """Where the server is, what it is called, and how to ask it."""
     settings = service.settings
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     base = f"http://{host}:{port}{settings.root_path}"
     key = "  -H 'Authorization: Bearer KEY' \\\n" if settings.keys else ""
-    body: dict[str, Any] = {"model": settings.model_name, "messages": [{"role": "user", "content": "hello"}]}
+    path, body = _FIRST[service.task]
+    body = {"model": settings.model_name, **body}
     keys = len(settings.keys.digests)
     guard = f"{keys} key{'s' if keys > 1 else ''}" if keys else "no key, for this machine only"
     names = ", ".join(service.names)
     return (
         f"serving {names} at {base}/v1 ({guard}); Ctrl-C stops\n"
-        f"curl {base}/v1/chat/completions -H 'Content-Type: application/json' \\\n{key}"
+        f"curl {base}{path} -H 'Content-Type: application/json' \\\n{key}"
         f"  -d {shlex.quote(json.dumps(body))}"
     )

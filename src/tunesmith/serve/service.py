@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from tunesmith._version import __version__
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.suggest import did_you_mean
 from tunesmith.core.types import Chat, Message
 from tunesmith.engines.base import Engine
+from tunesmith.engines.rewards import RewardEngine
 from tunesmith.render import Renderer
 from tunesmith.serve.errors import ApiError, as_api_error, invalid, not_found, unsupported
 from tunesmith.serve.grammar import Grammars
@@ -26,9 +27,22 @@ from tunesmith.serve.tokens import TokenTexts
 
 if TYPE_CHECKING:
     from tunesmith.config.template import TemplateConfig
-    from tunesmith.serve.running import Running
 
-__all__ = ["Service", "Stamp"]
+__all__ = ["Ending", "Service", "Stamp", "Task"]
+
+Task: TypeAlias = Literal["generate", "score"]
+"""What a model is for: it writes, or it gives rewards."""
+_WRONG_TASK = {
+    "generate": "this model gives rewards, and writes nothing: ask /v1/score/evaluation or /v1/rerank",
+    "score": "this model writes, and gives no rewards: ask /v1/chat/completions, or serve a model of stage rm",
+}
+"""What is said to who wants the other one."""
+
+
+class Ending(Protocol):
+    """An answer that is being made. `close` ends it, and may be called again."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +57,63 @@ class Stamp:
 
 @dataclass
 class Service:
-    """`template`: the config's section, for renderers with another `enable_thinking`; None: there are no others.
-    `adapter_dir`: where adapters lie that may be loaded by name."""
+    """`made`: who answers. `template`: the config's section, for renderers with another `enable_thinking`; None: there
+    are no others. `adapter_dir`: where adapters lie that may be loaded by name."""
 
-    engine: Engine
+    made: Engine | RewardEngine
     settings: Settings
     template: TemplateConfig | None = None
     fallback: str | None = None
     adapter_dir: Path | None = None
     limits: Limits = LIMITS
     metrics: Metrics = field(default_factory=Metrics)
-    running: set[Running] = field(default_factory=set)
+    running: set[Ending] = field(default_factory=set)
     draining: bool = False
 
     def __post_init__(self) -> None:
         self.created = int(time.time())
         self.slots = Slots(self.settings.max_concurrent, self.limits.queue)
-        self.texts = TokenTexts(self.engine.tokenizer)
-        self.grammars = Grammars(self.engine.tokenizer, self.engine.renderer.stop_ids, self.limits.grammar_seconds)
+        self.texts = TokenTexts(self.made.tokenizer)
+        self.grammars = Grammars(self.made.tokenizer, self.made.renderer.stop_ids, self.limits.grammar_seconds)
         self.renderers: dict[bool, Renderer] = {}
-        digest = self.engine.renderer.template_digest + __version__ + self.settings.model_name
+        digest = self.made.renderer.template_digest + __version__ + self.settings.model_name
         self.fingerprint = f"fp_{sha256(digest.encode()).hexdigest()[:12]}"
+
+    # ---- what it is for ----
+
+    @property
+    def task(self) -> Task:
+        return "score" if isinstance(self.made, RewardEngine) else "generate"
+
+    def check_task(self, task: Task) -> None:
+        """Raises ApiError (400) where the model is for something else."""
+        if task != self.task:
+            raise ApiError(400, _WRONG_TASK[task], param="model", code="wrong_task")
+
+    @property
+    def engine(self) -> Engine:
+        """For routes of models that write (`app.TASKS`)."""
+        assert isinstance(self.made, Engine), "the route says what it needs"
+        return self.made
+
+    @property
+    def rewards(self) -> RewardEngine:
+        """For routes of models that give rewards."""
+        assert isinstance(self.made, RewardEngine), "the route says what it needs"
+        return self.made
 
     # ---- names ----
 
     @property
     def names(self) -> list[str]:
         """Of the models that a request may name: the model as configured, then its adapters."""
-        return [self.settings.model_name, *self.engine.adapters]
+        return [self.settings.model_name, *self.made.adapters]
 
     def adapter(self, model: str) -> str | None:
         """The adapter that a model's name means. Raises ApiError (404) for a name that means nothing."""
         if model == self.settings.model_name:
             return None
-        if model in self.engine.adapters:
+        if model in self.made.adapters:
             return model
         hint = did_you_mean(model, self.names) or f"there is {', '.join(self.names[:10])}"
         raise not_found(f"there is no model {model!r} here; {hint}", "model", "model_not_found")
@@ -96,7 +133,7 @@ class Service:
         """The engine's own, or one that asks the model to think, or not to. Raises ApiError (400) where the template
         writes the same in both cases."""
         if thinking is None:
-            return self.engine.renderer
+            return self.made.renderer
         if not self.renderers and self.template is not None:
             from dataclasses import replace
 
@@ -104,7 +141,7 @@ class Service:
 
             made = {
                 wanted: make_renderer(
-                    replace(self.template, enable_thinking=wanted), self.engine.tokenizer, fallback=self.fallback
+                    replace(self.template, enable_thinking=wanted), self.made.tokenizer, fallback=self.fallback
                 )
                 for wanted in (True, False)
             }
@@ -130,15 +167,15 @@ class Service:
         """A text that is no chat, or ids, which have to be of the vocabulary. Raises ApiError (400)."""
         if isinstance(prompt, str):
             try:
-                return tuple(self.engine.renderer.encode_plain(prompt))
+                return tuple(self.made.renderer.encode_plain(prompt))
             except TunesmithError as error:
                 raise as_api_error(error, param) from None
-        if wrong := next((one for one in prompt if one >= len(self.engine.tokenizer)), None):
-            raise invalid(f"there is no token {wrong}: the vocabulary has {len(self.engine.tokenizer)}", param)
+        if wrong := next((one for one in prompt if one >= len(self.made.tokenizer)), None):
+            raise invalid(f"there is no token {wrong}: the vocabulary has {len(self.made.tokenizer)}", param)
         return tuple(prompt)
 
     def text_of(self, tokens: Sequence[int]) -> str:
-        text: str = self.engine.tokenizer.decode(
+        text: str = self.made.tokenizer.decode(
             list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text

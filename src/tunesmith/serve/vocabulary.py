@@ -35,7 +35,7 @@ async def tokenize(http: Request) -> Any:
     if ("prompt" in found) == ("messages" in found):
         raise missing("prompt") if "prompt" not in found else unsupported("either a prompt or messages", "prompt")
     tokens = await asyncio.to_thread(_tokens, service, found)
-    return JSONResponse({"count": len(tokens), "max_model_len": service.engine.context, "tokens": list(tokens)})
+    return JSONResponse({"count": len(tokens), "max_model_len": service.made.context, "tokens": list(tokens)})
 
 
 def _tokens(service: Service, found: dict[str, Any]) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ def count_flops(config: RunConfig) -> RunFlops:
     pieces = train.pieces if isinstance(train, PackedDataset) else train
     tokens, rows = train.num_tokens, len(train)
     total = each.of(pieces.lengths, train.num_trained)
-    head = each.head * (tokens if each.head_everywhere else train.num_trained)
+    head = each.of_head(pieces.lengths, train.num_trained)
     attention = total - each.layers * tokens - head
     in_step = min(plan.global_batch_size, rows) / rows
     steps = steps_of(config, rows, plan.global_batch_size)
@@ -107,7 +107,7 @@ def flops_of_model(config: RunConfig, plan: RunPlan) -> Shapes:
 
 
 def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> Shapes:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from tunesmith.methods import METHODS
     from tunesmith.methods.base import Given, count_parameters
@@ -119,18 +119,29 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> Shapes:
     from tunesmith.models.load import settings_of, torch_dtype
     from tunesmith.models.loss_forward import HeadFacts, install
     from tunesmith.models.mixture import active_parameters, mixture_of
+    from tunesmith.models.reward import check_rewards
+    from tunesmith.models.reward_forward import install_rewards
+    from tunesmith.objectives import OBJECTIVES
 
     fast = plan_fast_path(config.model)
     settings = settings_of(config.model)
     trust = config.model.trust_remote_code
     # Types of numbers change no FLOPs; products of experts have no shapes in float32.
     dtype = torch_dtype("bfloat16" if shapes_only else plan.dtype)
-    model = AutoModelForCausalLM.from_config(settings, trust_remote_code=trust, dtype=dtype)
+    rewards = plan.stage in OBJECTIVES and OBJECTIVES.get(plan.stage).rewards
+    if rewards:
+        check_rewards(config.model, settings)
+        settings.num_labels = 1
+    auto = AutoModelForSequenceClassification if rewards else AutoModelForCausalLM
+    model = auto.from_config(settings, trust_remote_code=trust, dtype=dtype)
     if depths := plan_depths(config.model, settings):
         add_routers(model, depths)
         route(model, depths)
     family = family_of(model.config.model_type)
-    install(model, fast.loss, HeadFacts.of(model, family))
+    if rewards:
+        install_rewards(model, fast.loss)
+    else:
+        install(model, fast.loss, HeadFacts.of(model, family))
     # How an adapter begins changes no shape, and some ways look at numbers or at rows.
     method = replace(config.method, init_lora_weights="default", pissa_init=False)
     given = Given(family, keep_dtype=config.method.pure_bf16 or shapes_only)

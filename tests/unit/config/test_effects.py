@@ -82,7 +82,7 @@ def test_what_has_an_effect_in_predict_and_in_eval() -> None:
     predict = {**model, **asked, "output_dir": "o", "temperature": 0.5, "kv_cache_gb": 2}
     assert load_config(predict, verb="predict").warnings == ()
     (told,) = load_config({**predict, "dataset": "t", "packing": True, "n_shot": 3}, verb="predict").warnings
-    for text in ("packing (only in training)", "dataset (eval_dataset is what is answered)", "n_shot (only in eval)"):
+    for text in ("packing (only in training)", "dataset (eval_dataset is what is read)", "n_shot (only in eval)"):
         assert text in told
     choices = {**model, "task": "mmlu_test", "lang": "zh", "download_mode": "force_redownload", "offline": True}
     assert load_config({**choices, "task_dir": "t", "max_samples": 3, "seed": 1}, verb="eval").warnings == ()
@@ -94,7 +94,8 @@ def test_what_has_an_effect_in_predict_and_in_eval() -> None:
 def test_a_training_file_serves_chat_with_one_warning() -> None:
     text = warning("chat", learning_rate=1e-4, lora_rank=8)
     assert text == (
-        "keys without effect: dataset (only in training and prediction); learning_rate, lora_rank (only in training)"
+        "keys without effect: dataset (only in training, prediction and score); "
+        "learning_rate, lora_rank (only in training)"
     )
 
 

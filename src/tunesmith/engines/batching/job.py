@@ -47,6 +47,10 @@ class Job:
         self.cancelled = True
 
     @property
+    def client(self) -> str:
+        return self.request.client
+
+    @property
     def ended(self) -> bool:
         return self.reason is not None
 

@@ -17,16 +17,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from tunesmith.core.errors import DataError, MachineError, Problem, TunesmithError, UnavailableError
+from tunesmith.core.errors import Problem, TunesmithError, UnavailableError
 from tunesmith.core.log import get_logger
 from tunesmith.engines.base import Overloaded, Token
+from tunesmith.engines.batching.failures import Failure, failure_of, no_memory, not_finite
 from tunesmith.engines.batching.job import Job
 from tunesmith.engines.batching.runners import Runner
 from tunesmith.engines.batching.threads import Mode, eagerly, give_back_threads
 from tunesmith.engines.batching.waiting import FairQueue
-from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
+from tunesmith.models.out_of_memory import free_memory
 
-__all__ = ["Scheduler", "no_memory", "not_finite"]
+__all__ = ["Scheduler"]
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class Scheduler:
         self._mode = mode
         self._runner, self._device, self._model = runner, device, model
         self._at_once, self._most_waiting = at_once, most_waiting
-        self._waiting, self._running = FairQueue(), list[Job]()
+        self._waiting, self._running = FairQueue[Job](), list[Job]()
         self._tasks: deque[Callable[[], None]] = deque()
         self._counts: Counter[str] = Counter()
         self._seconds = 1.0  # that a request takes, a moving mean
@@ -120,7 +121,7 @@ class Scheduler:
                 try:
                     self._round()
                 except Exception as error:
-                    self._broken(_told(error).problem)
+                    self._broken(failure_of(error).problem)
         for job in [*self._running, *self._waiting]:
             job.end("cancelled")
         self._leave()
@@ -201,14 +202,14 @@ class Scheduler:
         try:
             read, scores = self._runner.step(jobs)
         except Exception as error:
-            failure = _told(error)
+            failure = failure_of(error)
         else:
             self._counts["steps"] += 1
             self._choose(read, scores)
             return
         self._recover(list(jobs), failure)
 
-    def _recover(self, jobs: list[Job], error: _Told) -> None:
+    def _recover(self, jobs: list[Job], error: Failure) -> None:
         """After a step that failed. The exception is gone by now: its frames hold tensors."""
         if error.memory:
             free_memory(self._device)
@@ -244,7 +245,7 @@ class Scheduler:
             try:
                 self._choose_one(job, row, good, token)
             except Exception as error:
-                self._fail(job, _told(error).problem)
+                self._fail(job, failure_of(error).problem)
 
     def _choose_one(self, job: Job, row: Tensor, finite: bool, likeliest: int) -> None:
         if not finite:
@@ -286,34 +287,3 @@ def _settle(future: Future[Any], task: Callable[[], Any]) -> None:
         future.set_result(task())
     except BaseException as error:
         future.set_exception(error)
-
-
-class _Told:
-    """What is kept of an exception."""
-
-    def __init__(self, memory: bool, problem: TunesmithError) -> None:
-        self.memory, self.problem = memory, problem
-
-
-def _told(error: Exception) -> _Told:
-    if isinstance(error, TunesmithError):
-        return _Told(False, error)
-    if is_out_of_memory(error):
-        return _Told(True, no_memory())
-    get_logger().error("a step of the engine failed", exc_info=error)
-    got = f"{type(error).__name__}: {error}"
-    return _Told(False, TunesmithError(Problem("E-ENGINE-007", "this reply could not be computed", got=got)))
-
-
-def no_memory() -> MachineError:
-    what, fix = (
-        "there is no memory for this request, even alone",
-        "shorten it, or raise kv_cache_gb where memory is free",
-    )
-    return MachineError(Problem("E-ENGINE-008", what, fix=fix))
-
-
-def not_finite(model: str) -> DataError:
-    what = "the model computes values that are not finite, so there is nothing to choose a word by"
-    fix = "its weights are broken, or too large for infer_dtype: get it again, or use an earlier checkpoint"
-    return DataError(Problem("E-ENGINE-003", what, where=model, fix=fix))

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.engines.base import Pair, Score
+from tunesmith.engines.batching.failures import no_memory, not_finite
 from tunesmith.engines.batching.runners import Runner, Scored
-from tunesmith.engines.batching.scheduler import no_memory, not_finite
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 
 __all__ = ["Slice", "check_pairs", "score_slice", "slices"]

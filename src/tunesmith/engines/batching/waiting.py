@@ -4,51 +4,63 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
 
-from tunesmith.engines.batching.job import Job
-
-__all__ = ["FairQueue"]
+__all__ = ["FairQueue", "Waiting"]
 
 
-class FairQueue:
-    """Clients take turns; each client's jobs keep their order. Not safe for several threads by itself."""
+class Waiting(Protocol):
+    """What waits: whose it is, and whether anybody still wants it."""
+
+    @property
+    def client(self) -> str: ...
+
+    @property
+    def cancelled(self) -> bool: ...
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class FairQueue(Generic[W]):
+    """Clients take turns; what each has waiting keeps its order. Not safe for several threads by itself."""
 
     def __init__(self) -> None:
-        self._clients: dict[str, deque[Job]] = {}  # in the order of their turns
-        self._first: deque[Job] = deque()
+        self._clients: dict[str, deque[W]] = {}  # in the order of their turns
+        self._first: deque[W] = deque()
 
     def __len__(self) -> int:
         return len(self._first) + sum(map(len, self._clients.values()))
 
-    def __iter__(self) -> Iterator[Job]:
+    def __iter__(self) -> Iterator[W]:
         yield from self._first
-        for jobs in self._clients.values():
-            yield from jobs
+        for own in self._clients.values():
+            yield from own
 
-    def add(self, job: Job) -> None:
-        self._clients.setdefault(job.request.client, deque()).append(job)
+    def add(self, one: W) -> None:
+        self._clients.setdefault(one.client, deque()).append(one)
 
-    def put_back(self, job: Job) -> None:
-        """One that ran before: it comes before all others."""
-        self._first.appendleft(job)
+    def put_back(self, one: W) -> None:
+        """One that was taken before: it comes before all others."""
+        self._first.appendleft(one)
 
-    def pop(self) -> Job:
+    def pop(self) -> W:
         """The next one. Raises IndexError where there is none."""
         if self._first:
             return self._first.popleft()
         client = next(iter(self._clients), None)
         if client is None:
             raise IndexError("an empty queue")
-        jobs = self._clients.pop(client)
-        job = jobs.popleft()
-        if jobs:
-            self._clients[client] = jobs  # behind the others
-        return job
+        own = self._clients.pop(client)
+        one = own.popleft()
+        if own:
+            self._clients[client] = own  # behind the others
+        return one
 
-    def remove_cancelled(self) -> list[Job]:
-        gone = [job for job in self if job.cancelled]
+    def remove_cancelled(self) -> list[W]:
+        gone = [one for one in self if one.cancelled]
         if gone:
-            self._first = deque(job for job in self._first if not job.cancelled)
-            kept = {client: deque(job for job in jobs if not job.cancelled) for client, jobs in self._clients.items()}
-            self._clients = {client: jobs for client, jobs in kept.items() if jobs}
+            self._first = deque(one for one in self._first if not one.cancelled)
+            kept = {client: deque(one for one in own if not one.cancelled) for client, own in self._clients.items()}
+            self._clients = {client: own for client, own in kept.items() if own}
         return gone
