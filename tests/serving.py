@@ -20,6 +20,7 @@ from typing import Any, Literal
 from tunesmith.config import RunConfig, load_config
 from tunesmith.core.errors import DataError, MissingInputError, Problem
 from tunesmith.engines.base import End, Engine, Overloaded, Pair, Piece, Request, Score, Sink, Token
+from tunesmith.engines.rewards import RewardEngine
 from tunesmith.render import make_renderer
 from tunesmith.serve.server import Server, bind
 from tunesmith.serve.service import Service
@@ -189,7 +190,7 @@ def _until_stop(
 
 
 @contextmanager
-def serving(engine: Engine, **settings: Any) -> Iterator[tuple[str, Service]]:
+def serving(engine: Engine | RewardEngine, **settings: Any) -> Iterator[tuple[str, Service]]:
     """(address, service) of a server around `engine`. `settings`: of `Settings`, and of `Service`."""
     of_service = {name: settings.pop(name) for name in ("template", "adapter_dir", "limits") if name in settings}
     made = Settings(port=0, **{"model_name": "tiny", **settings})

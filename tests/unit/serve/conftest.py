@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 class Site:
     """A server that runs, and what can be asked of it."""
 
-    def __init__(self, url: str, service: Service, engine: ScriptedEngine, stack: ExitStack) -> None:
+    def __init__(self, url: str, service: Service, engine: Any, stack: ExitStack) -> None:
         self.url, self.service, self.engine, self._stack = url, service, engine, stack
         self.host: str = urlsplit(url).netloc
 
@@ -71,6 +71,42 @@ def site(tiny_model: Path) -> Iterator[Callable[..., Site]]:
         def make(script: Any = None, **settings: Any) -> Site:
             of_engine = {name: settings.pop(name) for name in ("context", "pause") if name in settings}
             engine = ScriptedEngine(tiny_model, *([script] if script else []), **of_engine)
+            url, service = stack.enter_context(serving(engine, **settings))
+            return Site(url, service, engine, stack)
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def reward_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a reward model of transformers, with an output layer that tells texts apart."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("reward")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    torch.manual_seed(3)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
+    model.score.weight.data.normal_()
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def reward_site(reward_folder: Path) -> Iterator[Callable[..., Site]]:
+    """A server of a reward model: `reward_site(max_batch_requests=4, ...)`; other settings as those of `site`."""
+    from tunesmith.config import load_config
+    from tunesmith.engines.rewards import RewardEngine
+
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> Site:
+            names = ("max_batch_requests", "max_queued_requests", "prefill_chunk_tokens")
+            of_engine = {name: settings.pop(name) for name in names if name in settings}
+            keys = {"model_name_or_path": str(reward_folder), "use_cpu": True, **of_engine}
+            engine = RewardEngine.from_config(load_config(keys, verb="api"))
             url, service = stack.enter_context(serving(engine, **settings))
             return Site(url, service, engine, stack)
 
