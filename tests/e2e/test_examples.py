@@ -18,7 +18,10 @@ from tunesmith.train.results import Result
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
-USE_A_RESULT = {"predict", "chat", "export"}
+USE_A_RESULT = {"predict": "sft_lora", "chat": "sft_lora", "export": "sft_lora", "score": "rm_lora"}
+"""Examples that use what another one has trained."""
+VERBS = ("chat", "export", "score")
+"""Verbs of examples that are called like them; all others train."""
 TRAINING = [name for name in NAMES if name not in USE_A_RESULT]
 QUICKLY = {"sft_lora", "sft_full", "pt_freeze"}
 
@@ -39,12 +42,13 @@ def train(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_has_an_effect(name: str) -> None:
-    config = load_config(EXAMPLES / f"{name}.yaml", verb=name if name in ("chat", "export") else "train")
+    config = load_config(EXAMPLES / f"{name}.yaml", verb=name if name in VERBS else "train")
     assert config.warnings == ()
     if name in TRAINING:
         assert config.train.output_dir == f"saves/{name}"
     else:
-        assert config.model.adapter_name_or_path == (load_config(EXAMPLES / "sft_lora.yaml").train.output_dir,)
+        trained = load_config(EXAMPLES / f"{USE_A_RESULT[name]}.yaml").train.output_dir
+        assert config.model.adapter_name_or_path == (trained,)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,15 @@ def test_what_was_trained_answers_talks_and_is_exported(
     assert (folder / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
+def test_what_was_trained_scores(train: Callable[..., Result], tiny_model: Path, tmp_path: Path) -> None:
+    adapter = str(train("rm_lora").output_dir)
+    base = {"model_name_or_path": str(tiny_model), "adapter_name_or_path": adapter, "use_cpu": True}
+    found = tunesmith.score(EXAMPLES / "score.yaml", **base, output_dir=str(tmp_path / "score"))
+    lines = (tmp_path / "score" / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    assert found["rows"] == len(lines) == 24
+
+
 def test_every_method_and_every_objective_has_an_example() -> None:
     """Those of text and chats with each kind of method, those of preferences with an adapter at least."""
     from tunesmith.methods import METHODS
@@ -99,7 +112,7 @@ def test_every_method_and_every_objective_has_an_example() -> None:
 def test_the_table_names_every_file_with_its_command() -> None:
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     named = dict(re.findall(r"^\| \[(\w+)\.yaml\].*`tunesmith (\w+) examples/\1\.yaml` \|$", text, re.MULTILINE))
-    assert named == {name: name if name in ("chat", "export") else "train" for name in NAMES}
+    assert named == {name: name if name in VERBS else "train" for name in NAMES}
     for name, verb in named.items():
         assert f"#   tunesmith {verb} examples/{name}.yaml\n" in (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")
 

@@ -17,8 +17,8 @@ import pytest
 
 from tests.serving import api
 from tunesmith.core import env
-from tunesmith.serve import embeddings, request
-from tunesmith.serve.app import ROUTES
+from tunesmith.serve import embeddings, request, scores
+from tunesmith.serve.app import ROUTES, TASKS
 from tunesmith.serve.limits import LIMITS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +42,14 @@ def test_fields_that_are_ignored_refused_and_read() -> None:
     assert set(re.findall(r"`(\w+)`", refused)) == names
     told = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
     assert told == request._CHAT.keys() - {"model", "messages", "modalities"}
+
+
+def test_the_fields_of_scores() -> None:
+    text = section("Reward models")
+    told = {name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert told == {*scores.EVALUATION.table, *scores.RERANK.table} - {"model"}
+    assert text.count(f"{LIMITS.inputs:,}") == 2
+    assert all(f"`{task}`" in text for task in set(TASKS.values()))
 
 
 def test_variables_and_limits() -> None:

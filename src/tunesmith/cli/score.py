@@ -16,10 +16,10 @@ from tunesmith.core.signals import StopSignals
 EPILOG = """\b
 Examples:
   tunesmith score run.yaml eval_dataset=pairs.jsonl
-  tunesmith score saves/rm dataset=pairs.jsonl output_dir=scores
+  tunesmith score saves/rm eval_dataset=pairs.jsonl output_dir=scores
   tunesmith score merged stage=sft dataset=chats.jsonl output_dir=scores
 \b
-docs/evaluation.md tells what the files and figures mean.
+docs/scores.md tells what the files and figures mean.
 """
 
 app = make_app(no_args_is_help=False)

@@ -19,11 +19,12 @@ class EngineConfig:
     kv_cache_gb: float | None = works(None, above=0)
     """Memory for the keys and values of all requests, in GB; left out: 1, on a GPU half of what is free."""
     max_batch_requests: int = works(32, least=1)
-    """Most requests that are answered at once."""
+    """Most requests that are answered at once; of a reward model, texts that are read together."""
     max_queued_requests: int = works(64, least=1)
     """Most requests that wait; more are refused."""
     prefill_chunk_tokens: int = works(512, least=1)
-    """Most tokens of prompts that are read between two tokens of the replies that are being written."""
+    """Most tokens of prompts that are read between two tokens of the replies that are being written; of a reward model,
+    at a time (left out: 8192 on a GPU)."""
     remote_url: str | None = works(None)
     """Base address of the server, like http://127.0.0.1:8000/v1. Its key is in the variable REMOTE_API_KEY."""
     remote_model: str | None = works(None)

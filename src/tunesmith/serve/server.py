@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tunesmith.engines.base import Engine
     from tunesmith.engines.rewards import RewardEngine
 
-__all__ = ["Server", "bind", "greeting", "load_adapters", "serve"]
+__all__ = ["Server", "bind", "engine_of", "greeting", "load_adapters", "serve"]
 
 
 class Server(uvicorn.Server):
@@ -107,7 +107,7 @@ def serve(config: RunConfig, note: Callable[[str], None]) -> None:
     settings = Settings.from_env(_name_of(config), note)  # before anything that takes time
     with bind(settings) as sock:
         began = time.monotonic()
-        with _engine_of(config) as engine:
+        with engine_of(config) as engine:
             load_adapters(engine, config.serve, settings.model_name)
             folder = config.serve.adapter_dir
             service = Service(
@@ -123,7 +123,7 @@ def serve(config: RunConfig, note: Callable[[str], None]) -> None:
             asyncio.run(Server(service).serve([sock]))
 
 
-def _engine_of(config: RunConfig) -> Engine | RewardEngine:
+def engine_of(config: RunConfig) -> Engine | RewardEngine:
     """A reward model gets an engine of its own. With stage: rm nothing else will do."""
     from tunesmith.engines import make_engine
     from tunesmith.engines.rewards import RewardEngine, gives_rewards

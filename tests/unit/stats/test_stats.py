@@ -138,6 +138,26 @@ def test_flops_of_full_training_by_hand(config: Any) -> None:
     assert found.trained_parameters == found.parameters
 
 
+def test_flops_of_a_reward_model_by_hand(config: Any, tmp_path: Path) -> None:
+    """The same layers, and one product with H weights where a sequence ends; no table of words at the end."""
+    from tests.pairs import write_stories
+
+    keys = {"finetuning_type": "full", "dataset": str(write_stories(tmp_path, 4)), "num_train_epochs": 1}
+    found = count_flops(config(stage="rm", **keys))
+    other = count_flops(config(stage="dpo", pref_loss="simpo", **keys))
+    from transformers import AutoConfig
+
+    shape = AutoConfig.from_pretrained(config().model.model_name_or_path)
+    assert (found.layers, found.attention) == (other.layers, pytest.approx(other.attention))
+    head = 6 * shape.hidden_size  # forward, gradient of the weights, gradient of the input
+    pairs = 4
+    tokens = found.tokens_per_step / min(4, pairs) * pairs
+    assert found.head == pytest.approx(head * 2 * pairs / tokens, rel=1e-3)
+    assert found.parameters == other.parameters + (1 - shape.vocab_size * (not shape.tie_word_embeddings)) * (
+        shape.hidden_size
+    )
+
+
 @pytest.mark.slow
 def test_an_adapter_needs_less_and_a_limit_of_steps_counts(config: Any) -> None:
     full, lora = count_flops(config(finetuning_type="full", max_steps=5)), count_flops(config(max_steps=5))
