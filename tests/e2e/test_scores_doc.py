@@ -55,5 +55,6 @@ def test_the_examples_run(
     assert set(json.loads((tmp_path / "saves/rm" / SCORES).read_text().splitlines()[0])) == {"row", "liked", "score"}
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "example.py").write_text(example)
+    capsys.readouterr()
     runpy.run_path("example.py")
     assert 0 <= float(capsys.readouterr().out) <= 1
