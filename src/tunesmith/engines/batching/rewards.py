@@ -154,26 +154,30 @@ class RewardScheduler:
         """What the next forward reads; nothing: the engine closes."""
         with self._wake:
             self._running = 0
-            while True:
+            while not self._closed:
+                if batch := self._take():
+                    self._running = len(batch)
+                    return batch
                 self._forget_ended()
-                if self._closed or len(self._queue):
-                    break
                 self._wake.wait()
-            batch: list[_Sequence] = []
-            width = total = 0
-            while not self._closed and len(self._queue) and len(batch) < self._limits.sequences:
-                one = self._queue.pop()
-                width, total = max(width, len(one.ids)), total + len(one.ids)
-                if batch and (width * (len(batch) + 1) if self._limits.padded else total) > self._limits.tokens:
-                    self._queue.put_back(one)
-                    break
-                batch.append(one)
-            self._running = len(batch)
-            return batch
+            return []
+
+    def _take(self) -> list[_Sequence]:
+        """As much of what waits as a forward may have; what nobody wants any more goes."""
+        batch: list[_Sequence] = []
+        width = total = 0
+        while len(self._queue) and len(batch) < self._limits.sequences:
+            one = self._queue.pop()
+            if one.cancelled:
+                continue
+            width, total = max(width, len(one.ids)), total + len(one.ids)
+            if batch and (width * (len(batch) + 1) if self._limits.padded else total) > self._limits.tokens:
+                self._queue.put_back(one)
+                break
+            batch.append(one)
+        return batch
 
     def _forget_ended(self) -> None:
-        """Those that were cancelled, or have failed."""
-        self._queue.remove_cancelled()
         self._open = {asked for asked in self._open if not asked.ended}
 
     def _read(self, batch: Sequence[_Sequence]) -> None:
