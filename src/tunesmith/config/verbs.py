@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
+from typing import Any
 
 from tunesmith.config.keys import all_keys
 
@@ -20,10 +21,15 @@ that cannot be trained yet."""
 _SHARED = {"seed", "use_cpu"}
 
 
-def infer_verb(keys: Collection[str]) -> str:
-    """What a file is for, by its keys: train if it has data or arguments of training, else eval, api, export or
-    chat."""
+_TRAINS = {"dataset", "do_train", "do_eval", "do_predict"}
+
+
+def infer_verb(keys: Mapping[str, Any]) -> str:
+    """What a file is for, by its keys: train if it has data or arguments of training, but score for a reward model with
+    rows to judge and none to train on; else eval, api, export or chat."""
     known = all_keys()
+    if keys.get("stage") == "rm" and "eval_dataset" in keys and _TRAINS.isdisjoint(keys):
+        return "score"
     if not keys or any(name.endswith("dataset") or (known[name].passed_on and name not in _SHARED) for name in keys):
         return "train"
     if "task" in keys:

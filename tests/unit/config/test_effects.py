@@ -91,6 +91,16 @@ def test_what_has_an_effect_in_predict_and_in_eval() -> None:
         assert text in told
 
 
+def test_what_has_an_effect_in_score() -> None:
+    rows = {"eval_dataset": "d", "cutoff_len": 512, "max_samples": 3, "on_too_long": "drop", "stage": "rm", "seed": 1}
+    keys = {"model_name_or_path": "m", "output_dir": "o", "infer_dtype": "float32", "fast_path": "require", **rows}
+    batches = {"max_batch_requests": 4, "prefill_chunk_tokens": 64}
+    assert load_config({**keys, **batches}, verb="score").warnings == ()
+    (told,) = load_config({**keys, "dataset": "t", "max_queued_requests": 3, "temperature": 1}, verb="score").warnings
+    for text in ("dataset (eval_dataset is what is read)", "max_queued_requests (not in", "temperature (only in chat"):
+        assert text in told
+
+
 def test_a_training_file_serves_chat_with_one_warning() -> None:
     text = warning("chat", learning_rate=1e-4, lora_rank=8)
     assert text == (

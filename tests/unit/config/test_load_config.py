@@ -149,6 +149,9 @@ def test_check_finds_out_what_a_config_is_for() -> None:
     assert verb(GOOD) == "train"
     assert verb({}) == "chat"
     assert verb({"infer_backend": "huggingface", "stage": "sft", "finetuning_type": "lora"}) == "chat"
+    judged = {"stage": "rm", "eval_dataset": "d", "output_dir": "o"}
+    assert verb(judged) == "score"
+    assert verb({**judged, "dataset": "d"}) == verb({**judged, "do_train": False, "do_eval": True}) == "train"
     assert verb({"export_dir": "x", "adapter_name_or_path": "a"}) == "export"
     with pytest.raises(ConfigError, match="dataset"):
         verb({"learning_rate": 1e-4, "output_dir": "o"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -91,11 +92,11 @@ def test_requests_of_several_clients_are_read_together(reward_site: Any, plain: 
     wanted = [plain(text) for text in TEXTS]
     with ThreadPoolExecutor(6) as clients:
         with held(made.engine) as reading:
-            asked = [
-                clients.submit(made.ask, "POST", EVALUATION, {"model": "tiny", "messages": [text]})
-                for text in [TEXTS[0], *TEXTS]
-            ]
-            assert reading.wait(10)
+            asked = []
+            for text in [TEXTS[0], *TEXTS]:
+                body = {"model": "tiny", "messages": [text]}
+                asked.append(clients.submit(made.ask, "POST", EVALUATION, body))
+                assert reading.wait(10)  # the first one is read
             until(lambda: made.engine.stats()["running"] + made.engine.stats()["waiting"] == 5)
         found = [one.result(20).json["scores"] for one in asked]
     assert [score for scores in found for score in scores] == pytest.approx([wanted[0], *wanted], abs=1e-5)
@@ -195,6 +196,16 @@ def test_routes_say_what_the_model_is_for(site: Any, reward_site: Any) -> None:
         assert scores.ask("GET", path).status == 200
     assert scores.ask("POST", "/tokenize", {"messages": CHAT[:1]}).json["count"] > 3
     assert scores.ask("POST", EVALUATION, {"model": "other", "messages": ["a"]}).status == 404
+
+
+def test_the_greeting_asks_what_the_model_answers(reward_site: Any) -> None:
+    from tunesmith.serve.server import greeting
+
+    made = reward_site()
+    said = greeting(made.service, 8000)
+    assert "/v1/rerank" in said
+    (body,) = re.findall(r"-d '(.*)'", said)
+    assert made.ask("POST", RERANK, json.loads(body)).status == 200
 
 
 def test_the_gate_is_the_same(reward_site: Any) -> None:
