@@ -5,6 +5,7 @@ Rewards are those of transformers' own class for sequences with one label, one s
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -62,6 +63,7 @@ class RewardEngine:
         settings = settings or EngineConfig()
         self.model, self.tokenizer, self.renderer = model.eval(), tokenizer, renderer
         self._flat, self._pad = flat, pad_id_of(tokenizer)
+        self._tokenizing = threading.Lock()
         self.context, self.at_once = context_of(model.config), settings.max_batch_requests
         limits = Limits(self.at_once, settings.prefill_chunk_tokens, settings.max_queued_requests, padded=not flat)
         self._scheduler = RewardScheduler(self._forward, model.device, limits, str(model.config.name_or_path))
@@ -108,7 +110,8 @@ class RewardEngine:
 
     def encode_text(self, text: str) -> list[int]:
         """A text as it is, with the control tokens that it holds: what a template has written, or ids decoded."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        with self._tokenizing:  # a call may change settings of the tokenizer, and then no other one may run
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def encode_chat(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
