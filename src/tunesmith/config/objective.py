@@ -85,6 +85,8 @@ class ObjectiveConfig:
     """dpo, kto: adapters of the reference model, merged one after the other."""
     ref_model_quantization_bit: int | None = works(None)
     """dpo, kto: bits per weight of the reference model, with quantization_method."""
+    precompute_ref_log_probs: bool = works(False)
+    """dpo, kto: ask the reference once, before training, and keep what it says in the data cache; then it is freed."""
     reward_model: str | None = later(None, _REWARD)
     """Reward model: a path, an adapter or a URL."""
     reward_model_adapters: tuple[str, ...] = later((), _REWARD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tunesmith.config.effect_rule import Rule, keys_of, trains
-from tunesmith.config.preference_checks import losses_of
+from tunesmith.config.preference_checks import compares, losses_of
 from tunesmith.config.run_config import RunConfig
 
 __all__ = ["objective_rules"]
@@ -38,6 +38,12 @@ def objective_rules() -> tuple[Rule, ...]:
         Rule(keys_of(_PAIRS), stages("dpo"), "only in stage dpo"),
         Rule(keys_of(_FEEDBACK), stages("kto"), "only in stage kto"),
         Rule(keys_of(_COMPARED), stages("dpo", "kto"), "only in stages dpo and kto"),
+        Rule(keys_of("precompute_ref_log_probs"), stages("dpo", "kto"), "only in stages dpo and kto"),
+        Rule(
+            keys_of("precompute_ref_log_probs"),
+            lambda c: compares(c.objective) or not trains(c),
+            "this pref_loss compares with no reference model",
+        ),
         Rule(keys_of("prefix_sharing"), stages("dpo", "rm"), "only in stages dpo and rm"),
         Rule(keys_of("center_rewards_coefficient"), stages("rm"), "only in stage rm"),
         Rule(keys_of("dpo_label_smoothing"), some("smooths"), "this pref_loss reads no share of wrong labels"),

@@ -95,6 +95,16 @@ def _reference_is_used(config: RunConfig) -> Iterator[Problem]:
         yield Problem("E-CONFIG-022", what, config.place(given[0]), fix=fix)
 
 
+@_rule(_TRAIN, "stage", "precompute_ref_log_probs", "streaming")
+def _rows_are_known_before(config: RunConfig) -> Iterator[Problem]:
+    keys = config.objective
+    if keys.precompute_ref_log_probs and config.data.streaming and keys.stage in ("dpo", "kto") and compares(keys):
+        what = '"precompute_ref_log_probs" reads all rows before training, and "streaming" does not know them by then'
+        yield contradiction(
+            config, "precompute_ref_log_probs", what, "streaming: false, or precompute_ref_log_probs: false"
+        )
+
+
 @_rule(_TRAIN, "stage", "finetuning_type")
 def _rewards_have_a_head(config: RunConfig) -> Iterator[Problem]:
     kind = config.method.finetuning_type

@@ -42,6 +42,7 @@ _AUDIO = "tests/unit/media/test_audio.py::"
 _PAIRS = "tests/unit/objectives/test_dpo.py::"
 _FEEDBACK = "tests/unit/objectives/test_kto.py::"
 _PREFERENCES = "tests/e2e/test_preference_runs.py::"
+_PRECOMPUTED = "tests/e2e/test_precomputed_references.py::"
 _REWARDS = "tests/unit/objectives/test_rm.py::"
 
 _SHOWN: dict[str, str] = {
@@ -58,6 +59,7 @@ _SHOWN: dict[str, str] = {
     _PAIRS + "test_weights_of_wpo_are_those_of_the_policy": "use_wpo",
     _PREFERENCES + "test_a_prompt_is_computed_once_unless_it_is_not_to_be": "prefix_sharing",
     _PREFERENCES + "test_another_model_may_be_the_reference": "ref_model ref_model_quantization_bit",
+    _PRECOMPUTED + "test_a_run_without_a_reference_is_the_run_with_it": "precompute_ref_log_probs",
     _PREFERENCES + "test_adapters_of_the_reference_are_merged_into_it": "ref_model_adapters",
     _LEGACY + "test_an_older_name_arrives_under_its_present_one": (
         "warmup_ratio evaluation_strategy group_by_length no_cuda per_gpu_train_batch_size per_gpu_eval_batch_size "

@@ -200,11 +200,11 @@ def age(entry: Entry) -> float:
 
 
 @cache
-def code_digest() -> str:
-    """A digest of the code that samples depend on."""
+def code_digest(names: tuple[str, ...] = _CODE) -> str:
+    """A digest of code, files and folders of this package: of that which samples depend on, or of another part."""
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.blake2b(digest_size=16)
-    for name in _CODE:
+    for name in names:
         place = package / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(f"{file.relative_to(package)}\0".encode())

@@ -3,7 +3,7 @@
 Both give `input_ids` [B, T] int64, `labels` [B, T] int64 (the id where the model is trained to write it, else
 `label_pad`) and, where the loss is weighted, `weights` [B, T] float32. A token of weight 0 is not trained. Labels are
 not shifted: the logit at t is for the label at t + 1. Where sequences are not PLAIN (`dataset`), `kinds` int64 tells of
-each what it is.
+each what it is. Where samples tell what the reference says of their sequences, so does `reference`, in its own type.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FlatCollator", "PaddingCollator", "sequence_lengths"]
 
 LABEL_PAD = -100  # the field's convention
+PER_SEQUENCE = ("kinds", "reference")
 
 
 class PaddingCollator:
@@ -42,7 +43,7 @@ class PaddingCollator:
         width = -(-max(lengths) // self.multiple_of) * self.multiple_of
         mask = np.arange(width) < np.asarray(lengths)[:, None]
         batch = _rows(samples, width, self.pad_id, self.label_pad)
-        batch |= {"attention_mask": mask.astype(np.int64), **_beside(samples, "kinds")}
+        batch |= {"attention_mask": mask.astype(np.int64), **_beside(samples, *PER_SEQUENCE)}
         return _tensors(batch) | _mismatched(samples, self)
 
 
@@ -75,7 +76,7 @@ class FlatCollator:
             samples, before = _shared_once(samples)
         pieces = [sample.get("lengths", [len(sample["input_ids"])]) for sample in samples]
         lengths = np.concatenate(pieces).astype(np.int64)
-        more = {"lengths": lengths, **_beside(samples, "kinds", "shared")}
+        more = {"lengths": lengths, **_beside(samples, *PER_SEQUENCE, "shared")}
         bounds: dict[str, Any] = {}
         if self.one_row:
             samples, pieces = [_joined(samples)], [lengths]
@@ -145,13 +146,13 @@ def _rows_of(sample: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     first = int(sample["lengths"][0])
     for number, part in enumerate((slice(first), slice(first, None))):
         row = {key: sample[key][part] for key in ("input_ids", "trained", "weights") if key in sample}
-        yield {**row, "kinds": sample["kinds"][number : number + 1]}
+        yield row | {key: sample[key][number : number + 1] for key in PER_SEQUENCE if key in sample}
 
 
 def _beside(samples: Sequence[Mapping[str, Any]], *names: str) -> dict[str, np.ndarray]:
     """What the samples tell of their sequences, joined."""
-    found = [name for name in names if name in samples[0]]
-    return {name: np.concatenate([sample[name] for sample in samples]).astype(np.int64) for name in found}
+    found = {name: np.concatenate([sample[name] for sample in samples]) for name in names if name in samples[0]}
+    return {name: one if one.dtype.kind == "f" else one.astype(np.int64) for name, one in found.items()}
 
 
 def _joined(samples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

@@ -6,9 +6,11 @@ joining datasets moves numbers, never tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -151,6 +153,8 @@ class TokenDataset:
         self.kinds = np.zeros(len(starts), np.int8) if kinds is None else kinds
         self.has_kinds = kinds is not None and bool(kinds.any())
         """Some are not PLAIN."""
+        self.columns: Mapping[str, npt.NDArray[Any]] = {}
+        """More numbers [N], one of each sequence: [1] in its sample, by their names."""
 
     @classmethod
     def from_encoded(cls, sequences: Iterable[Encoded], kinds: Sequence[int] | None = None) -> TokenDataset:
@@ -180,6 +184,7 @@ class TokenDataset:
     def concatenate(cls, parts: Sequence[TokenDataset]) -> TokenDataset:
         if len(parts) == 1:
             return parts[0]
+        assert not any(part.columns for part in parts), "columns come last"
         stores: dict[int, Tokens] = {id(store): store for part in parts for store in part.stores}
         number = {key: index for index, key in enumerate(stores)}
         own = [np.array([number[id(store)] for store in part.stores], dtype=np.int64)[part.store] for part in parts]
@@ -210,6 +215,8 @@ class TokenDataset:
             sample["weights"] = np.ones(length, np.float32) if tokens.weights is None else tokens.weights[part]
         if self.has_kinds:
             sample["kinds"] = self.kinds[index : index + 1] if index >= 0 else self.kinds[[index]]
+        for name, values in self.columns.items():
+            sample[name] = values[[index]]
         return sample
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -234,7 +241,7 @@ class TokenDataset:
         """The sequences at `indices`, in that order, repeats included."""
         if len(indices) == len(self) and is_range(indices):
             return self
-        return TokenDataset(
+        found = TokenDataset(
             self.stores,
             self.store[indices],
             self.starts[indices],
@@ -243,6 +250,14 @@ class TokenDataset:
             self.trained_counts[indices],
             self.kinds[indices],
         )
+        return found.with_columns({name: values[indices] for name, values in self.columns.items()})
+
+    def with_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> TokenDataset:
+        """The same sequences with these numbers beside them; see `columns`."""
+        assert all(len(values) == len(self) for values in columns.values()), "one number for each sequence"
+        found = copy(self)
+        found.columns = columns
+        return found
 
     def _count(self) -> Ints:
         """Trained tokens of each sequence."""

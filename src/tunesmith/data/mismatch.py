@@ -41,6 +41,7 @@ class MismatchedDataset(TokenDataset):
         )
         assert len(others) == len(self), "one answer for each"
         self.others, self.longest = others, longest
+        self.columns = samples.columns
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         sample, other = super().__getitem__(index), self.others[index]

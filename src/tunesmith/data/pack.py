@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +71,10 @@ class PackedDataset:
     @property
     def num_trained(self) -> int:
         return self.pieces.num_trained
+
+    def with_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> PackedDataset:
+        """The same packs; of each piece there are these numbers too."""
+        return PackedDataset(self.pieces.with_columns(columns), self.bounds)
 
     def origin(self, index: int) -> Origin:
         """Where the first piece of a pack came from."""

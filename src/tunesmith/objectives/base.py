@@ -90,6 +90,11 @@ class Objective(ABC):
         """Whether the loss of a unit depends on the other units of an optimizer step."""
         return False
 
+    def reference_sums(self, model: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the loss reads of the reference: a number [K] of each sequence, by the names under which samples that
+        bring these numbers have them. Such batches ask the reference nothing. Without gradient."""
+        raise NotImplementedError
+
     def look(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
         """[U, c] numbers of the batch's U units, without gradient."""
         raise NotImplementedError

@@ -75,6 +75,9 @@ class PairwisePreference(Objective):
     def count_units(self, batch: Mapping[str, Any]) -> float:
         return len(batch["kinds"]) / 2 if "kinds" in batch else 0.0
 
+    def reference_sums(self, model: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {"reference": self._reference_sums(model, batch, model_inputs(batch), answers_of(batch))}
+
     def look(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
         """[P, 8]: what a loss of the whole step reads of each pair; NaN for what it does not."""
         with torch.no_grad():

@@ -16,6 +16,7 @@ from torch import Tensor
 from tunesmith.config.preference_facts import FEEDBACK_FACTS
 from tunesmith.core.types import Feedback
 from tunesmith.data.dataset import LIKED
+from tunesmith.data.mismatch import MISMATCHED
 from tunesmith.losses.feedback import (
     FeedbackScores,
     FeedbackSettings,
@@ -25,7 +26,7 @@ from tunesmith.losses.feedback import (
     mean_reward,
 )
 from tunesmith.losses.token import LogProbs
-from tunesmith.objectives.answers import answers_of
+from tunesmith.objectives.answers import Answers, answers_of
 from tunesmith.objectives.base import LossOutput, Needs, Objective, Reference
 from tunesmith.objectives.inputs import model_inputs
 from tunesmith.objectives.likelihood import AnswerLikelihood
@@ -66,6 +67,12 @@ class AnswerFeedback(Objective):
 
     def count_units(self, batch: Mapping[str, Any]) -> float:
         return float(len(batch["kinds"])) if "kinds" in batch else 0.0
+
+    def reference_sums(self, model: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        read = {"reference": batch}
+        if self.facts.kl:
+            read[MISMATCHED + "reference"] = batch["mismatched"]
+        return {name: self._reference(model, one, model_inputs(one), answers_of(one)) for name, one in read.items()}
 
     def look(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
         """[E, 2]: a log ratio of each answer, for KTO that of the answer to another prompt; and whether it is liked."""
@@ -129,12 +136,15 @@ class AnswerFeedback(Objective):
         inputs, answers = model_inputs(batch), answers_of(batch)
         found = model(**inputs, **answers.asked, loss_kind=LogProbs())
         policy = answers.sums(found["log_probs"])
+        reference = self._reference(model, batch, inputs, answers).to(policy.dtype)
+        return policy, reference, answers.lengths.clamp(min=1), found
+
+    def _reference(self, model: Any, batch: Mapping[str, Any], inputs: dict[str, Any], answers: Answers) -> Tensor:
         if "reference" in batch:
-            reference: Tensor = batch["reference"]
-        else:
-            assert isinstance(self.reference, Reference), "given before the first batch"
-            reference = answers.sums(self.reference(model, inputs, answers))
-        return policy, reference.to(policy.dtype), answers.lengths.clamp(min=1), found
+            found: Tensor = batch["reference"]
+            return found
+        assert isinstance(self.reference, Reference), "given before the first batch"
+        return answers.sums(self.reference(model, inputs, answers))
 
 
 def _liked(batch: Mapping[str, Any]) -> Tensor:

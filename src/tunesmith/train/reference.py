@@ -1,7 +1,8 @@
 """What a policy is compared with: the model before training, or another one.
 
 An adapter's reference is the model without it, which takes no memory. A model that trains its own weights has a frozen
-copy of them, and `ref_model` is read beside the policy. All answer to the same batches, by the same quick ways.
+copy of them, and `ref_model` is read beside the policy. All answer to the same batches, by the same quick ways. Where
+rows bring what it says (`precompute_ref_log_probs`), there is none while the policy trains.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.objectives.answers import Answers
 
-__all__ = ["Beside", "WithoutAdapter", "reference_of"]
+__all__ = ["Beside", "Told", "WithoutAdapter", "loaded_by", "reference_of", "without_adapter"]
 
 
 class WithoutAdapter:
@@ -58,16 +59,40 @@ class Beside:
         return found
 
 
+class Told:
+    """No model any more: every row with an answer brings what the reference says."""
+
+    def __call__(self, model: Any, inputs: Mapping[str, Any], answers: Answers) -> Tensor:
+        """Of the blank row of a rank without answers."""
+        assert not len(answers.targets), "rows with answers bring what the reference says"
+        return torch.zeros(0, device=answers.targets.device)
+
+
+def without_adapter(config: RunConfig, model: Any) -> bool:
+    """Whether the reference is the policy with its adapter switched off."""
+    kept = hasattr(model, "disable_adapter") and not hasattr(model, "base_was_changed")
+    return config.objective.ref_model is None and kept
+
+
 def reference_of(config: RunConfig, plan: RunPlan, model: Any, tokenizer: Any) -> WithoutAdapter | Beside:
     """The reference of a run, by the ways that the plan tells. Raises what loading a model raises, MissingInputError
     where the reference reads other tokens than the policy, and MachineError where it does not read the same batches."""
-    without = hasattr(model, "disable_adapter") and not hasattr(model, "base_was_changed")
-    if config.objective.ref_model is None and without:
+    if without_adapter(config, model):
         get_logger().info("reference: the model without its adapter")
         return WithoutAdapter(model)
     named = config.objective.ref_model
     get_logger().info("reference: %s", named or "a frozen copy of the model")
     return Beside(_loaded(config, plan, model, tokenizer))
+
+
+def loaded_by(config: RunConfig) -> RunConfig:
+    """The config by which a reference is loaded that is a model of its own."""
+    keys = config.objective
+    if keys.ref_model is None:
+        return replace(config, verb="predict")
+    settings = replace(config.model, model_name_or_path=keys.ref_model, adapter_name_or_path=keys.ref_model_adapters)
+    quantization = replace(config.quantization, quantization_bit=keys.ref_model_quantization_bit, qat=None)
+    return replace(config, model=settings, quantization=quantization, verb="predict")
 
 
 def _loaded(config: RunConfig, plan: RunPlan, policy: Any, tokenizer: Any) -> Any:
@@ -78,15 +103,8 @@ def _loaded(config: RunConfig, plan: RunPlan, policy: Any, tokenizer: Any) -> An
     from tunesmith.models.load import load
     from tunesmith.models.quantization.plan import base_of
 
-    keys = config.objective
-    settings, quantization = config.model, config.quantization
-    if keys.ref_model is not None:
-        settings = replace(
-            config.model, model_name_or_path=keys.ref_model, adapter_name_or_path=keys.ref_model_adapters
-        )
-        quantization = replace(config.quantization, quantization_bit=keys.ref_model_quantization_bit, qat=None)
-    frozen = replace(config, model=settings, quantization=quantization, verb="predict")
-    base = base_of(frozen, plan.device)
+    frozen = loaded_by(config)
+    settings, base = frozen.model, base_of(frozen, plan.device)
     fast = FastPath(plan.batches == "flat", plan.loss, plan.attention, shares=plan.shares)
     how: dict[str, Any] = {"dtype": plan.dtype, "attention": fast.at_load, "device": plan.device, "seed": plan.seed}
     loaded = load(settings, tokenizer, **how, quantization=base, longest=plan.cutoff_len)
@@ -95,7 +113,10 @@ def _loaded(config: RunConfig, plan: RunPlan, policy: Any, tokenizer: Any) -> An
         merge_adapters(loaded.model, Adapters.of(settings))
     found = prove(loaded.model, loaded.family, fast, settings)
     if (found.flat, found.shares) != (fast.flat, fast.shares):
-        what, where = "the reference model does not read the batches of the run", f"ref_model: {keys.ref_model}"
+        what, where = (
+            "the reference model does not read the batches of the run",
+            f"ref_model: {config.objective.ref_model}",
+        )
         raise MachineError(Problem("E-TRAIN-068", what, where, found.why[-1], "prefix_sharing: off, or fast_path: off"))
     return loaded.model
 

@@ -112,7 +112,7 @@ def _run(
     from tunesmith.render import make_renderer
     from tunesmith.train.calibration import calibration_of
     from tunesmith.train.generations import check_metric
-    from tunesmith.train.reference import reference_of
+    from tunesmith.train.precompute import give_reference
 
     log = get_logger()
     before = None if any(one.key == "fast_path" for one in changes) else recorded(plan)
@@ -148,7 +148,7 @@ def _run(
         proved = _prove(config, plan, proven, objective, model, tokenizer, datasets, record)
         plan = proved if proved == plan else as_recorded(proved, config, changes)
     if objective.compares:
-        objective.reference = reference_of(config, plan, model, tokenizer)
+        give_reference(config, plan, objective, model, tokenizer, datasets)
     warn_if_longer(model, datasets.longest)
     if not objective.needs.is_text:
         carry_template(renderer, config.template, tokenizer, model)

@@ -49,6 +49,8 @@ def test_one_warning_names_all_keys_by_reason() -> None:
         ({"stage": "pt", "use_dft_loss": True}, "use_dft_loss"),
         ({"stage": "pt", "use_eaft_loss": True, "eaft_alpha": 0.5}, "use_eaft_loss, eaft_alpha"),
         ({"use_dft_loss": True, "eaft_alpha": 0.5}, "eaft_alpha"),
+        ({"precompute_ref_log_probs": True}, "precompute_ref_log_probs"),
+        ({"stage": "dpo", "pref_loss": "orpo", "precompute_ref_log_probs": True}, "precompute_ref_log_probs"),
         ({"val_size": 0.1}, "val_size"),
         ({"disable_gradient_checkpointing": True, "use_reentrant_gc": False}, "use_reentrant_gc"),
         ({"disable_gradient_checkpointing": True, "use_unsloth_gc": True}, "use_unsloth_gc"),

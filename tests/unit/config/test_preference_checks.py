@@ -34,6 +34,8 @@ def codes(keys: dict[str, Any]) -> list[str]:
         ({"pref_loss": "aot", "use_wpo": True}, ["E-CONFIG-021"]),
         ({"pref_loss": "orpo", "ref_model": "r"}, ["E-CONFIG-021"]),
         ({"ref_model_quantization_bit": 4}, ["E-CONFIG-022"]),
+        ({"precompute_ref_log_probs": True, "streaming": True, "max_steps": 9}, ["E-CONFIG-021"]),
+        ({"precompute_ref_log_probs": True, "streaming": True, "max_steps": 9, "pref_loss": "orpo"}, []),
         ({"pref_beta": 0}, ["E-CONFIG-004"]),
         ({"discopop_tau": 2, "pref_loss": "discopop"}, ["E-CONFIG-004"]),
     ],

@@ -19,7 +19,7 @@ from tunesmith.losses.mixture import PairMixture
 from tunesmith.losses.preference import PairScores, PairSettings
 from tunesmith.objectives import OBJECTIVES, Objective
 from tunesmith.train.micro import split
-from tunesmith.train.reference import Beside
+from tunesmith.train.reference import Beside, Told
 
 COLLATORS = {
     "padded": PaddingCollator(0),
@@ -130,6 +130,22 @@ def test_the_keys_say_what_the_loss_is(plain: tuple[Any, Any], key: str) -> None
     keys, expected = KEYS[key]
     quick = policy_of("chunked", 1), policy_of("chunked", 2)
     check(plain, quick, COLLATORS["shared"](token_pairs()), expected, **keys)
+
+
+@pytest.mark.parametrize("kind", COLLATORS)
+def test_rows_may_bring_what_the_reference_says(quick: tuple[Any, Any], kind: str) -> None:
+    """Each pair asked alone, and no reference while the loss is computed, in any split."""
+    objective = objective_of(quick[1], ld_alpha=0.4)
+    whole = objective.compute(quick[0], COLLATORS[kind](token_pairs()))
+    pairs = [
+        {**pair, "reference": objective.reference_sums(quick[0], COLLATORS[kind]([pair]))["reference"].numpy()}
+        for pair in token_pairs()
+    ]
+    objective.reference = Told()
+    for most in (None, 40, 0):
+        parts = [objective.compute(quick[0], part) for part in split(COLLATORS[kind](pairs), most)]
+        loss = torch.stack([part.loss_sum for part in parts]).sum()
+        torch.testing.assert_close(loss, whole.loss_sum, rtol=1e-6, atol=1e-6)
 
 
 def test_weights_of_wpo_are_those_of_the_policy(plain: tuple[Any, Any]) -> None:

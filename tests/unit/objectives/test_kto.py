@@ -16,7 +16,7 @@ from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.data.dataset import LIKED
 from tunesmith.objectives import OBJECTIVES, Objective
 from tunesmith.train.micro import split
-from tunesmith.train.reference import Beside
+from tunesmith.train.reference import Beside, Told
 
 COLLATORS = {"padded": PaddingCollator(0), "flat": FlatCollator(0)}
 
@@ -114,6 +114,27 @@ def test_the_split_of_a_step_changes_nothing(quick: tuple[Any, Any], name: str, 
             # Rewards are differences of float32 sums, and rows that are padded less are rounded otherwise.
             found, wanted = sum(pair[which] for pair in each).double(), sums[which].double()
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5, msg=metric)
+
+
+@pytest.mark.parametrize("kind", COLLATORS)
+@pytest.mark.parametrize("name", FEEDBACK_FACTS)
+def test_rows_may_bring_what_the_reference_says(quick: tuple[Any, Any], name: str, kind: str) -> None:
+    """Each answer asked alone, with its answer to another prompt where the loss reads that."""
+    objective = objective_of(quick[1], kto_loss=name)
+    whole = objective.compute(quick[0], COLLATORS[kind](token_answers()))
+    asked = [objective.reference_sums(quick[0], COLLATORS[kind]([row])) for row in token_answers()]
+    assert len(asked[0]) == (2 if name == "kto" else 1)
+    rows = [
+        {**row, **{key: value.numpy() for key, value in sums.items()}}
+        for row, sums in zip(token_answers(), asked, strict=True)
+    ]
+    objective.reference = Told()
+    found = objective.compute(quick[0], COLLATORS[kind](rows))
+    torch.testing.assert_close(found.loss_sum, whole.loss_sum, rtol=1e-6, atol=1e-6)
+    settled = objective.settle(torch.cat([objective.look(quick[0], COLLATORS[kind](rows)).double()]))
+    parts = [objective.compute(quick[0], part) for part in split({**COLLATORS[kind](rows), "settled": settled}, 0)]
+    loss = torch.stack([part.loss_sum for part in parts]).sum()
+    torch.testing.assert_close(loss, whole.loss_sum, rtol=1e-6, atol=1e-6)
 
 
 def test_metrics_are_means_over_the_answers_that_they_are_of(plain: tuple[Any, Any], quick: tuple[Any, Any]) -> None:

@@ -42,7 +42,8 @@ def rows(lengths: Sequence[int], *, weighted: bool = False, pairs: bool = False)
         rejected.ids[:size] = chosen.ids[:size]
         for one in (chosen, rejected):
             one.trained[:size] = [False] * size
-    return TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * (len(lengths) // 2))
+    found = TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * (len(lengths) // 2))
+    return found.with_columns({"reference": generator.normal(size=len(lengths))})
 
 
 def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
