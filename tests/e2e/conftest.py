@@ -115,3 +115,21 @@ def story_run(stories: Path, tmp_path: Path, torch_one_thread: None) -> Callable
         "use_cpu": True,
     }
     return lambda **changes: tunesmith.train({**keys, **changes})
+
+
+@pytest.fixture
+def other(stories: Path, tmp_path: Path) -> Path:
+    """The folder of a model whose weights differ a little from those of stories260K."""
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "other"
+    shutil.copytree(stories, folder)
+    weights = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(3)
+    for one in weights.values():
+        one.add_(0.02 * torch.randn(one.shape, generator=generator).to(one.dtype))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

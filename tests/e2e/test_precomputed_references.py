@@ -58,19 +58,6 @@ def compare(story_run: Run, tmp_path: Path) -> Run:
     return run
 
 
-@pytest.fixture
-def other(stories: Path, tmp_path: Path) -> Path:
-    """The folder of a model whose weights differ a little from those of stories260K."""
-    folder = tmp_path / "other"
-    shutil.copytree(stories, folder)
-    weights = load_file(folder / "model.safetensors")
-    generator = torch.Generator().manual_seed(3)
-    for one in weights.values():
-        one.add_(0.02 * torch.randn(one.shape, generator=generator).to(one.dtype))
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
 def same_curve(one: Any, two: Any) -> None:
     assert len(steps_of(one)) == len(steps_of(two)) > 0
     for first, second in zip(steps_of(one), steps_of(two), strict=True):

@@ -357,10 +357,10 @@ def _settings_of_loader_processes_need_some(config: RunConfig) -> Iterator[Probl
             yield Problem("E-CONFIG-022", what, config.place(key), fix="dataloader_num_workers: 4")
 
 
-@_rule(_TRAIN, "use_dft_loss", "use_eaft_loss", "label_smoothing_factor", "stage")
+@_rule(_TRAIN, "use_dft_loss", "use_asft_loss", "use_eaft_loss", "label_smoothing_factor", "stage")
 def _one_loss_of_tokens(config: RunConfig) -> Iterator[Problem]:
     # LlamaFactory takes the first of these and says nothing of the others.
-    factors = ("use_dft_loss", "use_eaft_loss") if config.objective.stage == "sft" else ()
+    factors = ("use_dft_loss", "use_asft_loss", "use_eaft_loss") if config.objective.stage == "sft" else ()
     asked = [key for key in factors if getattr(config.objective, key)]
     asked += ["label_smoothing_factor"] * bool(config.train.value("label_smoothing_factor"))
     for key in asked[1:]:

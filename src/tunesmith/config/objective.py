@@ -8,7 +8,6 @@ from tunesmith.config.fields import later, section, works
 
 _PPO = "PPO"
 _REWARD = "reward models"
-_LOSSES = "other losses for fine-tuning"
 
 
 @section
@@ -23,9 +22,9 @@ class ObjectiveConfig:
     """Stop after this many evaluations without improvement."""
     use_dft_loss: bool = works(False)
     """sft: weight each token's loss by its probability (DFT). `eval_nll_loss` is plain."""
-    use_asft_loss: bool = later(False, _LOSSES)
-    """sft: DFT plus a divergence from the reference model (ASFT)."""
-    asft_alpha: float = later(0.1, _LOSSES)
+    use_asft_loss: bool = works(False)
+    """sft: DFT plus a divergence from the reference model (ASFT). `eval_nll_loss` is plain."""
+    asft_alpha: float = works(0.1, least=0)
     """sft: weight of that divergence."""
     use_eaft_loss: bool = works(False)
     """sft: weight each token's loss by the entropy of the 20 likeliest tokens (EAFT). `eval_nll_loss` is plain."""
@@ -80,11 +79,11 @@ class ObjectiveConfig:
     ppo_whiten_rewards: bool = later(False, _PPO)
     """Whiten rewards before advantages are computed."""
     ref_model: str | None = works(None)
-    """dpo, kto: weights of the reference model; left out, the model before training."""
+    """dpo, kto, use_asft_loss: weights of the reference model; left out, the model before training."""
     ref_model_adapters: tuple[str, ...] = works(())
-    """dpo, kto: adapters of the reference model, merged one after the other."""
+    """dpo, kto, use_asft_loss: adapters of the reference model, merged one after the other."""
     ref_model_quantization_bit: int | None = works(None)
-    """dpo, kto: bits per weight of the reference model, with quantization_method."""
+    """dpo, kto, use_asft_loss: bits per weight of the reference model, with quantization_method."""
     precompute_ref_log_probs: bool = works(False)
     """dpo, kto: ask the reference once, before training, and keep what it says in the data cache; then it is freed."""
     reward_model: str | None = later(None, _REWARD)

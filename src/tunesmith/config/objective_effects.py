@@ -15,7 +15,8 @@ _PAIRS = (
     "simpo_gamma alphapo_alpha cpo_alpha discopop_tau ld_alpha"
 )
 _FEEDBACK = "kto_loss kto_chosen_weight kto_rejected_weight"
-_COMPARED = "pref_beta pref_ftx ref_model ref_model_adapters ref_model_quantization_bit"
+_COMPARED = "ref_model ref_model_adapters ref_model_quantization_bit"
+_TOKENS = "use_dft_loss use_asft_loss asft_alpha use_eaft_loss eaft_alpha"
 
 
 def objective_rules() -> tuple[Rule, ...]:
@@ -31,13 +32,19 @@ def objective_rules() -> tuple[Rule, ...]:
         return lambda c: c.objective.stage in names or not trains(c)
 
     return (
-        Rule(keys_of("use_dft_loss use_eaft_loss eaft_alpha"), stages("sft"), "only in stage sft"),
+        Rule(keys_of(_TOKENS), stages("sft"), "only in stage sft"),
+        Rule(keys_of("asft_alpha"), lambda c: c.objective.use_asft_loss, "only with use_asft_loss: true"),
         Rule(keys_of("eaft_alpha"), lambda c: c.objective.use_eaft_loss, "only with use_eaft_loss: true"),
         Rule(keys_of("label_smoothing_factor"), stages("pt", "sft"), "it smooths the labels of tokens, in pt and sft"),
         Rule(keys_of("compute_accuracy"), stages("pt", "sft"), "it counts the tokens of pt and sft"),
         Rule(keys_of(_PAIRS), stages("dpo"), "only in stage dpo"),
         Rule(keys_of(_FEEDBACK), stages("kto"), "only in stage kto"),
-        Rule(keys_of(_COMPARED), stages("dpo", "kto"), "only in stages dpo and kto"),
+        Rule(keys_of("pref_beta pref_ftx"), stages("dpo", "kto"), "only in stages dpo and kto"),
+        Rule(
+            keys_of(_COMPARED),
+            lambda c: stages("dpo", "kto")(c) or compares(c.objective),
+            "only in stages dpo and kto, and with use_asft_loss: true",
+        ),
         Rule(keys_of("precompute_ref_log_probs"), stages("dpo", "kto"), "only in stages dpo and kto"),
         Rule(
             keys_of("precompute_ref_log_probs"),

@@ -26,12 +26,10 @@ def losses_of(config: ObjectiveConfig) -> dict[str, PairFacts]:
 
 
 def compares(config: ObjectiveConfig) -> bool:
-    """Whether the loss of stage dpo or kto compares with a reference model."""
-    return (
-        config.stage == "kto"
-        or config.pref_bco_weight > 0
-        or any(facts.reference for facts in losses_of(config).values())
-    )
+    """Whether the loss compares with a reference model."""
+    if config.stage == "dpo":
+        return config.pref_bco_weight > 0 or any(facts.reference for facts in losses_of(config).values())
+    return config.stage == "kto" or (config.stage == "sft" and config.use_asft_loss)
 
 
 @_rule(_TRAIN, "stage", "pref_loss", "pref_loss_weights")
@@ -80,13 +78,13 @@ def _divergence_fits(config: RunConfig) -> Iterator[Problem]:
                 )
 
 
-@_rule(_TRAIN, "stage", "pref_loss", "pref_bco_weight", *_REFERENCE)
+@_rule(_TRAIN, "stage", "pref_loss", "pref_bco_weight", "use_asft_loss", *_REFERENCE)
 def _reference_is_used(config: RunConfig) -> Iterator[Problem]:
     keys = config.objective
-    if keys.stage not in ("dpo", "kto"):
+    if keys.stage not in ("dpo", "kto") and not compares(keys):
         return
     given = [key for key in _REFERENCE if getattr(keys, key)]
-    known = keys.stage == "kto" or len(losses_of(keys)) == len(keys.pref_loss)  # or it is told already
+    known = keys.stage != "dpo" or len(losses_of(keys)) == len(keys.pref_loss)  # or it is told already
     if given and known and not compares(keys):
         what = f'"pref_loss: {", ".join(keys.pref_loss)}" compares with no reference model'
         yield contradiction(config, given[0], what, f"leave {given[0]} out")

@@ -59,6 +59,7 @@ _SHOWN: dict[str, str] = {
     _PAIRS + "test_weights_of_wpo_are_those_of_the_policy": "use_wpo",
     _PREFERENCES + "test_a_prompt_is_computed_once_unless_it_is_not_to_be": "prefix_sharing",
     _PREFERENCES + "test_another_model_may_be_the_reference": "ref_model ref_model_quantization_bit",
+    "tests/unit/objectives/test_asft.py::test_every_way_is_the_formula_on_all_logits": "use_asft_loss asft_alpha",
     _PRECOMPUTED + "test_a_run_without_a_reference_is_the_run_with_it": "precompute_ref_log_probs",
     _PREFERENCES + "test_adapters_of_the_reference_are_merged_into_it": "ref_model_adapters",
     _LEGACY + "test_an_older_name_arrives_under_its_present_one": (

@@ -13,6 +13,8 @@ N tokens, H hidden, V vocabulary, C rows of a chunk.
     loss   = sum_n c_n * ((1 - e) * -log p_n + e * (logsumexp(l_n) - mean(l_n)))      e: label smoothing
     dl     = c_n * (softmax(l_n) - (1 - e) * onehot(target) - e / V)
 
+An anchor (`losses/asft.py`) adds its own to both; the logits of its reference are made beside those of a chunk.
+
 c_n is the weight of a token times the factor of its loss, which is not differentiated (`losses/token.py`).
 """
 
@@ -26,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tunesmith.losses.asft import divergence_into
 from tunesmith.losses.token import CROSS_ENTROPY, LogProbs, TokenLoss, TokenStatistics, top_entropy
 
 __all__ = ["Head", "chunk_rows", "linear_cross_entropy", "linear_log_probs"]
@@ -80,7 +83,8 @@ def linear_cross_entropy(
     hidden [N, H], targets [N] int64, weights [N] float32 (None: all 1). `entropy`: whether the statistics have it.
     `rows`: C. Differentiable once, with respect to hidden, the weight and the bias of the head.
     """
-    options = _Options(head.scale, head.soft_cap, how, entropy, rows or chunk_rows(head.weight))
+    rows = rows or chunk_rows(head.weight, beside=1 if how.anchor is None else 2)
+    options = _Options(head.scale, head.soft_cap, how, entropy, rows)
     hidden, weight, bias = _in_one_type(hidden, head)
     loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, weights, options)
     return loss, TokenStatistics.joined(options.statistics)
@@ -102,10 +106,10 @@ def linear_log_probs(
     return found, TokenStatistics.joined(options.statistics)
 
 
-def chunk_rows(weight: Tensor) -> int:
-    """Rows of a chunk for an output layer [V, H]."""
+def chunk_rows(weight: Tensor, beside: int = 1) -> int:
+    """Rows of a chunk for an output layer [V, H]. `beside`: how many models have logits of it at once."""
     room = CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES["cpu"])
-    return max(16, room // (4 * int(weight.shape[0])))
+    return max(16, room // (4 * beside * int(weight.shape[0])))
 
 
 def _in_one_type(hidden: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -215,7 +219,9 @@ def _use_up(
     weight: Tensor,
 ) -> Tensor:
     """The loss of a chunk; its logits [C, V] become their gradient, and that those of the inputs. wanted [C, 1]."""
-    size, smoothing = logits.shape[-1], options.loss.label_smoothing
+    size, smoothing, anchor = logits.shape[-1], options.loss.label_smoothing, options.loss.anchor
+    reference = None if anchor is None else anchor(part)
+    apart = None if reference is None else divergence_into(logits, reference)
     capped = logits.clone() if options.soft_cap is not None and gradients.wanted else None
     top, best = logits.max(dim=-1, keepdim=True)
     target = logits.gather(1, wanted)
@@ -231,20 +237,28 @@ def _use_up(
         entropy = (log_total - (entropy_of.mul_(logits)).sum(-1, keepdim=True)).squeeze(-1)
     collision = logits.square().sum(-1).log() if options.wants_collision else None
     right = (best == wanted).squeeze(-1)
-    told = TokenStatistics((target - log_total).squeeze(-1), right, entropy, among_top, collision)
+    told = TokenStatistics((target - log_total).squeeze(-1), right, entropy, among_top, collision, apart)
     options.statistics.append(told)
     counts = options.loss.weights(told, given)
     losses = -(1 - smoothing) * told.log_probs
     if mean is not None:
         losses = losses + smoothing * (log_total - mean).squeeze(-1)
+    losses = losses if counts is None else losses * counts
+    pulls = None if anchor is None or given is None else given * anchor.alpha
+    if anchor is not None and apart is not None:
+        losses = losses + apart * (anchor.alpha if pulls is None else pulls)
     if gradients.wanted:
+        if anchor is not None and reference is not None:  # q becomes alpha * (p - q)
+            reference.sub_(logits).mul_(-anchor.alpha if pulls is None else -pulls[:, None])
         if mean is not None:
             logits.sub_(smoothing / size)
         logits.scatter_add_(1, wanted, logits.new_full((1, 1), smoothing - 1).expand_as(wanted))
         if counts is not None:
             logits.mul_(counts[:, None])
+        if reference is not None:
+            logits.add_(reference)
         gradients.add(part, _into_layer(logits, capped, options), hidden, weight)
-    return (losses if counts is None else losses * counts).double().sum()
+    return losses.double().sum()
 
 
 class _LinearLogProbs(torch.autograd.Function):  # type: ignore[misc]  # mypy does not look into torch

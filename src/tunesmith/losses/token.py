@@ -2,7 +2,7 @@
 
 N tokens, V vocabulary, l [N, V] logits, p = softmax(l), t the target of a token.
 
-    loss = sum_n w_n * f_n * ((1 - e) * -log p_n[t] - e * mean_v log p_n[v])
+    loss = sum_n w_n * f_n * ((1 - e) * -log p_n[t] - e * mean_v log p_n[v])  [+ the anchor of `losses/asft.py`]
 
     w   weight of a token, of the data; what a sum over tokens is divided by is the sum of these, without f
     e   label smoothing, as transformers' `LabelSmoother` has it
@@ -18,7 +18,7 @@ vocabulary it is that of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -26,9 +26,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from tunesmith.losses.asft import Anchor, reference_divergence
+
 __all__ = [
     "CROSS_ENTROPY",
     "LogProbs",
+    "LogitRows",
     "TokenLoss",
     "TokenStatistics",
     "Weigh",
@@ -46,7 +49,8 @@ _HIGH_ENTROPY = 3.0  # nats
 @dataclass(slots=True)
 class TokenStatistics:
     """What the model said at N tokens; float32 [N], without gradient. The entropies in nats, None where not asked for:
-    `entropy` of all tokens of the vocabulary, `top_entropy` of the likeliest. `collision`: log sum_v p[v] ** 2."""
+    `entropy` of all tokens of the vocabulary, `top_entropy` of the likeliest. `collision`: log sum_v p[v] ** 2.
+    `divergence`: KL(q || p) from the reference of an anchor."""
 
     log_probs: Tensor
     correct: Tensor
@@ -54,6 +58,7 @@ class TokenStatistics:
     entropy: Tensor | None = None
     top_entropy: Tensor | None = None
     collision: Tensor | None = None
+    divergence: Tensor | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[TokenStatistics]) -> TokenStatistics:
@@ -69,11 +74,16 @@ Weigh: TypeAlias = Callable[[TokenStatistics], Tensor]
 @dataclass(frozen=True, slots=True)
 class TokenLoss:
     """e and f of the formula above. `weigh` (None: 1) gets statistics with the entropy of as many of the most likely
-    tokens as `likeliest` says, 0 for none."""
+    tokens as `likeliest` says, 0 for none. `anchor`: what holds the N tokens near a reference."""
 
     label_smoothing: float = 0.0
     weigh: Weigh | None = None
     likeliest: int = 0
+    anchor: Anchor | None = None
+
+    def part(self, part: slice) -> TokenLoss:
+        """The loss of some of the tokens."""
+        return self if self.anchor is None else replace(self, anchor=self.anchor.part(part))
 
     def weights(self, told: TokenStatistics, given: Tensor | None) -> Tensor | None:
         """w * f [N], None where all are 1. given [N]: w."""
@@ -93,6 +103,11 @@ class LogProbs:
 
     entropy: bool = False
     collision: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogitRows:
+    """In place of a loss: `logits` as an `Anchor` wants them, of the model without adapters and without gradient."""
 
 
 def dft() -> TokenLoss:
@@ -135,7 +150,12 @@ def of_logits(
         entropy = top_entropy(logits, how.likeliest) if how.likeliest else None
         told = TokenStatistics(-losses.detach(), logits.argmax(-1) == targets, top_entropy=entropy)
         counts = how.weights(told, weights)
-    return (each if counts is None else each * counts).sum(), told
+    found = (each if counts is None else each * counts).sum()
+    if how.anchor is not None:
+        apart = reference_divergence(logits, how.anchor(slice(0, len(targets))))
+        told.divergence = apart.detach()
+        found = found + how.anchor.alpha * (apart if weights is None else apart * weights).sum()
+    return found, told
 
 
 def log_probs_of_logits(logits: Tensor, targets: Tensor, how: LogProbs) -> tuple[Tensor, TokenStatistics]:

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from tunesmith.losses.linear_cross_entropy import Head, chunk_rows, linear_cross_entropy, linear_log_probs
 from tunesmith.losses.token import (
     CROSS_ENTROPY,
+    LogitRows,
     LogProbs,
     TokenLoss,
     TokenStatistics,
@@ -75,7 +76,7 @@ class _Asked(NamedTuple):
     positions: Tensor
     targets: Tensor
     weights: Tensor | None
-    how: TokenLoss | LogProbs
+    how: TokenLoss | LogProbs | LogitRows
 
     @property
     def units(self) -> int | Tensor:
@@ -84,10 +85,12 @@ class _Asked(NamedTuple):
             return 1
         return len(self.targets) if self.weights is None else self.weights.sum()
 
-    def of_logits(self, logits: Tensor, each: Tensor | None = None) -> dict[str, Tensor]:
+    def of_logits(self, logits: Tensor, each: Tensor | None = None) -> dict[str, Any]:
         """What is asked, of logits [N, V] at the positions. `each`: see `losses.token.of_logits`."""
         if isinstance(self.how, LogProbs):
             return self.result(*log_probs_of_logits(logits, self.targets, self.how))
+        if isinstance(self.how, LogitRows):
+            return {"logits": lambda part: logits[part].to(torch.float32, copy=True)}
         return self.result(*of_logits(logits, self.targets, self.weights, self.how, each))
 
     def result(self, value: Tensor, told: TokenStatistics) -> dict[str, Tensor]:
@@ -95,7 +98,7 @@ class _Asked(NamedTuple):
         found = {"loss": value, "log_probs": told.log_probs, "correct": told.correct}
         if isinstance(self.how, LogProbs):
             found |= {"loss": value.new_zeros(()), "log_probs": value}
-        more = {"entropy": told.entropy, "collision": told.collision}
+        more = {"entropy": told.entropy, "collision": told.collision, "divergence": told.divergence}
         return found | {name: value for name, value in more.items() if value is not None}
 
 
@@ -141,7 +144,8 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
 
     loss_positions [N, 2] (row, position) of the hidden state that predicts each of loss_targets [N]; loss_weights [N]
     or None; loss_kind a TokenLoss. With LogProbs `log_probs` has a gradient, and `loss` is what a method or the routers
-    add for each unit of whatever is made of them.
+    add for each unit of whatever is made of them. With LogitRows there is `logits` alone, as `losses.asft.Anchor` wants
+    it.
     """
     how = model.loss_forward = LossForward(model, way, facts)
 
@@ -152,7 +156,7 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         loss_positions: Tensor | None = None,
         loss_targets: Tensor | None = None,
         loss_weights: Tensor | None = None,
-        loss_kind: TokenLoss | LogProbs = CROSS_ENTROPY,
+        loss_kind: TokenLoss | LogProbs | LogitRows = CROSS_ENTROPY,
         **inputs: Any,
     ) -> Any:
         if loss_targets is None:
@@ -236,13 +240,34 @@ def _chunked(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _As
 
 
 @torch.compiler.disable  # its number of chunks would make a graph of its own for each number of targets
-def _of_hidden(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Tensor]:
+def _of_hidden(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Any]:
+    if isinstance(asked.how, LogitRows):
+        return {"logits": _rows_below_adapters(layer, hidden, facts)}
     if (weight := _effective_weight(layer)) is None:
         return _through_module(layer, hidden, facts, asked)
     head = Head(weight, getattr(layer, "bias", None), facts.scale, facts.soft_cap)
     if isinstance(asked.how, LogProbs):
         return asked.result(*linear_log_probs(hidden, head, asked.targets, how=asked.how))
     return asked.result(*linear_cross_entropy(hidden, head, asked.targets, weights=asked.weights, how=asked.how))
+
+
+def _rows_below_adapters(layer: Any, hidden: Tensor, facts: HeadFacts) -> Callable[[slice], Tensor]:
+    """hidden [N, H] without gradient -> what an `Anchor` asks for the logits of a few rows."""
+    names = ("base_layer", "original_module")  # of an adapter, of a module that is trained beside adapters
+    while (inner := next((one for name in names if (one := getattr(layer, name, None)) is not None), None)) is not None:
+        layer = inner
+
+    @torch.no_grad()
+    def logits(part: slice) -> Tensor:
+        return _scaled(layer(hidden[part]), facts)
+
+    return logits
+
+
+def _scaled(found: Tensor, facts: HeadFacts) -> Tensor:
+    """What the output layer gives [C, V] as the model's logits, in float32."""
+    logits = found.float() * facts.scale
+    return logits if facts.soft_cap is None else facts.soft_cap * torch.tanh(logits / facts.soft_cap)
 
 
 def _effective_weight(layer: Any) -> Tensor | None:
@@ -260,12 +285,14 @@ def _effective_weight(layer: Any) -> Tensor | None:
 
 def _through_module(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Tensor]:
     """An output layer with an adapter: its weight is not the effective one, so it is called, and again in backward."""
-    rows = chunk_rows(model_weight(layer))
+    anchored = isinstance(asked.how, TokenLoss) and asked.how.anchor is not None
+    rows = chunk_rows(model_weight(layer), beside=2 if anchored else 1)
     parts = []
     for start in range(0, max(len(asked.targets), 1), rows):  # without targets the adapter has a gradient of zero
         part = slice(start, start + rows)
         weights = None if asked.weights is None else asked.weights[part]
-        own = _Asked(asked.positions[part], asked.targets[part], weights, asked.how)
+        how = asked.how.part(part) if isinstance(asked.how, TokenLoss) else asked.how
+        own = _Asked(asked.positions[part], asked.targets[part], weights, how)
         parts.append(checkpoint(_chunk_of_module, layer, hidden[part], facts, own, use_reentrant=False))
     joined = {name: torch.cat([one[name] for one in parts]) for name in parts[0] if name != "loss"}
     return {"loss": torch.stack([one["loss"] for one in parts]).sum(), **joined}
@@ -278,10 +305,7 @@ def model_weight(layer: Any) -> Tensor:
 
 
 def _chunk_of_module(layer: Any, hidden: Tensor, facts: HeadFacts, asked: _Asked) -> dict[str, Tensor]:
-    logits = layer(hidden).float() * facts.scale
-    if facts.soft_cap is not None:
-        logits = facts.soft_cap * torch.tanh(logits / facts.soft_cap)
-    return asked.of_logits(logits)
+    return asked.of_logits(_scaled(layer(hidden), facts))
 
 
 def _kept(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
@@ -320,12 +344,15 @@ def _of_all(logits: Tensor, asked: _Asked) -> dict[str, Tensor]:
     if isinstance(asked.how, LogProbs):  # log_softmax of all positions, of which each target has its own
         flat = torch.nn.functional.log_softmax(logits, -1)
         return asked.of_logits(flat[rows, places])
+    shown = logits[rows, places]
+    if isinstance(asked.how, LogitRows):
+        return asked.of_logits(shown)
     labels = asked.positions.new_full(logits.shape[:2], -100)
     labels[rows, places] = asked.targets
     each = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=asked.how.label_smoothing
     ).view_as(labels)
-    return asked.of_logits(logits.detach()[rows, places], each[rows, places])
+    return asked.of_logits(shown.detach() if asked.how.anchor is None else shown, each[rows, places])
 
 
 def _reference(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
@@ -336,9 +363,11 @@ def _reference(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _
     if isinstance(asked.how, LogProbs):
         _, told = log_probs_of_logits(logits.detach(), asked.targets, asked.how)
         return asked.result(-torch.nn.functional.cross_entropy(exact, asked.targets, reduction="none"), told)
+    if isinstance(asked.how, LogitRows):
+        return asked.of_logits(logits)
     smoothing = asked.how.label_smoothing
     each = torch.nn.functional.cross_entropy(exact, asked.targets, reduction="none", label_smoothing=smoothing)
-    found = asked.of_logits(logits.detach(), each)
+    found = asked.of_logits(logits.detach() if asked.how.anchor is None else logits, each)
     return {**found, "loss": found["loss"].float()}
 
 

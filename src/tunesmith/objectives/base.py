@@ -8,7 +8,7 @@ have weights, both sums are weighted, so the loss is the weighted mean.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunesmith.config.objective import ObjectiveConfig
     from tunesmith.objectives.answers import Answers
 
-__all__ = ["LossOutput", "Needs", "Objective", "Reference"]
+__all__ = ["LogitReference", "LossOutput", "Needs", "Objective", "Reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,15 @@ class Reference(Protocol):
         """log p [N] of the tokens of `answers`, without gradient. `model`: the (possibly wrapped) policy."""
 
 
+@runtime_checkable
+class LogitReference(Protocol):
+    """One that tells all of a token's logits."""
+
+    def logits(self, inputs: Mapping[str, Any], asked: Mapping[str, Any]) -> Callable[[slice], Tensor]:
+        """Of N tokens what `losses.asft.Anchor` asks of a reference. `asked`: `loss_positions` [N, 2] and
+        `loss_targets` [N]."""
+
+
 class Objective(ABC):
     """One way to turn a batch into a loss.
 
@@ -73,7 +82,7 @@ class Objective(ABC):
     unit: ClassVar[str]  # what `count` counts, for people
     rewards: ClassVar[bool] = False
     """Whether the model is one that gives rewards, not tokens."""
-    reference: Reference | None = None
+    reference: Reference | LogitReference | None = None
     """Given before the first batch, where the objective `compares` and its batches do not bring it."""
 
     def __init__(self, config: ObjectiveConfig, *, label_smoothing: float = 0.0) -> None:

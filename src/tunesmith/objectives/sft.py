@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunesmith.core.types import Chat
+from tunesmith.losses.asft import Anchor
 from tunesmith.losses.token import CROSS_ENTROPY, TokenLoss, dft, eaft
-from tunesmith.objectives.base import LossOutput, Needs, Objective
+from tunesmith.objectives.base import LogitReference, LossOutput, Needs, Objective
 from tunesmith.objectives.inputs import IGNORE, model_inputs
 
 if TYPE_CHECKING:
@@ -41,13 +42,15 @@ class SupervisedFineTuning(Objective):
     """Units are trained tokens, each by its weight; what the loss makes of a token (`losses/token.py`) does not count.
 
     Metrics: `accuracy` where it is asked for, and `nll_loss` where the loss is not plain cross-entropy: that would be
-    it, of all trained tokens alike. In training of a mixture of experts with a load-balancing loss, `aux_loss`.
+    it, of all trained tokens alike. With a reference (`use_asft_loss`) `kl`, the divergence from it in nats. In
+    training of a mixture of experts with a load-balancing loss, `aux_loss`.
     """
 
     needs: ClassVar[Needs] = Needs(example=Chat)
     unit: ClassVar[str] = "tokens"
     losses: ClassVar[Mapping[str, Callable[[ObjectiveConfig], TokenLoss]]] = {
         "use_dft_loss": lambda config: dft(),
+        "use_asft_loss": lambda config: dft(),
         "use_eaft_loss": lambda config: eaft(config.eaft_alpha),
     }
     """Keys that ask for another loss; the config has one of them at most."""
@@ -56,13 +59,18 @@ class SupervisedFineTuning(Objective):
         super().__init__(config, label_smoothing=label_smoothing)
         asked = [make(config) for key, make in self.losses.items() if getattr(config, key)]
         self.loss = replace(asked[0] if asked else CROSS_ENTROPY, label_smoothing=label_smoothing)
+        self.alpha = config.asft_alpha if config.use_asft_loss and "use_asft_loss" in self.losses else None
+
+    @property
+    def compares(self) -> bool:
+        return self.alpha is not None
 
     def provable(self) -> SupervisedFineTuning:
         """Plain cross-entropy. Factors and smoothing multiply rounding, most of it that of torch's own sum over the
         vocabulary: of SmolLM2-135M on a CPU the gradient of smoothed losses differs by 4e-4, and the chunked one is
         closer to float64."""
         found = copy(self)
-        found.loss = CROSS_ENTROPY
+        found.loss, found.alpha = CROSS_ENTROPY, None
         return found
 
     def count_units(self, batch: Mapping[str, Any]) -> float:
@@ -70,8 +78,8 @@ class SupervisedFineTuning(Objective):
         return float(batch["weights"][:, 1:][trained].double().sum() if "weights" in batch else trained.sum())
 
     def compute(self, model: Any, batch: Mapping[str, Any]) -> LossOutput:
-        asked = trained(batch)
-        found = model(**model_inputs(batch), **asked, loss_kind=self.loss)
+        inputs, asked = model_inputs(batch), trained(batch)
+        found = model(**inputs, **asked, loss_kind=self._loss(inputs, asked))
         targets, weights = asked["loss_targets"], asked["loss_weights"]
         assert targets is not None
         count = targets.new_tensor(len(targets)).double()
@@ -79,6 +87,16 @@ class SupervisedFineTuning(Objective):
         metrics = {"accuracy": found["correct"].sum().double()} if self.config.compute_accuracy else {}
         if self.loss != CROSS_ENTROPY:
             metrics["nll_loss"] = -found["log_probs"].double().sum()
+        if "divergence" in found:
+            metrics["kl"] = found["divergence"].double().sum()
         if "aux_loss" in found:
             metrics["aux_loss"] = found["aux_loss"].double() * count
         return LossOutput(found["loss"], units, count, metrics, at_evaluation=("accuracy", "nll_loss"))
+
+    def _loss(self, inputs: Mapping[str, Any], asked: Mapping[str, Any]) -> TokenLoss:
+        """The loss of these tokens; of the reference nothing but hidden states is kept."""
+        if self.alpha is None:
+            return self.loss
+        assert isinstance(self.reference, LogitReference), "given before the first batch"
+        where = {name: asked[name] for name in ("loss_positions", "loss_targets")}
+        return replace(self.loss, anchor=Anchor(self.alpha, self.reference.logits(inputs, where)))

@@ -49,7 +49,7 @@ def _watches(config: RunConfig) -> bool:
 def _loss_to_watch(config: RunConfig) -> str:
     """A loss that counts least where the model is surely wrong tells nothing of which model is best."""
     objective = config.objective
-    weighs = objective.stage == "sft" and (objective.use_dft_loss or objective.use_eaft_loss)
+    weighs = objective.stage == "sft" and (objective.use_dft_loss or objective.use_asft_loss or objective.use_eaft_loss)
     return "nll_loss" if weighs else "loss"
 
 

@@ -7,7 +7,7 @@ rows bring what it says (`precompute_ref_log_probs`), there is none while the po
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tunesmith.core.errors import MachineError, MissingInputError, Problem
 from tunesmith.core.log import get_logger
-from tunesmith.losses.token import LogProbs
+from tunesmith.losses.token import LogitRows, LogProbs
 from tunesmith.models.loss_forward import LossForward
 
 if TYPE_CHECKING:
@@ -34,6 +34,14 @@ class WithoutAdapter:
         self.model, self._forward = model, LossForward.within(model)
 
     def __call__(self, model: Any, inputs: Mapping[str, Any], answers: Answers) -> Tensor:
+        found: Tensor = self._asked(**inputs, **answers.asked, loss_kind=LogProbs())["log_probs"]
+        return found
+
+    def logits(self, inputs: Mapping[str, Any], asked: Mapping[str, Any]) -> Callable[[slice], Tensor]:
+        found: Callable[[slice], Tensor] = self._asked(**inputs, **asked, loss_kind=LogitRows())["logits"]
+        return found
+
+    def _asked(self, **inputs: Any) -> Any:
         training = self.model.training
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -43,8 +51,7 @@ class WithoutAdapter:
                 stack.callback(self.model.train)
             stack.callback(setattr, self._forward, "shift", self._forward.shift)
             self._forward.shift = 0  # a learnt prompt is switched off too
-            found: Tensor = self.model(**inputs, **answers.asked, loss_kind=LogProbs())["log_probs"]
-        return found
+            return self.model(**inputs)
 
 
 class Beside:
@@ -56,6 +63,11 @@ class Beside:
     @torch.no_grad()
     def __call__(self, model: Any, inputs: Mapping[str, Any], answers: Answers) -> Tensor:
         found: Tensor = self.model(**inputs, **answers.asked, loss_kind=LogProbs())["log_probs"]
+        return found
+
+    @torch.no_grad()
+    def logits(self, inputs: Mapping[str, Any], asked: Mapping[str, Any]) -> Callable[[slice], Tensor]:
+        found: Callable[[slice], Tensor] = self.model(**inputs, **asked, loss_kind=LogitRows())["logits"]
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tunesmith.losses.asft import asft, reference_divergence
+from tunesmith.losses.asft import Anchor, divergence_into, reference_divergence
 from tunesmith.losses.completions import alignment, answer_sums, tail_weights
 from tunesmith.losses.feedback import FEEDBACK_LOSSES, FeedbackScores, FeedbackSettings, divergence, feedback_loss
 from tunesmith.losses.reward import bradley_terry
-from tunesmith.losses.token import dft, of_logits
+from tunesmith.losses.token import TokenStatistics, dft, of_logits
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -113,13 +114,21 @@ def test_alignment_by_hand() -> None:
     assert alignment(logits, torch.tensor([math.log(2 / 8)])).item() == pytest.approx(math.log((2 / 8) / (30 / 64)))
 
 
+def asft(
+    logits: Tensor, reference: Tensor, targets: Tensor, weights: Tensor | None, alpha: float
+) -> tuple[Tensor, TokenStatistics]:
+    return of_logits(logits, targets, weights, replace(dft(), anchor=Anchor(alpha, lambda part: reference[part])))
+
+
 def test_asft_is_dft_and_a_divergence() -> None:
     """The divergence is a cross-entropy less an entropy, here in float64, and its gradient is p - q."""
     draw = torch.Generator().manual_seed(4)
     logits, reference = torch.randn(2, 6, 13, generator=draw).unbind()
     targets, weights = torch.randint(13, (6,), generator=draw), torch.rand(6, generator=draw)
     logits.requires_grad_()
-    loss, apart, told = asft(logits, reference, targets, weights, 0.3)
+    loss, told = asft(logits, reference, targets, weights, 0.3)
+    assert told.divergence is not None
+    apart = told.divergence
     p, q = logits.detach().double().softmax(-1), reference.double().softmax(-1)
     expected = cross_entropy(logits.detach().double(), q, reduction="none") + (q * q.log()).sum(-1)
     torch.testing.assert_close(apart.double(), expected, rtol=1e-5, atol=1e-6)
@@ -137,3 +146,4 @@ def test_asft_may_come_in_parts() -> None:
     parts = [asft(logits[part], reference[part], targets[part], None, 0.2)[0] for part in (slice(2), slice(2, 5))]
     torch.testing.assert_close(torch.stack(parts).sum(), whole)
     assert reference_divergence(logits, logits).abs().max() < 1e-6
+    torch.testing.assert_close(divergence_into(logits, reference.clone()), reference_divergence(logits, reference))

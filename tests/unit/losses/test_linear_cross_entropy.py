@@ -10,12 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, kl_div, linear
 
 from tests.token_losses import entropy_of_likeliest
 from tunesmith.losses import linear_cross_entropy as module
+from tunesmith.losses.asft import Anchor
 from tunesmith.losses.linear_cross_entropy import Head, linear_cross_entropy, linear_log_probs
-from tunesmith.losses.token import LogProbs, TokenLoss, TokenStatistics, eaft
+from tunesmith.losses.token import LogProbs, TokenLoss, TokenStatistics, dft, eaft
 
 
 def inputs(tokens: int, size: int, vocabulary: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -94,6 +95,62 @@ def test_loss_and_gradients_equal_those_of_whole_logits(
     torch.testing.assert_close(told.entropy, -(chances * logits.log_softmax(-1)).sum(-1), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(told.top_entropy, entropy_of_likeliest(logits, 5), rtol=1e-4, atol=1e-5)
     assert torch.equal(told.correct, logits.argmax(-1) == targets)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 20),
+    st.integers(2, 70),
+    st.integers(1, 8),
+    st.sampled_from([1.0, 0.25]),
+    st.sampled_from([None, 2.0]),
+    st.sampled_from([0.0, 0.1]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_an_anchor_adds_the_divergence_of_whole_logits(
+    tokens: int,
+    vocabulary: int,
+    rows: int,
+    scale: float,
+    cap: float | None,
+    smoothing: float,
+    weighted: bool,
+    factors: bool,
+    seed: int,
+) -> None:
+    """The reference is another head over other hidden states, of which `rows` rows of logits are asked for at once."""
+    hidden, weight, bias, targets, weights = inputs(tokens, 6, vocabulary, seed)
+    other = [one.detach() for one in inputs(tokens, 5, vocabulary, seed + 1)[:2]]
+    reference = whole_logits(*other, None, 1.0, None)
+    asked: list[int] = []
+
+    def few(part: slice) -> Tensor:
+        asked.append(part.stop - part.start)
+        return reference[part].clone()
+
+    logits = whole_logits(hidden, weight, bias, scale, cap)
+    each = cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    if factors:
+        each = each * logits.detach().log_softmax(-1)[range(tokens), targets].exp()
+    apart = kl_div(logits.log_softmax(-1), reference.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+    total = each + 0.3 * apart
+    expected = (total * weights if weighted else total).sum()
+    how = TokenLoss(smoothing, dft().weigh if factors else None, anchor=Anchor(0.3, few))
+    given = weights if weighted else None
+    loss, told = linear_cross_entropy(
+        hidden, Head(weight, bias, scale, cap), targets, weights=given, how=how, rows=rows
+    )
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(told.divergence, apart, rtol=1e-4, atol=1e-5)
+    assert sum(asked) == tokens
+    assert max(asked) <= rows
+    used = (hidden, weight, bias)
+    wanted = torch.autograd.grad(expected * 0.3, used)
+    norm = torch.sqrt(sum((one**2).sum() for one in wanted)).item()  # type: ignore[arg-type]
+    for one, true in zip(torch.autograd.grad(loss * 0.3, used), wanted, strict=True):
+        torch.testing.assert_close(one, true, rtol=1e-4, atol=1e-5 * norm + 1e-7)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
