@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +210,66 @@ def test_what_was_interrupted_goes_on_behind_whole_shards(
     assert len(before) == 3
     assert not set(before) & set(computed)
     assert [one["loss"] for one in steps_of(whole)] == [one["loss"] for one in steps_of(again)]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import tunesmith
+from tunesmith.train import precompute
+
+precompute._SHARD, precompute._BATCH = 600, 200
+computed, original, left = [], precompute.np.save, int(sys.argv[2])
+
+def save(file, values):
+    if len(computed) == left:
+        Path(file).write_bytes(b"half of a file")
+        os.kill(os.getpid(), signal.SIGKILL)
+    computed.append(file)
+    original(file, values)
+
+precompute.np.save = save
+tunesmith.train(Path(sys.argv[1]))
+print(len(computed), "shards")
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_no_half_of_a_shard(compare: Run, stories: Path, tmp_path: Path) -> None:
+    keys = {
+        "model_name_or_path": str(stories),
+        "stage": "dpo",
+        "dataset": str(write_stories(tmp_path)),
+        "finetuning_type": "lora",
+        "lora_rank": 4,
+        "template": "default",
+        "output_dir": str(tmp_path / "killed"),
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "per_device_train_batch_size": 3,
+        "max_steps": 4,
+        "learning_rate": 1e-3,
+        "precompute_ref_log_probs": True,
+    }
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(keys), encoding="utf-8")
+    environment = {**os.environ, "TUNESMITH_DATA_CACHE": str(tmp_path / "killed cache"), "OMP_NUM_THREADS": "1"}
+
+    def run(left: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", _KILLED, str(config), str(left)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+    assert run(4).returncode == -signal.SIGKILL
+    after = run(-1)
+    assert after.returncode == 0, after.stderr
+    shards = len(list((tmp_path / "killed cache" / "prepared").glob("*/reference.npy")))
+    assert f"{shards - 4} shards" in after.stdout.splitlines(), "what was done before is not done again"
+    whole = compare(precompute_ref_log_probs=True, output_dir=str(tmp_path / "whole"))
+    lines = map(json.loads, (tmp_path / "killed" / "trainer_log.jsonl").read_text().splitlines())
+    assert [one["loss"] for one in lines if "loss" in one] == pytest.approx(
+        [one["loss"] for one in steps_of(whole)], abs=1e-6
+    )
 
 
 @pytest.mark.slow

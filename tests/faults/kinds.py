@@ -73,9 +73,11 @@ _PAIRS = {"stage": "dpo", "dataset": "pairs", "dataset_dir": str(ROOT / "example
 PREFERENCES: dict[str, dict[str, Any]] = {
     "dpo-lora": {**_PAIRS, **_LORA},
     "dpo-full": {**_PAIRS, **_FULL, "pref_loss": "ipo"},
+    "dpo-told": {**_PAIRS, **_FULL, "precompute_ref_log_probs": True},
+    "sft-near": {**_SFT, **_FULL, "use_asft_loss": True},
 }
 """With a reference: the model without its adapter, and a frozen copy, which a resume has to make of the model as it
-was before training, not of the checkpoint."""
+was before training, not of the checkpoint; and what such a copy said, from the data cache."""
 
 
 def keys_of(kind: str, model: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
