@@ -121,6 +121,29 @@ def test_a_resumed_run_gives_the_same_bits(near: Run, tmp_path: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
+def test_two_ranks_are_one(near: Run, launch: Run, run_keys: dict[str, Any], other: Path) -> None:
+    """The last step has a row for one of them only."""
+    keys = {
+        **run_keys,
+        "use_asft_loss": True,
+        "asft_alpha": ALPHA,
+        "ref_model": str(other),
+        "finetuning_type": "full",
+        "max_samples": 13,
+        "num_train_epochs": 1,
+        "max_steps": 4,
+        "cutoff_len": 96,
+    }
+    lines = launch(2, {**keys, "per_device_train_batch_size": 2, "output_dir": f"{run_keys['output_dir']}2"})
+    alone = steps_of(near(**{**keys, "per_device_train_batch_size": 4}))
+    both = [one for one in lines if "loss" in one]
+    assert len(both) == len(alone) == 4
+    for one, two in zip(both, alone, strict=True):
+        for name in ("loss", "kl", "grad_norm"):
+            assert one[name] == pytest.approx(two[name], rel=1e-4), name
+
+
 def test_a_reference_of_another_vocabulary_is_refused(near: Run, tiny_model: Path) -> None:
     with pytest.raises(TunesmithError) as caught:
         near(ref_model=str(tiny_model))

@@ -57,7 +57,16 @@ _SHARD = 2**18
 """Tokens of a shard, about: what an interruption costs at most, in each process. A GPU reads them in seconds."""
 _BATCH = 4096
 """Tokens of a batch, padding included, or one pair or sequence that has more."""
-_CODE = ("core/types.py", "data", "losses", "methods", "models", "objectives", "train/precompute.py")
+_CODE = (
+    "core/types.py",
+    "data",
+    "losses",
+    "methods",
+    "models",
+    "objectives",
+    "train/precompute.py",
+    "train/reference.py",
+)
 _PACKAGES = ("torch", "transformers", "peft")
 _KEYS = ("ld_alpha", "kto_loss", "tf32", "fp8", "qat", "enable_liger_kernel", "trust_remote_code")
 """Beside those of the model and of its quantization, keys on which the numbers depend."""
@@ -79,8 +88,8 @@ def give_reference(
     rows |= datasets.eval if config.train.do_eval else {}
     with Counting("reference", "sequences") as count:
         found = asked.all_rows(rows, count)
-    told = "was asked once, and is freed" if asked.was_loaded else "is not loaded: the data cache has what it says"
-    get_logger().info("reference: %s (%s sequences)", told, f"{sum(map(_number, rows.values())):,}")
+    told = "was asked once about" if asked.was_loaded else "is not asked: the data cache has what it says of"
+    get_logger().info("reference: it %s %s sequences", told, f"{sum(map(_number, rows.values())):,}")
     datasets.train = found.pop("train", datasets.train)
     datasets.eval |= found
     objective.reference = Told()

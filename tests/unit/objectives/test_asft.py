@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.pairs import gradient_of, policy_of
 from tests.split_steps import make_model, with_adapter
@@ -146,6 +147,34 @@ def test_the_split_of_a_batch_changes_nothing(most: int, kind: str, weighted: bo
         each = [part.sums()[name] for part in parts]
         torch.testing.assert_close(sum(one[0] for one in each), value, rtol=1e-5, atol=1e-6)
         assert float(sum(one[1] for one in each)) == float(count)
+
+
+class _Shapes(TorchDispatchMode):  # type: ignore[misc]
+    """Rows of the largest tensor over the vocabulary that is made."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        found = function(*arguments, **(keywords or {}))
+        if isinstance(found, Tensor) and found.ndim > 1 and found.shape[-1] == 97:
+            self.most = max(self.most, found.numel() // 97)
+        return found
+
+
+def test_no_logits_of_all_tokens_are_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks have 16 rows at least; the weight of an output layer [97, 32], transposed, has 32."""
+    policy, objective = two_models()
+    generator = np.random.default_rng(3)
+    ids = [generator.integers(3, 97, 60).tolist() for _ in range(3)]
+    batch = FlatCollator(0)(list(TokenDataset.from_encoded(Encoded(one, [True] * 60) for one in ids)))
+    shapes = {}
+    for size in (1, 2**27):
+        monkeypatch.setitem(linear_cross_entropy.CHUNK_BYTES, "cpu", size)
+        with _Shapes() as seen:
+            objective.compute(policy, batch).loss_sum.backward()
+        shapes[size] = seen.most
+    policy.zero_grad()
+    assert shapes == {1: 32, 2**27: 3 * 59}
 
 
 def test_what_is_proven_has_no_reference() -> None:
