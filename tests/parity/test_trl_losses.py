@@ -12,7 +12,7 @@ from tests import trl_trainers as trl
 from tests.preference_witnesses import CPO_NAMES, DPO_NAMES, KTO_NAMES
 from tests.trl_trainers import Batch, random_batch
 from tunesmith.config.preference_facts import DIVERGENCES, PAIR_FACTS
-from tunesmith.losses.completions import answer_sums, tail_weights
+from tunesmith.losses.completions import tail_weights
 from tunesmith.losses.feedback import FeedbackScores, FeedbackSettings, divergence, feedback_loss, feedback_metrics
 from tunesmith.losses.mixture import PairMixture
 from tunesmith.losses.preference import PAIR_LOSSES, PairScores, PairSettings
@@ -146,7 +146,8 @@ def test_length_desensitized(alpha: float) -> None:
     shared = torch.minimum(*lengths.chunk(2)).repeat(2)
     weights = tail_weights(lengths, shared, alpha)
     trained = batch.mask[:, 1:]
-    sums = [answer_sums(batch.log_probs(of)[trained] * weights, lengths) for of in (batch.logits, batch.ref_logits)]
+    counted = [batch.log_probs(of)[trained] * weights for of in (batch.logits, batch.ref_logits)]
+    sums = [torch.stack([answer.sum() for answer in each.split(lengths.tolist())]) for each in counted]
     counts = lengths.double().chunk(2)
     scores = PairScores(*sums[0].chunk(2), *counts, *sums[1].chunk(2))
     compare(batch, PAIR_LOSSES["sigmoid"](scores, to).mean(), theirs)

@@ -3,7 +3,7 @@
     loss = (sum_k weight_k * a * loss_k + bco_weight * bco) / (1 + bco_weight) + ftx * sft
 
     a    with WPO, exp of the alignments of both answers, https://arxiv.org/abs/2406.11827, eq. 2; else 1
-    bco  -log s(bC - shift) - log s(shift - bR), as LlamaFactory's `pref_bco_weight` has it
+    bco  -log s(bC) - log s(-bR); LlamaFactory's `pref_bco_weight` subtracts a running mean of rewards first
 
 Several losses with weights are MPO, https://arxiv.org/abs/2411.10442.
 """
@@ -54,15 +54,15 @@ class PairMixture:
     def has_sft(self) -> bool:
         return self.ftx > 0 or any(PAIR_FACTS[name].sft for name, _ in self.terms)
 
-    def __call__(self, scores: PairScores, shift: Tensor | float = 0.0) -> Tensor:
-        """Losses [P]. `shift`: BCO's mean reward of an answer so far, a constant for the gradient."""
+    def __call__(self, scores: PairScores) -> Tensor:
+        """Losses [P]."""
         weights = wpo_weights(scores) if self.weighted else None
         total = torch.zeros_like(scores.chosen)
         for name, weight in self.terms:
             losses = PAIR_LOSSES[name](scores, self.settings)
             total = total + weight * (losses if weights is None else losses * weights)
         if self.bco_weight > 0:
-            total = (total + self.bco_weight * bco_pair(scores, self.settings, shift)) / (1 + self.bco_weight)
+            total = (total + self.bco_weight * bco_pair(scores, self.settings)) / (1 + self.bco_weight)
         return total + self.ftx * sft(scores, self.settings) if self.ftx > 0 else total
 
     def metrics(self, scores: PairScores) -> dict[str, Tensor]:

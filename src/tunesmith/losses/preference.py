@@ -175,10 +175,10 @@ def nca_pair(scores: PairScores, to: PairSettings) -> Tensor:
     return -logsigmoid(chosen) - 0.5 * logsigmoid(-chosen) - 0.5 * logsigmoid(-rejected)
 
 
-def bco_pair(scores: PairScores, to: PairSettings, shift: Tensor | float = 0.0) -> Tensor:
-    """-log s(bC - shift) - log s(shift - bR). The paper's shift is the mean reward of answers; TRL has none."""
+def bco_pair(scores: PairScores, to: PairSettings) -> Tensor:
+    """-log s(bC) - log s(-bR), as in TRL; the paper subtracts the mean reward of answers first."""
     chosen, rejected = ratio_rewards(scores, to)
-    return -logsigmoid(chosen - shift) - logsigmoid(shift - rejected)
+    return -logsigmoid(chosen) - logsigmoid(-rejected)
 
 
 def sppo_hard(scores: PairScores, to: PairSettings) -> Tensor:

@@ -7,8 +7,7 @@ with respect to the model is that of
 
 with the constants g, h = dL/dc, dL/dr of the loss of all pairs at once. So the model runs twice: without gradient for
 the scores of all pairs, which are gathered, and then micro-batch by micro-batch with gradient
-(https://arxiv.org/abs/2101.06983). Both passes have to see the same model: the same dropout, or none. A step of one
-micro-batch on one rank needs no first pass.
+(https://arxiv.org/abs/2101.06983). The first pass is without dropout.
 """
 
 from __future__ import annotations
@@ -43,14 +42,3 @@ class WholeStep:
         found = torch.autograd.grad(total, (chosen, rejected), allow_unused=True)
         gradients = (torch.zeros_like(chosen) if gradient is None else gradient for gradient in found)
         return cls(total.detach(), *gradients)
-
-    def part(self, scores: PairScores, pairs: Tensor | slice) -> Tensor:
-        """Scalar for a micro-batch whose scores have a gradient, `pairs` its places among all pairs.
-
-        Its gradient is this micro-batch's part of that of the whole; its value is the share of its pairs in the whole
-        loss, so parts add up to it.
-        """
-        chosen, rejected = self.chosen[pairs], self.rejected[pairs]
-        linear = (scores.chosen * chosen).sum() + (scores.rejected * rejected).sum()
-        share = self.loss_sum * (len(chosen) / len(self.chosen))
-        return linear + (share - linear).detach()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tunesmith.losses.asft import Anchor, divergence_into, reference_divergence
-from tunesmith.losses.completions import alignment, answer_sums, tail_weights
+from tunesmith.losses.completions import tail_weights
 from tunesmith.losses.feedback import FEEDBACK_LOSSES, FeedbackScores, FeedbackSettings, divergence, feedback_loss
 from tunesmith.losses.reward import bradley_terry
 from tunesmith.losses.token import TokenStatistics, dft, of_logits
@@ -97,21 +97,9 @@ def test_bradley_terry_by_hand() -> None:
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
-def test_sums_and_tails_of_answers() -> None:
-    values = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], requires_grad=True)
-    lengths = torch.tensor([3, 0, 2])
-    sums = answer_sums(values, lengths)
-    assert sums.tolist() == [7.0, 0.0, 24.0]
-    (sums * torch.tensor([1.0, 5.0, 3.0])).sum().backward()
-    assert values.grad is not None
-    assert values.grad.tolist() == [1, 1, 1, 3, 3]
-    assert tail_weights(lengths, torch.tensor([1, 0, 2]), 0.25).tolist() == [1, 0.25, 0.25, 1, 1]
-
-
-def test_alignment_by_hand() -> None:
-    """Probabilities 1/8, 2/8, 5/8: the sum of squares is 30/64."""
-    logits = torch.tensor([[0.0, LN2, math.log(5)]])
-    assert alignment(logits, torch.tensor([math.log(2 / 8)])).item() == pytest.approx(math.log((2 / 8) / (30 / 64)))
+def test_tails_of_answers() -> None:
+    lengths, shared = torch.tensor([3, 0, 2]), torch.tensor([1, 0, 2])
+    assert tail_weights(lengths, shared, 0.25).tolist() == [1, 0.25, 0.25, 1, 1]
 
 
 def asft(
