@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,60 @@ import torch
 from torch import Tensor
 
 from tests.tiny_models import tiny_model
+from tunesmith.config.objective import ObjectiveConfig
 from tunesmith.core.types import Encoded
 from tunesmith.data.dataset import CHOSEN, DISLIKED, LIKED, REJECTED, TokenDataset
-from tunesmith.data.mismatch import mismatched
+from tunesmith.data.mismatch import MISMATCHED, mismatched
 from tunesmith.data.pack import units
 from tunesmith.models import attention
 from tunesmith.models.loss_forward import HeadFacts, install
+from tunesmith.models.reward_forward import install_rewards
 
 SIZES = ((13, 7, 9), (3, 11, 2), (1, 4, 6), (8, 3, 3))
 """(tokens of the prompt, of the chosen answer, of the rejected one)"""
 
 
-def token_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES, vocabulary: int = 97) -> list[dict[str, Any]]:
-    """Pairs as the data engine hands them on, with random ids."""
-    generator = np.random.default_rng(0)
+def pair_dataset(
+    sizes: Sequence[tuple[int, int, int]] = SIZES, vocabulary: int = 97, *, seed: int = 0, weights: Sequence[float] = ()
+) -> TokenDataset:
+    """Pairs as the data engine makes them, with random ids; `weights`: those of tokens are drawn from these."""
+    generator = np.random.default_rng(seed)
     sequences = []
     for prompt, *answers in sizes:
         asked = generator.integers(3, vocabulary, prompt).tolist()
         sequences += [
-            Encoded(asked + generator.integers(3, vocabulary, size).tolist(), [False] * prompt + [True] * size)
-            for size in answers
+            _answered(asked, generator.integers(3, vocabulary, size).tolist(), generator, weights) for size in answers
         ]
-    return list(units(TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * len(sizes))))
+    return TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * len(sizes))
+
+
+def token_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES, vocabulary: int = 97) -> list[dict[str, Any]]:
+    """Pairs as the data engine hands them on, with random ids."""
+    return list(units(pair_dataset(sizes, vocabulary)))
+
+
+def answer_dataset(
+    sizes: Sequence[tuple[int, int]],
+    kinds: Sequence[int],
+    vocabulary: int = 97,
+    *,
+    longest: int,
+    seed: int = 0,
+    weights: Sequence[float] = (),
+) -> TokenDataset:
+    """Answers of these kinds with answers to other prompts of at most `longest` tokens; the rest as above."""
+    generator = np.random.default_rng(seed)
+    sequences = []
+    for prompt, size in sizes:
+        ids = generator.integers(3, vocabulary, prompt + size).tolist()
+        sequences.append(_answered(ids[:prompt], ids[prompt:], generator, weights))
+    return mismatched(TokenDataset.from_encoded(sequences, kinds), longest)
+
+
+def _answered(asked: list[int], answer: list[int], generator: Any, weights: Sequence[float]) -> Encoded:
+    ids, trained = asked + answer, [False] * len(asked) + [True] * len(answer)
+    drawn = generator.choice(weights, len(ids)).tolist() if weights else None
+    return Encoded(ids, trained, weights=drawn)
 
 
 def token_answers(
@@ -41,25 +74,92 @@ def token_answers(
 ) -> list[dict[str, Any]]:
     """Answers that were liked, or not, as the data engine hands them on; sizes: (tokens of the prompt, of the
     answer)."""
-    generator = np.random.default_rng(1)
-    sequences = [
-        Encoded(generator.integers(3, vocabulary, prompt + size).tolist(), [False] * prompt + [True] * size)
-        for prompt, size in sizes
-    ]
     kinds = [DISLIKED if number % 3 == 1 else LIKED for number in range(len(sizes))]
-    return list(mismatched(TokenDataset.from_encoded(sequences, kinds), 18))
+    return list(answer_dataset(sizes, kinds, vocabulary, longest=18, seed=1))
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What a model says at the N trained tokens of one sequence that it reads alone; float64 [N], the first with
+    gradient. `collision`: log sum_v p[v] ** 2."""
+
+    log_probs: Tensor
+    collision: Tensor
+    entropy: Tensor
+    weights: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return (self.log_probs * self.weights).sum()
+
+
+def alone(model: Any, ids: Any, trained: Any, weights: Any = None) -> Alone:
+    """By transformers' own forward and formulas on all logits."""
+    sequence, which = torch.tensor(ids).long(), torch.tensor(trained)[1:]
+    chances = model(input_ids=sequence[None], use_cache=False).logits[0, :-1].double().log_softmax(-1)[which]
+    found, every = chances[torch.arange(len(chances)), sequence[1:][which]], chances.detach()
+    counts = torch.ones_like(found) if weights is None else torch.tensor(weights).double()[1:][which]
+    return Alone(found, every.exp().square().sum(-1).log(), -(every.exp() * every).sum(-1), counts)
+
+
+def answers_alone(model: Any, pair: Mapping[str, Any]) -> list[Alone]:
+    """Of both answers of a pair."""
+    first = int(pair["lengths"][0])
+    columns = [pair[name] for name in ("input_ids", "trained", "weights") if name in pair]
+    return [alone(model, *(one[part] for one in columns)) for part in (slice(first), slice(first, None))]
 
 
 def log_probs_alone(model: Any, pair: Mapping[str, Any]) -> list[Tensor]:
     """Of both answers of a pair the log probability of each token, with transformers' own forward of each sequence."""
-    first = int(pair["lengths"][0])
+    return [one.log_probs for one in answers_alone(model, pair)]
+
+
+def feedback_alone(
+    models: Sequence[Any], rows: Sequence[Mapping[str, Any]], config: ObjectiveConfig
+) -> tuple[Tensor, dict[str, float]]:
+    """(losses [E] of all answers as one step, means that are told of it), from the formulas of the papers. models:
+    policy and reference."""
+
+    def read(model: Any, prefix: str = "") -> list[Alone]:
+        names = [prefix + name for name in ("input_ids", "trained", "weights") if prefix + name in rows[0]]
+        return [alone(model, *(row[name] for name in names)) for row in rows]
+
+    with torch.no_grad():
+        others, references = [read(model, MISMATCHED) for model in models], read(models[1])
+    policies = read(models[0])
+    logps = torch.stack([one.total for one in policies])
+    liked = torch.tensor([int(row["kinds"][0]) == LIKED for row in rows])
+    rewards = config.pref_beta * (logps - torch.stack([one.total for one in references]))
+    kl = max(0.0, float(np.mean([float(one.total - two.total) for one, two in zip(*others, strict=True)])))
+    sides = [rewards.detach()[side].mean() for side in (liked, ~liked) if side.any()]
+    shift = {"kto": config.pref_beta * kl, "bco": float(sum(sides)) / len(sides)}.get(config.kto_loss, 0.0)
+    apart = torch.where(liked, rewards - shift, shift - rewards)
+    losses = -apart.sigmoid().log() if config.kto_loss == "bco" else 1 - apart.sigmoid()
+    losses = torch.where(liked, config.kto_chosen_weight, config.kto_rejected_weight).double() * losses
+    averages = logps / torch.tensor([len(one.log_probs) for one in policies])
+    means = {
+        f"{name}/{side}": float(values.detach()[which].mean())
+        for name, values in (("rewards", rewards), ("logps", logps))
+        for side, which in (("chosen", liked), ("rejected", ~liked))
+        if which.any()
+    }
+    means["rewards/accuracies"] = float(((rewards.detach() > shift) == liked).double().mean())
+    means["entropy"] = float(torch.stack([one.entropy.mean() for one in policies]).mean())
+    if liked.any() and not liked.all():
+        means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+    return losses - config.pref_ftx * torch.where(liked, averages, 0.0), means | (
+        {"kl": kl} if config.kto_loss == "kto" else {}
+    )
+
+
+def rewards_alone(model: Any, rows: Sequence[Mapping[str, Any]]) -> Tensor:
+    """[P, 2] of pairs by transformers' own forward of each sequence."""
     found = []
-    for part in (slice(first), slice(first, None)):
-        ids = torch.tensor(pair["input_ids"][part]).long()
-        trained = torch.tensor(pair["trained"][part])[1:]
-        logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1].double().log_softmax(-1)
-        found.append(logits[torch.arange(len(trained)), ids[1:]][trained])
-    return found
+    for row in rows:
+        first = int(row["lengths"][0])
+        parts = (torch.tensor(row["input_ids"][part]).long()[None] for part in (slice(first), slice(first, None)))
+        found.append(torch.cat([model(input_ids=ids, use_cache=False).logits[:, 0] for ids in parts]))
+    return torch.stack(found)
 
 
 _WHO = ("cat", "dog", "bird", "boy", "girl", "fish", "bear", "frog", "king", "mouse")
@@ -116,6 +216,25 @@ def policy_of(way: str | None, seed: int, kind: str | None = None) -> Any:
             weight.add_(0.05 * torch.randn_like(weight))
     if way:
         install(model, way, HeadFacts())  # type: ignore[arg-type]
+    return model
+
+
+def classifier_of(way: str | None, attention_kind: str | None = None, *, kind: str = "llama") -> Any:
+    """A small model with one label, whose forward ends in rewards where a way is named; padding is token 0."""
+    from transformers import AutoModelForSequenceClassification
+
+    attention.register()
+    torch.manual_seed(1)
+    settings = tiny_model(kind, "eager").config
+    settings.num_labels, settings.pad_token_id = 1, 0
+    how = (attention_kind or attention.VARLEN) if way else "eager"
+    model = AutoModelForSequenceClassification.from_config(settings, attn_implementation=how).eval()
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    if way:
+        install_rewards(model, way)  # type: ignore[arg-type]
     return model
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -47,24 +48,38 @@ class Step:
 
 def take_step(step: Step, world_size: int = 1) -> tuple[float, Tensor]:
     """(loss as logged, gradient of all weights as one float64 vector) before the first optimizer step."""
-    from transformers import Seq2SeqTrainingArguments, TrainerCallback
-
     from tunesmith.config.objective import ObjectiveConfig
     from tunesmith.objectives import OBJECTIVES
+
+    dataset, collate = rows_and_collate(step)
+    keys = dict(CASES[step.case].keys)
+    smoothing = keys.pop("label_smoothing_factor", 0.0)
+    model = make_model(step.way, "sdpa" if step.layout == "rows of packs" else "varlen")
+    objective = OBJECTIVES.get("sft")(ObjectiveConfig(**keys), label_smoothing=smoothing)
+    told, gradient = first_step(
+        model, objective, dataset, collate, batch=step.batch, spare=step.spare, world_size=world_size
+    )
+    return told["loss"], gradient
+
+
+def first_step(
+    model: Any, objective: Any, dataset: Any, collate: Any, *, batch: int, spare: int, world_size: int
+) -> tuple[dict[str, float], Tensor]:
+    """One step over all rows, in micro-batches of `batch` rows a rank and `spare` more for which there are none:
+    (what the log tells of it, gradient of all weights as one float64 vector). The weights stay as they are."""
+    from transformers import Seq2SeqTrainingArguments, TrainerCallback
+
     from tunesmith.train.trainer import Trainer
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
             self.gradient = flat_gradient(model)
 
-    dataset, collate = rows_and_collate(step)
-    keys = dict(CASES[step.case].keys)
-    smoothing = keys.pop("label_smoothing_factor", 0.0)
     with tempfile.TemporaryDirectory() as folder:
         arguments = Seq2SeqTrainingArguments(
             output_dir=folder,
-            per_device_train_batch_size=step.batch,
-            gradient_accumulation_steps=-(-len(dataset) // (step.batch * world_size)) + step.spare,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=-(-len(dataset) // (batch * world_size)) + spare,
             max_steps=1,
             max_grad_norm=0.0,
             learning_rate=0.0,
@@ -80,16 +95,15 @@ def take_step(step: Step, world_size: int = 1) -> tuple[float, Tensor]:
         )
         watch = Watch()
         trainer = Trainer(
-            model=make_model(step.way, "sdpa" if step.layout == "rows of packs" else "varlen"),
+            model=model,
             args=arguments,
-            objective=OBJECTIVES.get("sft")(ObjectiveConfig(**keys), label_smoothing=smoothing),
+            objective=objective,
             collate=collate,
             train_dataset=dataset,
             callbacks=[watch],
         )
         trainer.train()
-    loss = next(line["loss"] for line in trainer.state.log_history if "loss" in line)
-    return loss, watch.gradient
+    return next(line for line in trainer.state.log_history if "loss" in line), watch.gradient
 
 
 def rows_and_collate(step: Step) -> tuple[Any, Any]:
@@ -166,20 +180,21 @@ def one_by_one(step: Step) -> tuple[float, Tensor]:
 
 
 class Ranks:
-    """Two processes that take steps together."""
+    """Two processes that take steps together. `module`: where the `take_step` is that they take."""
 
-    def __init__(self) -> None:
-        self._pair = TwoRanks(["tests.split_steps", "tunesmith.train.trainer", "peft", "transformers"])
+    def __init__(self, module: str = __name__) -> None:
+        self._pair = TwoRanks([module, "tunesmith.train.trainer", "peft", "transformers"])
+        self._module = module
         self.close = self._pair.close
 
-    def take(self, step: Step) -> tuple[float, Tensor]:
+    def take(self, step: Any) -> tuple[Any, Tensor]:
         """As `take_step`; both ranks have to come to the same."""
-        (loss, gradient), (other, other_gradient) = self._pair.call(_take_one_of_two, step)
+        (loss, gradient), (other, other_gradient) = self._pair.call(_take_one_of_two, self._module, step)
         assert loss == other
         assert torch.equal(torch.from_numpy(gradient), torch.from_numpy(other_gradient))
         return loss, torch.from_numpy(gradient)
 
 
-def _take_one_of_two(step: Step) -> tuple[float, Any]:
-    loss, gradient = take_step(step, world_size=2)
-    return loss, gradient.numpy()
+def _take_one_of_two(module: str, step: Any) -> tuple[Any, Any]:
+    told, gradient = import_module(module).take_step(step, world_size=2)
+    return told, gradient.numpy()

@@ -20,7 +20,7 @@ from tunesmith.data.mismatch import MISMATCHED
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FlatCollator", "PaddingCollator", "sequence_lengths"]
+__all__ = ["FlatCollator", "PaddingCollator", "sequence_lengths", "tokens_before"]
 
 LABEL_PAD = -100  # the field's convention
 PER_SEQUENCE = ("kinds", "reference")
@@ -134,6 +134,13 @@ def sequence_lengths(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
     """Tokens of each sequence [K] of a batch in the memory of the processor, padding left out."""
     found = batch["lengths"].numpy() if "lengths" in batch else batch["attention_mask"].numpy().sum(1)
     return np.asarray(found)
+
+
+def tokens_before(batch: Mapping[str, Any]) -> np.ndarray:
+    """How many tokens of another sequence each one [K] of a batch goes on behind."""
+    if "segments" not in batch:
+        return np.zeros(len(sequence_lengths(batch)), dtype=np.int64)
+    return np.array([last - first for _, _, first, last in batch["segments"]], dtype=np.int64)
 
 
 def _rows_of(sample: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

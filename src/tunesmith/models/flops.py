@@ -45,10 +45,10 @@ _TOKENS_TO_CHOOSE_FROM = 64  # where layers compute a share of them: it should b
 
 @dataclass(frozen=True, slots=True)
 class TokenFlops:
-    """Forward and backward together. `layers` a token, `head` a position where the output layer runs, `attention` a
-    visible pair, by the length of the window (None: all tokens before). `head_everywhere`: the output layer runs at
-    every position, not only at trained ones; `head_at_ends`: once for each sequence. `attention` is empty where the
-    model's cannot be seen."""
+    """Forward and backward together, or forward alone. `layers` a token, `head` a position where the output layer runs,
+    `attention` a visible pair, by the length of the window (None: all tokens before). `head_everywhere`: the output
+    layer runs at every position, not only at trained ones; `head_at_ends`: once for each sequence. `attention` is empty
+    where the model's cannot be seen."""
 
     layers: float
     head: float
@@ -60,13 +60,17 @@ class TokenFlops:
     """The same as `attention`, of layers in which only tokens that were chosen see each other (`models.depths`)."""
     head_at_ends: bool = False
 
-    def of(self, lengths: np.ndarray, trained: int) -> float:
-        """FLOPs of a batch of sequences with these lengths [K] and so many trained tokens together."""
+    def of(self, lengths: np.ndarray, trained: int, before: np.ndarray | None = None) -> float:
+        """FLOPs of a batch of sequences with these lengths [K] and so many trained tokens together. before [K]: tokens
+        of another sequence that each goes on behind (None: of none)."""
         tokens = int(lengths.sum())
         parts = [lengths]
         if self.shifted:
             parts = [np.diff(bounds) for bounds in group_bounds([0, *np.cumsum(lengths).tolist()])]
         seen = {window: sum(visible_pairs(part, window) for part in parts) / len(parts) for window in self.attention}
+        if before is not None and before.any():
+            assert not self.shifted, "groups go on behind nothing"
+            seen = {one: visible_pairs(before + lengths, one) - visible_pairs(before, one) for one in self.attention}
         pairs = sum(each * seen[window] for window, each in self.attention.items())
         for depths, each in self.routed.items():
             pairs += each * visible_pairs(np.array([depths.chosen(int(length)) for length in lengths]))
@@ -89,22 +93,23 @@ def visible_pairs(lengths: np.ndarray, window: int | None = None) -> int:
     return int((inside * (inside + 1) // 2 + (lengths - inside) * window).sum())
 
 
-def measure_flops(model: Any, *, shapes_only: bool = False) -> TokenFlops:
+def measure_flops(model: Any, *, shapes_only: bool = False, backward: bool = True) -> TokenFlops:
     """Read one short sequence with gradients, as the run will, and see which products there are and what of them
-    needs a gradient. Nothing of it is left: no gradient, no state of chance, no setting.
+    needs a gradient. Nothing of it is left: no gradient, no state of chance, no setting. `backward` False: what a
+    forward without gradients costs.
 
     shapes_only: the model is on the device meta. Then it gets a finished mask, as making one asks for numbers, and its
     experts are not computed, as which ones would be asks for numbers too."""
     language_model = language_model_of(model)
     count = _TOKENS if told_depths(language_model.config) is None else _TOKENS_TO_CHOOSE_FROM
-    how: dict[str, Any] = {"count": count, "shapes_only": shapes_only}
+    asked: dict[str, Any] = {"count": count, "shapes_only": shapes_only, "backward": backward}
     training = model.training
     model.eval()
     try:
         try:
-            products, calls = _read(model, language_model, masked=shapes_only, **how)
+            products, calls = _read(model, language_model, masked=shapes_only, **asked)
         except (AttributeError, TypeError):  # the model's own code looks into a mask, and our attention needs none
-            products, calls = _read(model, language_model, masked=True, **how)
+            products, calls = _read(model, language_model, masked=True, **asked)
     finally:
         model.train(training)
     attention: Counter[int | None] = Counter()
@@ -122,14 +127,15 @@ def measure_flops(model: Any, *, shapes_only: bool = False) -> TokenFlops:
 
 
 def _read(
-    model: Any, language_model: Any, *, count: int, masked: bool, shapes_only: bool
+    model: Any, language_model: Any, *, count: int, masked: bool, shapes_only: bool, backward: bool
 ) -> tuple[_Products, list[AttentionCall]]:
     """One forward of `count` tokens; `masked`: with a finished mask."""
     head = output_layer(language_model)
     device = next(model.parameters()).device
     mixture = mixture_of(language_model.config)
-    products = _Products(set() if head is None else set(head.modules()), mixture, count, shapes_only=shapes_only)
-    with products.watching(model), _seen_attention(language_model) as calls, torch.enable_grad():
+    heads = set() if head is None else set(head.modules())
+    products = _Products(heads, mixture, count, shapes_only=shapes_only, backward=backward)
+    with products.watching(model), _seen_attention(language_model) as calls, torch.set_grad_enabled(backward):
         mask = {"attention_mask": torch.zeros(1, 1, count, count, device=device)} if masked else {}
         model(input_ids=torch.arange(count, device=device)[None], use_cache=False, **mask)
     return products, calls
@@ -145,10 +151,13 @@ def _of_attention(call: AttentionCall) -> int:
 
 
 class _Products:
-    """FLOPs of the products with weights in one forward pass and the backward pass that would follow."""
+    """FLOPs of the products with weights in one forward pass and the backward pass that would follow, if one does."""
 
-    def __init__(self, head: set[Any], mixture: Mixture | None, count: int, *, shapes_only: bool) -> None:
+    def __init__(
+        self, head: set[Any], mixture: Mixture | None, count: int, *, shapes_only: bool, backward: bool
+    ) -> None:
         self._head, self._mixture, self._count, self._shapes_only = head, mixture, count, shapes_only
+        self._backward = backward
         self._experts: set[Any] = set()
         self._shared: set[Any] = set()
         self._in_dora = False
@@ -211,7 +220,10 @@ class _Products:
         if not isinstance(module, nn.Linear) and (weight.ndim != 2 or width not in weight.shape):
             return 0.0
         size //= getattr(module, "n_groups", 1)  # a part of the input for a part of the output each
-        return _product(source.numel() // width * size, weight.requires_grad, source.requires_grad)
+        return self._product(source.numel() // width * size, weight.requires_grad, source.requires_grad)
+
+    def _product(self, multiplications: float, of_weights: bool, of_input: bool) -> float:
+        return 2.0 * multiplications * (1 + self._backward * (of_weights + of_input))
 
     def _of_mixture(self, module: Any, source: Tensor) -> float:
         """A module that holds the routed experts of a layer, [E, ...] each, or E times as many rows."""
@@ -221,7 +233,7 @@ class _Products:
         matrices = [one for one in every if one.ndim == 3 or (one.ndim == 2 and one.shape[0] > self._mixture.experts)]
         trained = any(one.requires_grad for one in matrices)
         return sum(
-            _product(rows * part_of_one(one, self._mixture), one.requires_grad, source.requires_grad or trained)
+            self._product(rows * part_of_one(one, self._mixture), one.requires_grad, source.requires_grad or trained)
             for one in matrices
         )
 
@@ -234,7 +246,7 @@ class _Products:
         rows = source.numel() // source.shape[-1] if chosen is None else chosen.numel()
         trained = any(one.requires_grad for one in matrices)
         return sum(
-            _product(
+            self._product(
                 rows * (one.numel() if module in self._shared else one.numel() // one.shape[0]),
                 one.requires_grad,
                 source.requires_grad or trained,
@@ -261,10 +273,6 @@ def _shape_of_experts(module: Any) -> Callable[..., Tensor]:
         return hidden
 
     return forward
-
-
-def _product(multiplications: float, of_weights: bool, of_input: bool) -> float:
-    return 2.0 * multiplications * (1 + of_weights + of_input)
 
 
 @contextmanager

@@ -36,13 +36,16 @@ class Answers:
 
     def sums(self, values: Tensor) -> Tensor:
         """[N] -> [K] over the tokens of each sequence, each by its weight; in float64, where the device has it."""
-        kind = torch.float64 if values.device.type != "mps" else torch.float32
-        weighted = values.to(kind) if self.weights is None else values.to(kind) * self.weights
-        return weighted.new_zeros(len(self.lengths)).index_add(0, self.owners, weighted)
+        return self._added(values, self.weights)
 
     def means(self, values: Tensor) -> Tensor:
-        """[N] -> [K], `sums` by the number of tokens; 0 of a sequence without any."""
-        return self.sums(values) / self.lengths.clamp(min=1)
+        """[N] -> [K] over the tokens of each sequence, whatever their weights; 0 of a sequence without any."""
+        return self._added(values) / self.lengths.clamp(min=1)
+
+    def _added(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        values = values.to(torch.float64 if values.device.type != "mps" else torch.float32)
+        weighted = values if weights is None else values * weights
+        return weighted.new_zeros(len(self.lengths)).index_add(0, self.owners, weighted)
 
 
 def answers_of(batch: Mapping[str, Any]) -> Answers:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tunesmith.config.objective import ObjectiveConfig
+    from tunesmith.models.flops import TokenFlops
     from tunesmith.objectives.answers import Answers
 
 __all__ = ["LogitReference", "LossOutput", "Needs", "Objective", "Reference"]
@@ -59,6 +60,9 @@ class Reference(Protocol):
 
     def __call__(self, model: Any, inputs: Mapping[str, Any], answers: Answers) -> Tensor:
         """log p [N] of the tokens of `answers`, without gradient. `model`: the (possibly wrapped) policy."""
+
+    def flops(self) -> TokenFlops:
+        """What it costs to ask it."""
 
 
 @runtime_checkable
@@ -111,6 +115,11 @@ class Objective(ABC):
     def settle(self, looked: Tensor) -> Tensor:
         """What `look` saw of all units of the step [all, c] -> what the loss of each needs [all, d]."""
         raise NotImplementedError
+
+    def beside(self, batch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Batches that the policy reads as well for the loss of this one, without gradient. What `look` reads is not
+        among them where it is the batch itself, which is computed a second time."""
+        return []
 
     def derive(self, means: Mapping[str, float]) -> dict[str, float]:
         """More metrics, from the means of metrics over all that was summed."""

@@ -41,7 +41,8 @@ class AnswerFeedback(Objective):
     """Units are answers, each of weight one; `kto_chosen_weight` and `kto_rejected_weight` multiply losses.
 
     Metrics: rewards and log probabilities of liked (chosen) and of disliked (rejected) answers, each a mean over
-    those; the share of answers whose reward lies on its side of the baseline; and what the step had as divergence.
+    those; the share of answers whose reward lies on its side of the baseline; what the step had as divergence; and
+    `entropy` of the policy in nats, a mean over the tokens of each answer.
     """
 
     needs: ClassVar[Needs] = Needs(example=Feedback)
@@ -92,12 +93,16 @@ class AnswerFeedback(Objective):
             baseline = mean_reward(self.settings.beta * ratios, liked)
         return baseline.expand(len(looked), 1)
 
+    def beside(self, batch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        return [batch["mismatched"]] if self.facts.kl and "mismatched" in batch else []
+
     def compute(self, model: Any, batch: Mapping[str, Any]) -> LossOutput:
         scores, found = self._scores(model, batch)
         baseline = self._baseline(model, batch, scores.policy)
         losses = feedback_loss(self.config.kto_loss, scores, self.settings, baseline)
         count = losses.new_tensor(len(losses))
         metrics, divisors = feedback_metrics(scores, self.settings, self._in_rewards(baseline))
+        metrics["entropy"] = found["entropy"][: len(losses)].double().sum()
         if self.facts.kl:
             metrics["kl"] = baseline.double().sum()
         if "aux_loss" in found:
@@ -125,16 +130,20 @@ class AnswerFeedback(Objective):
         return self.settings.beta * baseline if self.facts.kl else baseline
 
     def _scores(self, model: Any, batch: Mapping[str, Any]) -> tuple[FeedbackScores, Mapping[str, Tensor]]:
-        policy, reference, lengths, found = self._both(model, batch)
+        policy, reference, lengths, found = self._both(model, batch, entropy=True)
         liked = _liked(batch)
         count = len(liked)  # the blank row of a rank without answers is none
         return FeedbackScores(policy[:count], reference[:count], lengths[:count], liked), found
 
-    def _both(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor, Mapping[str, Tensor]]:
+    def _both(
+        self, model: Any, batch: Mapping[str, Any], *, entropy: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, Mapping[str, Tensor]]:
         """Log probabilities [K] of the answers of all sequences by the policy and by the reference, how many tokens
-        these are, and all that the policy's forward gave."""
+        these are, and all that the policy's forward gave, entropies as means [K]."""
         inputs, answers = model_inputs(batch), answers_of(batch)
-        found = model(**inputs, **answers.asked, loss_kind=LogProbs())
+        found = dict(model(**inputs, **answers.asked, loss_kind=LogProbs(entropy=entropy)))
+        if entropy:
+            found["entropy"] = answers.means(found["entropy"])
         policy = answers.sums(found["log_probs"])
         reference = self._reference(model, batch, inputs, answers).to(policy.dtype)
         return policy, reference, answers.lengths.clamp(min=1), found

@@ -18,6 +18,7 @@ from torch import Tensor
 from tunesmith.core.errors import MachineError, MissingInputError, Problem
 from tunesmith.core.log import get_logger
 from tunesmith.losses.token import LogitRows, LogProbs
+from tunesmith.models.flops import TokenFlops, measure_flops
 from tunesmith.models.loss_forward import LossForward
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class WithoutAdapter:
             self._forward.shift = 0  # a learnt prompt is switched off too
             return self.model(**inputs)
 
+    def flops(self) -> TokenFlops:
+        with self.model.disable_adapter():
+            return measure_flops(self.model, backward=False)
+
 
 class Beside:
     """A model of its own, whose weights stay what they are."""
@@ -69,6 +74,9 @@ class Beside:
     def logits(self, inputs: Mapping[str, Any], asked: Mapping[str, Any]) -> Callable[[slice], Tensor]:
         found: Callable[[slice], Tensor] = self.model(**inputs, **asked, loss_kind=LogitRows())["logits"]
         return found
+
+    def flops(self) -> TokenFlops:
+        return measure_flops(self.model, backward=False)
 
 
 class Told:

@@ -56,9 +56,9 @@ def process_name(rank: int) -> str:
     return f"process_{rank}"
 
 
-def process_state(device: torch.device, loss: float) -> dict[str, Any]:
-    """The generators of this process, and the sum of losses that no log has told yet."""
-    return {"chance": Chance(device).to_tree(), "loss": loss}
+def process_state(device: torch.device, loss: float, sums: Mapping[str, list[float]]) -> dict[str, Any]:
+    """The generators of this process, and the sums of losses and metrics that no log has told yet."""
+    return {"chance": Chance(device).to_tree(), "loss": loss, "sums": dict(sums)}
 
 
 def restore_process(checkpoint: Path, rank: int, device: torch.device) -> None:

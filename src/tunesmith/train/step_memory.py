@@ -140,6 +140,7 @@ class StepMemory:
         get_logger().info("the largest micro-batch is tried first: %s tokens", f"{cost(batch):,}")
         with beside_states(trainer.model, states, accumulates=args.gradient_accumulation_steps > 1, device=args.device):
             self.train.run(batch, lambda part, last: run(model, part, units))
+        trainer.throughput.sums.drop()
         self._fitted = size_of(batch)
 
     def _largest(self, sampler: RankBatchSampler | None) -> Any:
@@ -188,6 +189,7 @@ class StepMemory:
 
     def _forget_gradients(self) -> None:
         self._trainer.model.zero_grad()
+        self._trainer.throughput.sums.drop()
 
     def _facts(self) -> Facts:
         args = self._trainer.args

@@ -15,15 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from tunesmith.data.collate import sequence_lengths
+from tunesmith.data.collate import sequence_lengths, tokens_before
 from tunesmith.models.flops import TokenFlops, measure_flops
 from tunesmith.train.metrics import StepSums
+
+if TYPE_CHECKING:
+    from tunesmith.objectives import Objective
 
 __all__ = ["Throughput", "Totals", "Work", "peak_memory_gib", "rates"]
 
@@ -59,11 +62,16 @@ class Totals:
 
 
 class Throughput(TrainerCallback):
-    """Counts for one run. `peak`: FLOP/s of a device at most, None where unknown: no MFU then."""
+    """Counts for one run. `peak`: FLOP/s of a device at most, None where unknown: no MFU then. `objective`: what it
+    tells of steps, and what is read for it beside the batches (None: nothing)."""
 
-    def __init__(self, *, peak: float | None = None, processes: int = 1) -> None:
-        self._peak, self._processes = peak, processes
-        self._flops: TokenFlops | None = None
+    def __init__(self, *, peak: float | None = None, processes: int = 1, objective: Objective | None = None) -> None:
+        self._peak, self._processes, self._objective = peak, processes, objective
+        self._flops: dict[str, TokenFlops] = {}
+        self.sums = StepSums()
+        """What the objective tells of steps beside the loss."""
+        if objective is not None:
+            self.sums.derive = objective.derive
         self._restart()
 
     def _restart(self) -> None:
@@ -74,8 +82,7 @@ class Throughput(TrainerCallback):
         self._work = np.asarray(_NOTHING)
         self._steps = 0
         self._told = Totals()
-        self.sums = StepSums()
-        """What the objective tells of steps beside the loss."""
+        self.sums.clear()
 
     # ---- clocks ----
 
@@ -129,15 +136,37 @@ class Throughput(TrainerCallback):
 
     def work_of(self, model: Any, batches: Sequence[Mapping[str, Any]]) -> Work:
         """What is in these batches, which lie in the memory of the processor. The first call looks at the model."""
-        if self._flops is None:
-            with self.paused():
-                self._flops = measure_flops(model)
         found = np.asarray(_NOTHING)
         for batch in batches:
-            lengths = sequence_lengths(batch)
-            trained = int((batch["labels"].numpy()[:, 1:] >= 0).sum())
-            found += (lengths.sum(), trained, len(lengths), self._flops.of(lengths, trained))
+            lengths, trained = sequence_lengths(batch), _trained(batch)
+            found += (lengths.sum(), trained, len(lengths), self._flops_of(model, batch))
         return Work(*found.tolist())
+
+    def _flops_of(self, model: Any, batch: Mapping[str, Any]) -> float:
+        """Of the policy's forward and backward, and of what is read beside them without gradient."""
+        found = self._measured("policy", lambda: measure_flops(model)).of(*self._sizes(batch))
+        if self._objective is None:
+            return found
+        others = self._objective.beside(batch)
+        for other in others:
+            forward = self._measured("policy, forward", lambda: measure_flops(model, backward=False))
+            found += forward.of(*self._sizes(other))
+        if (reference := self._objective.reference) is not None:
+            compared = [one for one in (batch, *others) if "reference" not in one]
+            found += sum(self._measured("reference", reference.flops).of(*self._sizes(one)) for one in compared)
+        return found
+
+    def _measured(self, name: str, measure: Callable[[], TokenFlops]) -> TokenFlops:
+        if name not in self._flops:
+            with self.paused():
+                self._flops[name] = measure()
+        return self._flops[name]
+
+    def _sizes(self, batch: Mapping[str, Any]) -> tuple[np.ndarray, int, np.ndarray]:
+        """What `TokenFlops.of` asks for. A reward is one position of each sequence."""
+        lengths = sequence_lengths(batch)
+        rewards = self._objective is not None and self._objective.rewards
+        return lengths, len(lengths) if rewards else _trained(batch), tokens_before(batch)
 
     def add(self, work: Sequence[float]) -> None:
         """The work of a step, of all processes together."""
@@ -169,6 +198,10 @@ class Throughput(TrainerCallback):
         each = gather([part.seconds, part.waited, part.computed, peak_memory_gib()])
         part = Totals(*each[:, :3].mean(0).tolist(), *astuple(part)[3:])
         return {**rates(part, self._processes, self._peak), "peak_memory_gib": round(float(each[:, 3].max()), 3)}
+
+
+def _trained(batch: Mapping[str, Any]) -> int:
+    return int((batch["labels"].numpy()[:, 1:] >= 0).sum())
 
 
 def rates(part: Totals, processes: int, peak: float | None) -> dict[str, float]:

@@ -120,7 +120,7 @@ class Trainer(transformers.Trainer):
         generations: GenerationSettings | None = None,
         on_event: Callable[..., None] | None = None,
     ) -> None:
-        self.throughput = Throughput(peak=peak_flops, processes=args.world_size)
+        self.throughput = Throughput(peak=peak_flops, processes=args.world_size, objective=objective)
         use_cache = (text := model.config.get_text_config()).use_cache
         super().__init__(
             model=model,
@@ -136,7 +136,6 @@ class Trainer(transformers.Trainer):
         self.remove_callback(PrinterCallback)
         self.trackers = Trackers(self.callback_handler)
         self.objective, self.order = objective, order
-        self.throughput.sums.derive = objective.derive
         self._position = position
         self.stream_batches: StreamBatches | None = None
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the units of the whole step
@@ -200,8 +199,8 @@ class Trainer(transformers.Trainer):
             batches = self.stopping.fetch(lambda: self._next_batches(epoch_iterator, num_batches))
         self.saver.look()
         with self.throughput.paused():
+            self.throughput.sums.begin()
             self.memory.probe_once(self.sampler, super().training_step)
-            self.throughput.sums.clear()
         batches = settle_step(self, batches)
         units = sum(self.objective.count_units(batch) for batch in batches)
         work = self.throughput.work_of(self.model, [batch for batch in batches if not is_blank(batch)])
@@ -281,13 +280,11 @@ class Trainer(transformers.Trainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         if self.nonfinite.leaves_out:
             return self._leave_out()
-        if self._in_backward is not None:
-            norm = self._in_backward.take_norm()
-        else:
-            norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        ours = self._in_backward
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm) if ours is None else ours.take_norm()
         if self._scaler_can_give_way():
             return norm
-        if not self.nonfinite.judge(norm, in_backward=self._in_backward is not None):
+        if not self.nonfinite.judge(norm, in_backward=ours is not None):
             self.memory.train.take_back()
             return self._leave_out()
         return norm
@@ -369,9 +366,8 @@ class Trainer(transformers.Trainer):
         elif "train_runtime" in logs:
             logs |= self.throughput.closing(self._over_ranks)
             if self._whole_loss:
-                logs["train_loss"] = self._total_loss_scalar / max(
-                    self.state.global_step - self.nonfinite.steps_left_out, 1
-                )
+                steps = max(self.state.global_step - self.nonfinite.steps_left_out, 1)
+                logs["train_loss"] = self._total_loss_scalar / steps
         if not math.isfinite(logs.get("grad_norm", 0.0)):  # a step that the scaler of fp16 left out
             del logs["grad_norm"]
         super().log(logs, start_time)
@@ -397,7 +393,8 @@ class Trainer(transformers.Trainer):
     def write_small_states(self, folder: Path) -> None:
         rank = self.args.process_index
         if not self.saver.settings.only_model:
-            save_tree(folder, process_name(rank), process_state(self.args.device, float(self._tr_loss)))
+            told = float(self._tr_loss), self.throughput.sums.to_tell()
+            save_tree(folder, process_name(rank), process_state(self.args.device, *told))
         if not self.is_world_process_zero():
             return
         sync_log(Path(self.args.output_dir))
@@ -473,7 +470,9 @@ class Trainer(transformers.Trainer):
         self._whole_loss = True
         if progress["evaluated"] is not None:
             self._evaluated = (self.state.global_step, progress["evaluated"])
-        self._tr_loss += loss_to_tell(self._checkpoint, self.args.process_index, self.args.world_size)
+        place = self._checkpoint, self.args.process_index, self.args.world_size
+        self._tr_loss += loss_to_tell(*place)
+        self.throughput.sums.take_up(*place)
 
     def evaluate_again(self, checkpoint: str, *, save: bool) -> Any:
         """The evaluation after the last step of the checkpoint, and what follows it. `save`: a checkpoint does."""

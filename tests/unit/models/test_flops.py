@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.tiny_models import tiny_model
-from tunesmith.data.collate import FlatCollator, PaddingCollator
+from tunesmith.data.collate import FlatCollator, PaddingCollator, sequence_lengths, tokens_before
 from tunesmith.methods.lora import linear_names
 from tunesmith.models.attention import VARLEN, attention_of, register
 from tunesmith.models.family import family_of
@@ -136,6 +136,67 @@ def test_visible_pairs_are_those_of_the_mask(window: int | None) -> None:
         distance = np.arange(length)[:, None] - np.arange(length)
         expected += int(((distance >= 0) & (distance < (window or length))).sum())
     assert visible_pairs(np.asarray(lengths, dtype=np.int32), window) == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "qwen3_moe"])
+def test_a_forward_alone_costs_what_the_counter_counts(kind: str, method: str, torch_one_thread: None) -> None:
+    """A third of full training; of an adapter that is switched off, what the base costs."""
+    model = _model(kind, method, "eager")
+    flops = measure_flops(model, backward=False)
+    lengths, batch = [24, 24], PaddingCollator(0)(_rows([24, 24]))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(**model_inputs(batch), **trained(batch))
+    found, count = int(counter.get_total_flops()), len(trained(batch)["loss_targets"])
+    without_attention = TokenFlops(flops.layers, flops.head, {}, flops.head_everywhere)
+    expected = without_attention.of(np.asarray(lengths), count) + _whole_squares(flops, lengths)
+    assert expected == pytest.approx(found, rel=TOLERANCE)
+    if method == "lora":
+        with model.disable_adapter():
+            assert measure_flops(model, backward=False) == measure_flops(_model(kind, "full", "eager"), backward=False)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_an_answer_sees_the_prompt_that_it_goes_on_behind(window: int | None) -> None:
+    """A prompt of 5 with answers of 3 and 2 costs the pairs of both sequences, those within the prompt once."""
+    flops = TokenFlops(layers=10.0, head=0.0, attention={window: 1.0}, head_everywhere=False)
+    found = flops.of(np.array([8, 2]), 0, before=np.array([0, 5]))
+    both, prompt = visible_pairs(np.array([8, 7]), window), visible_pairs(np.array([5]), window)
+    assert found == 10 * 10.0 + both - prompt
+
+
+def test_shared_prompts_cost_what_the_counter_counts(torch_one_thread: None) -> None:
+    """Plain attention computes the pairs that a mask hides, too."""
+    from tests.pairs import SIZES, token_pairs
+    from tunesmith.losses.token import LogProbs
+    from tunesmith.objectives.answers import answers_of
+
+    model = _model("llama", "full", VARLEN, "chunked")
+    flops, batch = measure_flops(model, backward=False), FlatCollator(0, shares=True)(token_pairs())
+    answers = answers_of(batch)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model(**model_inputs(batch), **answers.asked, loss_kind=LogProbs())
+    lengths, before = sequence_lengths(batch), tokens_before(batch)
+    assert before.tolist() == [of for prompt, *_ in SIZES for of in (0, prompt)]
+    squares = int((lengths * (lengths + before)).sum()) * flops.attention[None]
+    without_attention = TokenFlops(flops.layers, flops.head, {}, flops.head_everywhere)
+    expected = without_attention.of(lengths, len(answers.targets), before) + squares
+    assert expected == pytest.approx(counter.get_total_flops(), rel=TOLERANCE)
+
+
+def test_a_reward_is_one_position_of_a_sequence(torch_one_thread: None) -> None:
+    from tests.pairs import classifier_of, token_pairs
+    from tunesmith.objectives.rm import reward_ends
+
+    model = classifier_of("chunked").train()
+    flops, batch = measure_flops(model), FlatCollator(0)(token_pairs([(5, 4, 4)] * 3))
+    assert flops.head == 6 * 32
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(**model_inputs(batch), reward_ends=reward_ends(batch))["rewards"].sum().backward()
+    lengths = sequence_lengths(batch)
+    without_attention = TokenFlops(flops.layers, flops.head, {}, flops.head_everywhere)
+    expected = without_attention.of(lengths, len(lengths)) + _whole_squares(flops, lengths.tolist())
+    assert expected == pytest.approx(counter.get_total_flops(), rel=TOLERANCE)
 
 
 def test_nothing_is_left_behind() -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from tests.pairs import gradient_of, policy_of, token_answers
+from tests.pairs import feedback_alone, gradient_of, policy_of, token_answers
 from tunesmith.config.objective import ObjectiveConfig
 from tunesmith.config.preference_facts import FEEDBACK_FACTS
 from tunesmith.data.collate import FlatCollator, PaddingCollator
-from tunesmith.data.dataset import LIKED
 from tunesmith.objectives import OBJECTIVES, Objective
 from tunesmith.train.micro import split
 from tunesmith.train.reference import Beside, Told
@@ -38,37 +35,6 @@ def objective_of(reference: Any, **keys: Any) -> Objective:
     return found
 
 
-def answer_alone(model: Any, ids: np.ndarray, trained: np.ndarray) -> Tensor:
-    """log p of the trained tokens of one sequence."""
-    sequence, which = torch.tensor(ids).long(), torch.tensor(trained)[1:]
-    log_probs = model(input_ids=sequence[None], use_cache=False).logits[0, :-1].double().log_softmax(-1)
-    return log_probs[torch.arange(len(which)), sequence[1:]][which].sum()
-
-
-def by_hand(plain: tuple[Any, Any], name: str, beta: float, weights: tuple[float, float], ftx: float) -> Tensor:
-    """The sum of the losses of all answers as one step, from the formulas of the papers."""
-    rows = token_answers()
-    with torch.no_grad():
-        other = [
-            [answer_alone(model, row["mismatched_input_ids"], row["mismatched_trained"]) for row in rows]
-            for model in plain
-        ]
-        references = [answer_alone(plain[1], row["input_ids"], row["trained"]) for row in rows]
-    policies = [answer_alone(plain[0], row["input_ids"], row["trained"]) for row in rows]
-    liked = [int(row["kinds"][0]) == LIKED for row in rows]
-    rewards = [beta * (one - two) for one, two in zip(policies, references, strict=True)]
-    kl = max(0.0, float(np.mean([float(one - two) for one, two in zip(*other, strict=True)])))
-    sides = [[float(one.detach()) for one, good in zip(rewards, liked, strict=True) if good == side] for side in (0, 1)]
-    shift = {"kto": beta * kl, "apo_zero_unpaired": 0.0, "bco": float(np.mean([np.mean(side) for side in sides]))}
-    total = torch.zeros(())
-    for row, good, reward, policy in zip(rows, liked, rewards, policies, strict=True):
-        apart = (reward - shift[name]) * (1 if good else -1)
-        loss = -apart.sigmoid().log() if name == "bco" else 1 - apart.sigmoid()
-        total = total + (weights[0] if good else weights[1]) * loss
-        total = total - (ftx * policy / int(row["trained"].sum()) if good else 0.0)
-    return total
-
-
 KEYS: dict[str, dict[str, Any]] = {
     "kto": {},
     "pref_beta": {"pref_beta": 0.5},
@@ -84,8 +50,7 @@ KEYS: dict[str, dict[str, Any]] = {
 def test_the_keys_say_what_the_loss_is(plain: tuple[Any, Any], quick: tuple[Any, Any], key: str, kind: str) -> None:
     keys = KEYS[key]
     objective = objective_of(quick[1], **keys)
-    weights = keys.get("kto_chosen_weight", 1.0), keys.get("kto_rejected_weight", 1.0)
-    wanted = by_hand(plain, keys.get("kto_loss", "kto"), keys.get("pref_beta", 0.1), weights, keys.get("pref_ftx", 0))
+    wanted = feedback_alone(plain, token_answers(), ObjectiveConfig(stage="kto", **keys))[0].sum()
     batch = COLLATORS[kind](token_answers())
     found = objective.compute(quick[0], batch)
     assert float(found.units) == objective.count_units(batch) == 5
@@ -141,18 +106,9 @@ def test_metrics_are_means_over_the_answers_that_they_are_of(plain: tuple[Any, A
     objective = objective_of(quick[1])
     found = objective.compute(quick[0], COLLATORS["flat"](token_answers()))
     means = {name: float(total / divisor) for name, (total, divisor) in found.sums().items()}
-    rows = token_answers()
-    with torch.no_grad():
-        each = [[float(answer_alone(model, row["input_ids"], row["trained"])) for row in rows] for model in plain]
-    liked = [int(row["kinds"][0]) == LIKED for row in rows]
-    assert sum(liked) == 3
-    for side, name in ((True, "chosen"), (False, "rejected")):
-        logps = [one for one, good in zip(each[0], liked, strict=True) if good == side]
-        rewards = [0.1 * (one - two) for one, two, good in zip(*each, liked, strict=True) if good == side]
-        assert means[f"logps/{name}"] == pytest.approx(np.mean(logps), rel=1e-5)
-        assert means[f"rewards/{name}"] == pytest.approx(np.mean(rewards), rel=1e-4, abs=1e-6)
-    margin = means["rewards/chosen"] - means["rewards/rejected"]
-    assert objective.derive(means) == {"rewards/margins": pytest.approx(margin)}
+    wanted = feedback_alone(plain, token_answers(), ObjectiveConfig(stage="kto"))[1]
+    assert means | objective.derive(means) == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    assert {"kl", "entropy", "rewards/chosen", "rewards/rejected", "rewards/margins"} < wanted.keys()
     assert objective.derive({"rewards/chosen": 1.0}) == {}, "a step of liked answers has no margin"
 
 

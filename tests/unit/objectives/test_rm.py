@@ -9,36 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pairs import gradient_of, token_pairs
-from tests.tiny_models import tiny_model
+from tests.pairs import classifier_of, gradient_of, rewards_alone, token_pairs
 from tunesmith.config.objective import ObjectiveConfig
 from tunesmith.data.collate import FlatCollator, PaddingCollator
-from tunesmith.models import attention
 from tunesmith.models.reward_forward import install_rewards, rewards_match
 from tunesmith.objectives import OBJECTIVES, Objective
 from tunesmith.train.micro import split
 
 PAD = 0
 COLLATORS = {"padded": PaddingCollator(PAD), "flat": FlatCollator(PAD), "shared": FlatCollator(PAD, shares=True)}
-
-
-def classifier(way: str | None, kind: str = "llama") -> Any:
-    """A small model with one label, whose forward ends in rewards where a way is named."""
-    from transformers import AutoModelForSequenceClassification
-
-    attention.register()
-    torch.manual_seed(1)
-    settings = tiny_model(kind, "eager").config
-    settings.num_labels, settings.pad_token_id = 1, PAD
-    how = "eager" if way is None else attention.VARLEN
-    model = AutoModelForSequenceClassification.from_config(settings, attn_implementation=how).eval()
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.2 * torch.randn_like(weight))
-    if way:
-        install_rewards(model, way)  # type: ignore[arg-type]
-    return model
 
 
 def objective_of(**keys: Any) -> Objective:
@@ -56,20 +35,10 @@ def pairs(ends_with_pad: bool = False) -> list[dict[str, Any]]:
     return found
 
 
-def rewards_alone(model: Any, rows: list[dict[str, Any]]) -> Tensor:
-    """[P, 2] by transformers' own forward."""
-    found = []
-    for row in rows:
-        first = int(row["lengths"][0])
-        parts = (torch.tensor(row["input_ids"][part]).long()[None] for part in (slice(first), slice(first, None)))
-        found.append(torch.cat([model(input_ids=ids, use_cache=False).logits[:, 0] for ids in parts]))
-    return torch.stack(found)
-
-
 @pytest.mark.parametrize("ends_with_pad", [False, True], ids=["plain", "ends_with_pad"])
 @pytest.mark.parametrize("kind", COLLATORS)
 def test_every_kind_of_batch_is_two_sequences_a_pair(kind: str, ends_with_pad: bool) -> None:
-    plain, quick, rows = classifier(None), classifier("chunked"), pairs(ends_with_pad)
+    plain, quick, rows = classifier_of(None), classifier_of("chunked"), pairs(ends_with_pad)
     chosen, rejected = rewards_alone(plain, rows).unbind(1)
     wanted = -torch.nn.functional.logsigmoid(chosen - rejected).sum()
     objective = objective_of()
@@ -92,7 +61,7 @@ def test_packs_in_padded_rows_have_a_reward_for_each_sequence() -> None:
 
 
 def test_center_is_a_square_of_the_sum() -> None:
-    plain, quick = classifier(None), classifier("chunked")
+    plain, quick = classifier_of(None), classifier_of("chunked")
     chosen, rejected = rewards_alone(plain, pairs()).unbind(1)
     wanted = (-torch.nn.functional.logsigmoid(chosen - rejected) + 0.3 * (chosen + rejected) ** 2).sum()
     found = objective_of(center_rewards_coefficient=0.3).compute(quick, COLLATORS["shared"](pairs()))
@@ -100,7 +69,7 @@ def test_center_is_a_square_of_the_sum() -> None:
 
 
 def test_the_split_of_a_batch_changes_nothing() -> None:
-    objective, model = objective_of(), classifier("chunked")
+    objective, model = objective_of(), classifier_of("chunked")
     batch = COLLATORS["shared"](pairs())
     whole, parts = objective.compute(model, batch), [objective.compute(model, part) for part in split(batch, 0)]
     assert len(parts) == 4
@@ -115,7 +84,7 @@ def test_the_split_of_a_batch_changes_nothing() -> None:
 
 
 def test_a_rank_without_pairs_gives_nothing() -> None:
-    model, row = classifier("chunked"), token_pairs()[0]
+    model, row = classifier_of("chunked"), token_pairs()[0]
     blank = {"input_ids": row["input_ids"][:2], "trained": row["trained"][:2] & False}
     for collate in COLLATORS.values():
         found = objective_of().compute(model, collate([blank]))
@@ -124,7 +93,7 @@ def test_a_rank_without_pairs_gives_nothing() -> None:
 
 
 def test_the_head_computes_in_single_precision() -> None:
-    model = classifier(None).to(torch.bfloat16)
+    model = classifier_of(None).to(torch.bfloat16)
     install_rewards(model, "chunked")
     seen: list[Tensor] = []
     model.score.register_forward_hook(lambda layer, inputs, output: seen.append(output))
@@ -136,10 +105,10 @@ def test_the_head_computes_in_single_precision() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gpt2", "phi3", "qwen3_moe"])
 def test_rewards_of_common_types_are_those_of_transformers(kind: str) -> None:
-    assert rewards_match(classifier("chunked", kind))
+    assert rewards_match(classifier_of("chunked", kind=kind))
 
 
 def test_a_model_that_makes_rewards_in_another_way_is_told() -> None:
-    model = classifier("chunked")
+    model = classifier_of("chunked")
     model.score.register_forward_hook(lambda layer, inputs, output: output * (1 + inputs[0].mean()))
     assert not rewards_match(model)

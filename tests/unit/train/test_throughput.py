@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tunesmith.data.collate import FlatCollator, PaddingCollator
+from tests.pairs import token_answers, token_pairs
+from tunesmith.config.objective import ObjectiveConfig
+from tunesmith.data.collate import FlatCollator, PaddingCollator, sequence_lengths, tokens_before
 from tunesmith.models.flops import TokenFlops
+from tunesmith.objectives import OBJECTIVES
 from tunesmith.train import throughput
 from tunesmith.train.throughput import Throughput, Totals, Work, rates
 
@@ -128,11 +131,53 @@ def rows(lengths: list[int]) -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize("collate", [FlatCollator(0), PaddingCollator(0), FlatCollator(0, one_row=False)])
 def test_padding_is_no_work(collate: Any) -> None:
     counts = Throughput()
-    counts._flops = FLOPS
+    counts._flops = {"policy": FLOPS}
     found = counts.work_of(None, [collate(rows([5, 3])), collate(rows([2, 6]))])
     pairs = 15 + 6 + 3 + 21, (6 + 2 * 3) + 6 + 3 + (6 + 3 * 3)  # all before; the last three
     trained = 3 + 1 + 0 + 4
     assert found == Work(16, trained, 4, 100 * 16 + 7 * trained + 2 * pairs[0] + pairs[1])
+
+
+class Compared:
+    """A reference that tells what it costs."""
+
+    def __call__(self, model: Any, inputs: Any, answers: Any) -> torch.Tensor:
+        raise AssertionError("nobody asks")
+
+    def flops(self) -> TokenFlops:
+        return TokenFlops(layers=1e6, head=0.0, attention={}, head_everywhere=False)
+
+
+@pytest.mark.parametrize(
+    ("stage", "keys", "passes"),
+    [
+        ("sft", {}, (0, 0)),
+        ("dpo", {}, (0, 1)),
+        ("dpo", {"pref_loss": ("aot",)}, (0, 1)),  # what is looked at is computed a second time
+        ("dpo", {"pref_loss": ("simpo",)}, (0, 0)),
+        ("kto", {}, (1, 2)),
+        ("kto", {"kto_loss": "bco"}, (0, 1)),
+        ("rm", {}, (0, 0)),
+    ],
+)
+def test_what_is_read_beside_a_batch_is_work(stage: str, keys: dict[str, Any], passes: tuple[int, int]) -> None:
+    """Forwards of the policy and of the reference; of answers to other prompts both."""
+    objective = OBJECTIVES.get(stage)(ObjectiveConfig(stage=stage, **keys))
+    if objective.compares:
+        objective.reference = Compared()
+    counts = Throughput(objective=objective)
+    forward = TokenFlops(layers=1e3, head=0.0, attention={}, head_everywhere=False)
+    counts._flops = {"policy": FLOPS, "policy, forward": forward}
+    samples = token_answers() if stage == "kto" else token_pairs()
+    batch = FlatCollator(0, shares=stage != "kto")(samples)
+    own = FLOPS.of(sequence_lengths(batch), 8 if stage == "rm" else 45 if stage != "kto" else 23, tokens_before(batch))
+    others = sum(len(sample["mismatched_input_ids"]) for sample in samples) if stage == "kto" else 0
+    tokens = int(batch["lengths"].sum())
+    expected = own + passes[0] * others * 1e3 + (tokens * min(passes[1], 1) + others * max(passes[1] - 1, 0)) * 1e6
+    assert counts.work_of(None, [batch]).flops == expected
+    if objective.compares:
+        known = {**batch, "reference": torch.zeros(8)}
+        assert counts.work_of(None, [known]).flops == expected - tokens * 1e6, "computed ahead"
 
 
 def test_counting_asks_no_tensor_library_and_no_device() -> None:
@@ -145,7 +190,7 @@ def test_counting_asks_no_tensor_library_and_no_device() -> None:
             return function(*arguments, **(keywords or {}))
 
     counts = Throughput(peak=1e12)
-    counts._flops = FLOPS
+    counts._flops = {"policy": FLOPS}
     batches = [FlatCollator(0)(rows([5, 3])), PaddingCollator(0)(rows([2, 6]))]
     with Watch():
         assert torch.zeros(1).sum() == 0
