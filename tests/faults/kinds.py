@@ -69,15 +69,23 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 """With states that have a rhythm of their own, which fits neither to saves nor to evaluations."""
 OPTIMIZERS = {kind: {**KINDS["sft-full"], **keys} for kind, keys in OPTIMIZERS.items()}
 
-_PAIRS = {"stage": "dpo", "dataset": "pairs", "dataset_dir": str(ROOT / "examples" / "data"), "cutoff_len": 128}
+_EXAMPLES = {"dataset_dir": str(ROOT / "examples" / "data"), "cutoff_len": 128}
+_PAIRS = {"dataset": "pairs", **_EXAMPLES}
+_LIKED = {"stage": "kto", "dataset": "feedback", **_EXAMPLES}
 PREFERENCES: dict[str, dict[str, Any]] = {
-    "dpo-lora": {**_PAIRS, **_LORA},
-    "dpo-full": {**_PAIRS, **_FULL, "pref_loss": "ipo"},
-    "dpo-told": {**_PAIRS, **_FULL, "precompute_ref_log_probs": True},
+    "dpo-lora": {"stage": "dpo", **_PAIRS, **_LORA},
+    "dpo-full": {"stage": "dpo", **_PAIRS, **_FULL, "pref_loss": "ipo"},
+    "dpo-told": {"stage": "dpo", **_PAIRS, **_FULL, "precompute_ref_log_probs": True},
+    "dpo-step": {"stage": "dpo", **_PAIRS, **_LORA, "pref_loss": ["aot", "sft"]},
+    "kto-lora": {**_LIKED, **_LORA},
+    "kto-full": {**_LIKED, **_FULL, "kto_loss": "bco"},
+    "rm-lora": {"stage": "rm", **_PAIRS, **_LORA},
+    "rm-full": {"stage": "rm", **_PAIRS, **_FULL},
     "sft-near": {**_SFT, **_FULL, "use_asft_loss": True},
 }
 """With a reference: the model without its adapter, and a frozen copy, which a resume has to make of the model as it
-was before training, not of the checkpoint; and what such a copy said, from the data cache."""
+was before training, not of the checkpoint; and what such a copy said, from the data cache. With losses that look at a
+whole step first. And reward models, whose output layer begins random."""
 
 
 def keys_of(kind: str, model: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:

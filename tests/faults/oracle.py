@@ -14,6 +14,7 @@ from typing import Any
 __all__ = ["checkpoints", "differences", "state_of", "step_of", "visible_damage"]
 
 CURVE = {"current_steps", "step", "epoch", "loss", "grad_norm", "lr", "learning_rate", "tokens"}
+CURVE |= {"kl", "entropy", "accuracy", "margin"}  # and what has a slash in its name, like rewards/chosen
 TIMES = ("_runtime", "_per_second", "seconds", "best_model_checkpoint")
 UNLIKE = {"manifest.json", "README.md"}
 """Files of a checkpoint that tell of the process that wrote it."""
@@ -87,7 +88,7 @@ def _timeless(value: Any) -> Any:
 
 
 def _event(entry: dict[str, Any]) -> dict[str, Any]:
-    metric = [key for key in entry if key.startswith("eval_") and not key.endswith(TIMES)]
+    metric = [key for key in entry if (key.startswith("eval_") or "/" in key) and not key.endswith(TIMES)]
     return {key: entry[key] for key in entry if key in CURVE or key in metric}
 
 

@@ -1,4 +1,4 @@
-"""R24: kills and signals in a run that is compared with a reference."""
+"""R24: kills and signals in a run that learns from preferences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACES += [(kind, "train_end", STEPS) for kind in PREFERENCES]
 
 @pytest.mark.row("R24")
 @pytest.mark.parametrize(("kind", "event", "step"), sized(PLACES, slow=2))
-def test_a_killed_run_goes_on_with_the_same_reference(bench: Bench, kind: str, event: str, step: int) -> None:
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(bench: Bench, kind: str, event: str, step: int) -> None:
     whole = bench.uninterrupted(kind)
     trial = bench.trial(kind)
     trial.run(at=[[event, step, "kill", None]], code=KILLED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +36,13 @@ def full_eval_dtype(args: Any) -> torch.dtype | None:
     return torch.float16 if args.fp16_full_eval else torch.bfloat16 if args.bf16_full_eval else None
 
 
+def _batches(trainer: Trainer, dataloader: Any) -> Iterator[Any]:
+    """All processes have as many."""
+    for batch in dataloader:
+        trainer.stopping.before_evaluation_batch()
+        yield batch
+
+
 def _evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) -> dict[str, float]:
     """transformers averages batch means instead, and repeats rows on several ranks."""
     names: list[str] = []
@@ -45,12 +53,11 @@ def _evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) -
         names[:] = sorted(found)
         return torch.stack([torch.stack([one.double().cpu() for one in found[name]]) for name in names])
 
-    settled = Settled(trainer, dataloader) if trainer.objective.whole_step else None
+    settled = Settled(trainer, _batches(trainer, dataloader)) if trainer.objective.whole_step else None
     sums: Any = 0
-    for batch in dataloader:
+    for batch in _batches(trainer, dataloader):
         if settled is not None:
             batch = settled.next(batch)
-        trainer.stopping.before_evaluation_batch()
         sums = sums + trainer.memory.evaluate(batch, run)
         trainer.control = trainer.callback_handler.on_prediction_step(trainer.args, trainer.state, trainer.control)
     totals = trainer.accelerator.reduce(sums.to(trainer.args.device))

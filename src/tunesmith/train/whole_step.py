@@ -54,13 +54,13 @@ def _look(trainer: Trainer, model: Any, batch: Any) -> Tensor:
 
 
 def _settle(trainer: Trainer, looked: Sequence[Tensor]) -> list[Tensor]:
-    """[U, d] for each batch of this rank."""
-    own = torch.cat(list(looked))
-    counts = over_ranks(trainer.accelerator, [len(own)])[:, 0].astype(int).tolist()
-    every = own
+    """[U, d] for each batch of this rank, which has none where it is to stop; then there will be no step."""
+    own = torch.cat(list(looked)) if looked else torch.zeros(0, 0, dtype=torch.float64)
+    shapes = over_ranks(trainer.accelerator, [float(size) for size in own.shape]).astype(int)
+    counts, every = shapes[:, 0].tolist(), own
     if len(counts) > 1:
-        padded = own.new_zeros(max(counts), own.shape[1])
-        padded[: len(own)] = own
+        padded = own.new_zeros(max(counts), int(shapes[:, 1].max()))
+        padded[: len(own), : own.shape[1]] = own
         gathered = trainer.accelerator.gather(padded.to(trainer.args.device)).cpu()
         pieces = gathered.view(len(counts), max(counts), -1)
         every = torch.cat([piece[:count] for piece, count in zip(pieces, counts, strict=True)])
