@@ -196,6 +196,79 @@ KEYS: dict[str, Case] = {
     "B92 not a checkpoint": ("resume_from_checkpoint: a/b", 66, "E-TRAIN-006", ("a/b",)),
 }
 
+PAIR = {"instruction": "Who are you?", "chosen": "A robot.", "rejected": "A toaster."}
+PAIRS = [{**PAIR, "instruction": f"Who are you {number}?"} for number in range(6)]
+LABELS = [alpaca(kto_tag=number % 2 == 0) for number in range(6)]
+
+
+def but(rows: list[dict[str, Any]], **changes: Any) -> str:
+    """The rows as lines, of which the second is changed; what is None is left out of it."""
+    second = {name: value for name, value in {**rows[1], **changes}.items() if value is not LEFT_OUT}
+    return lines(rows[0], second, *rows[2:])
+
+
+LEFT_OUT = object()
+
+# Rows of a stage that learns from preferences: the stage, the rows, and what is said.
+PREFERENCES: dict[str, tuple[str, str, int, str, tuple[str, ...]]] = {
+    "B39 identical pairs": (
+        "dpo",
+        but(PAIRS, rejected="A robot."),
+        65,
+        "E-DATA-060",
+        ("x.jsonl:2", "1 of 6 rows", "the same", "A robot.", "on_bad_row: skip"),
+    ),
+    "B39 of a reward model": ("rm", but(PAIRS, rejected="A robot."), 65, "E-DATA-060", ("x.jsonl:2", "1 of 6 rows")),
+    "B40 no rejected": (
+        "dpo",
+        lines(*[{name: row[name] for name in ("instruction", "chosen")} for row in PAIRS]),
+        65,
+        "E-DATA-011",
+        ("rejected", "columns: instruction, chosen"),
+    ),
+    "B40 one without": ("rm", but(PAIRS, rejected=LEFT_OUT), 65, "E-DATA-011", ("x.jsonl:2", "1 of 6", "rejected")),
+    "B40 null": ("dpo", but(PAIRS, rejected=None), 65, "E-DATA-013", ("x.jsonl:2", "rejected")),
+    "empty rejected": ("dpo", but(PAIRS, rejected=" "), 65, "E-DATA-012", ("x.jsonl:2", "an empty answer")),
+    "empty chosen": ("rm", but(PAIRS, chosen=""), 65, "E-DATA-012", ("x.jsonl:2", "an empty answer")),
+    "an empty message": (
+        "dpo",
+        lines(
+            {"prompt": said(("user", "a"))["messages"], "chosen": said(("assistant", ""))["messages"], "rejected": "b"}
+        ),
+        65,
+        "E-DATA-012",
+        ("x.jsonl:1", "an empty answer"),
+    ),
+    "answers that nothing was left of": (
+        "dpo",
+        lines(*[{**row, "instruction": "why " * 40} for row in PAIRS]),
+        65,
+        "E-DATA-091",
+        ("on_too_long",),
+    ),
+    "chats": ("dpo", GOOD, 65, "E-DATA-027", ("stage: sft",)),
+    "B42 labels": ("kto", but(LABELS, kto_tag="yes"), 65, "E-DATA-061", ("x.jsonl:2", "neither true nor false", "yes")),
+    "B42 numbers": ("kto", but(LABELS, kto_tag=0.5), 65, "E-DATA-061", ("x.jsonl:2", "0.5")),
+    "B42 null": ("kto", but(LABELS, kto_tag=None), 65, "E-DATA-013", ("x.jsonl:2", "null", "kto_tag")),
+    "B42 no labels": ("kto", GOOD, 65, "E-DATA-027", ("it needs kto_tag as well", "stage: sft")),
+    "B42 only liked": (
+        "kto",
+        lines(*[{**row, "kto_tag": True} for row in LABELS]),
+        65,
+        "E-DATA-061",
+        ("all 6 labels are true", "stage: sft"),
+    ),
+    "B42 only disliked": ("kto", lines(*[{**row, "kto_tag": 0} for row in LABELS]), 65, "E-DATA-061", ("are false",)),
+    "feedback without an answer": ("kto", but(LABELS, output=""), 65, "E-DATA-012", ("x.jsonl:2", "empty")),
+    "feedback on an empty message": (
+        "kto",
+        lines(*[{**said(("user", "a"), ("assistant", text)), "label": not text} for text in ("b", "")]),
+        65,
+        "E-DATA-012",
+        ("x.jsonl:2", "an empty answer"),
+    ),
+}
+
 # Words behind `tunesmith`.
 WORDS: dict[str, Case] = {
     "B79 verb": (["trian", "run.yaml"], 2, "E-CLI-001", ('did you mean "train"',)),
@@ -256,6 +329,44 @@ def test_files_and_rows(case: str, config: str, capsys: pytest.CaptureFixture[st
     if path.parent.name:
         (path.parent / "c.md").write_text("read me")
     refused(capsys, ["train", "run.yaml", f"dataset={path.parts[0]}"], exit_code, code, said)
+
+
+@pytest.mark.parametrize("case", PREFERENCES)
+def test_rows_of_preferences(case: str, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stage, content, exit_code, code, said = PREFERENCES[case]
+    Path("x.jsonl").write_text(content)
+    refused(capsys, ["train", "run.yaml", f"stage={stage}", "cutoff_len=48"], exit_code, code, said)
+
+
+@pytest.mark.parametrize(
+    ("stage", "rows", "bad"), [("dpo", PAIRS, {"rejected": "A robot."}), ("kto", LABELS, {"kto_tag": "yes"})]
+)
+def test_bad_rows_of_preferences_may_be_left_out(
+    stage: str, rows: list[dict[str, Any]], bad: dict[str, Any], config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("x.jsonl").write_text(but(rows, **bad))
+    words = [f"stage={stage}", "on_bad_row=skip", "max_bad_rows=1", "max_steps=1", "per_device_train_batch_size=5"]
+    assert main(["train", "run.yaml", *words]) == 0, capsys.readouterr().err
+    report = json.loads(Path("out/data_report.json").read_text())
+    assert (report["datasets"][0]["rows"], report["datasets"][0]["kept"]) == (6, 5)
+
+
+def test_a_reference_of_another_vocabulary(config: str, stories: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Known only once both models are there; nothing was trained."""
+    Path("x.jsonl").write_text(lines(*PAIRS))
+    assert main(["train", "run.yaml", "stage=dpo", f"ref_model={stories}"]) == 66
+    told = capsys.readouterr().err
+    block = told[told.index("error[") :]
+    for word in (
+        "error[E-TRAIN-069]",
+        f"ref_model: {stories}",
+        "736 tokens, 512 embedding rows",
+        "  fix:   ",
+        "explain",
+    ):
+        assert word in block, block
+    assert "Traceback" not in told
+    assert not list(Path("out").glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("case", ENTRIES)

@@ -23,6 +23,7 @@ from tunesmith.models.loss_forward import LossForward
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
+    from tunesmith.config.model import ModelConfig
     from tunesmith.objectives.answers import Answers
 
 __all__ = ["Beside", "Told", "WithoutAdapter", "loaded_by", "reference_of", "without_adapter"]
@@ -127,8 +128,15 @@ def _loaded(config: RunConfig, plan: RunPlan, policy: Any, tokenizer: Any) -> An
     settings, base = frozen.model, base_of(frozen, plan.device)
     fast = FastPath(plan.batches == "flat", plan.loss, plan.attention, shares=plan.shares)
     how: dict[str, Any] = {"dtype": plan.dtype, "attention": fast.at_load, "device": plan.device, "seed": plan.seed}
-    loaded = load(settings, tokenizer, **how, quantization=base, longest=plan.cutoff_len)
-    _check_vocabulary(policy, loaded.model, str(settings.model_name_or_path))
+    try:
+        loaded = load(settings, tokenizer, **how, quantization=base, longest=plan.cutoff_len)
+    except MissingInputError as error:
+        if error.code == "E-MODEL-007":  # fewer embeddings than the tokenizer has tokens
+            raise _another_vocabulary(settings, error.problems[0].got) from error
+        raise
+    sizes = [model.get_input_embeddings().weight.shape[0] for model in (loaded.model, policy)]
+    if sizes[0] != sizes[1]:
+        raise _another_vocabulary(settings, f"{sizes[0]:,} tokens, and the model has {sizes[1]:,}")
     if settings.adapter_name_or_path:
         merge_adapters(loaded.model, Adapters.of(settings))
     found = prove(loaded.model, loaded.family, fast, settings)
@@ -141,10 +149,7 @@ def _loaded(config: RunConfig, plan: RunPlan, policy: Any, tokenizer: Any) -> An
     return loaded.model
 
 
-def _check_vocabulary(policy: Any, reference: Any, name: str) -> None:
-    sizes = [model.get_input_embeddings().weight.shape[0] for model in (policy, reference)]
-    if sizes[0] != sizes[1]:
-        what = "the reference model has another vocabulary than the model, so the same ids are other tokens"
-        got = f"{sizes[1]:,} tokens, and the model has {sizes[0]:,}"
-        fix = "a ref_model of the same family, like the model before it was trained"
-        raise MissingInputError(Problem("E-TRAIN-069", what, f"ref_model: {name}", got, fix))
+def _another_vocabulary(settings: ModelConfig, got: str | None) -> MissingInputError:
+    what = "the reference model has another vocabulary than the model, so the same ids are other tokens"
+    fix = "a ref_model of the same family, like the model before it was trained"
+    return MissingInputError(Problem("E-TRAIN-069", what, f"ref_model: {settings.model_name_or_path}", got, fix))
