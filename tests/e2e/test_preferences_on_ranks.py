@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,3 +111,33 @@ def test_a_log_tells_the_mean_of_its_steps_also_over_a_resume(keys: dict[str, An
 def _metrics(line: dict[str, Any]) -> dict[str, float]:
     names = ("loss", "grad_norm", "kl", "entropy", "accuracy", "margin")
     return {name: value for name, value in line.items() if name.removeprefix("eval_") in names or "/" in name}
+
+
+def test_a_rank_that_is_to_stop_holds_no_other_one_up(ranks: TwoRanks) -> None:
+    """It has no batches then; what the other one settles is for a step that is not made."""
+    assert ranks.call(settled_of_one) == [[], [[6.0]]]
+
+
+def settled_of_one() -> list[list[float]]:
+    """What the batches of this rank are given: the first rank has none, the other one two units of 2 and 4."""
+    import torch
+    from accelerate import Accelerator
+
+    from tunesmith.train.whole_step import settle_step
+
+    accelerator, model = Accelerator(cpu=True), torch.nn.Identity()
+    objective = SimpleNamespace(
+        whole_step=True,
+        look=lambda model, batch: batch["input_ids"].float().T,
+        settle=lambda looked: looked.sum(0, keepdim=True).expand(len(looked), 1),
+    )
+    trainer: Any = SimpleNamespace(
+        accelerator=accelerator,
+        model=model,
+        objective=objective,
+        output_of=lambda model, batch, find: find(model, batch),
+        memory=SimpleNamespace(train=SimpleNamespace(most=None)),
+        args=SimpleNamespace(device=accelerator.device, process_index=accelerator.process_index),
+    )
+    batches = [{"input_ids": torch.tensor([[2, 4]])}] if accelerator.process_index else []
+    return [batch["settled"][:1, 0].tolist() for batch in settle_step(trainer, batches)]

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tunesmith.config.objective import ObjectiveConfig
-    from tunesmith.models.flops import TokenFlops
     from tunesmith.objectives.answers import Answers
 
 __all__ = ["LogitReference", "LossOutput", "Needs", "Objective", "Reference"]
@@ -60,9 +59,6 @@ class Reference(Protocol):
 
     def __call__(self, model: Any, inputs: Mapping[str, Any], answers: Answers) -> Tensor:
         """log p [N] of the tokens of `answers`, without gradient. `model`: the (possibly wrapped) policy."""
-
-    def flops(self) -> TokenFlops:
-        """What it costs to ask it."""
 
 
 @runtime_checkable

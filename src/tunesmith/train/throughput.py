@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,13 @@ __all__ = ["Throughput", "Totals", "Work", "peak_memory_gib", "rates"]
 
 
 _NOTHING = (0.0, 0.0, 0.0, 0.0)
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A reference that knows what it costs to ask it."""
+
+    def flops(self) -> TokenFlops: ...
 
 
 class Work(NamedTuple):
@@ -151,9 +158,11 @@ class Throughput(TrainerCallback):
         for other in others:
             forward = self._measured("policy, forward", lambda: measure_flops(model, backward=False))
             found += forward.of(*self._sizes(other))
-        if (reference := self._objective.reference) is not None:
-            compared = [one for one in (batch, *others) if "reference" not in one]
-            found += sum(self._measured("reference", reference.flops).of(*self._sizes(one)) for one in compared)
+        compared = [one for one in (batch, *others) if "reference" not in one] if self._objective.compares else []
+        for one in compared:
+            reference = self._objective.reference
+            assert isinstance(reference, Measured), "a reference that is asked is a model"
+            found += self._measured("reference", reference.flops).of(*self._sizes(one))
         return found
 
     def _measured(self, name: str, measure: Callable[[], TokenFlops]) -> TokenFlops:
