@@ -27,9 +27,15 @@ SIZES = ((13, 7, 9), (3, 11, 2), (1, 4, 6), (8, 3, 3))
 
 
 def pair_dataset(
-    sizes: Sequence[tuple[int, int, int]] = SIZES, vocabulary: int = 97, *, seed: int = 0, weights: Sequence[float] = ()
+    sizes: Sequence[tuple[int, int, int]] = SIZES,
+    vocabulary: int = 97,
+    *,
+    seed: int = 0,
+    weights: Sequence[float] = (),
+    margins: Sequence[float] = (),
 ) -> TokenDataset:
-    """Pairs as the data engine makes them, with random ids; `weights`: those of tokens are drawn from these."""
+    """Pairs as the data engine makes them, with random ids; `weights`: those of tokens are drawn from these; `margins`:
+    of the pairs."""
     generator = np.random.default_rng(seed)
     sequences = []
     for prompt, *answers in sizes:
@@ -37,7 +43,10 @@ def pair_dataset(
         sequences += [
             _answered(asked, generator.integers(3, vocabulary, size).tolist(), generator, weights) for size in answers
         ]
-    return TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * len(sizes))
+    made = TokenDataset.from_encoded(sequences, [CHOSEN, REJECTED] * len(sizes))
+    of_both = np.repeat(np.array(margins, np.float32), 2)
+    columns = made.stores, made.store, made.starts, made.lengths, made.origins, made.trained_counts, made.kinds
+    return TokenDataset(*columns, of_both) if margins else made
 
 
 def token_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES, vocabulary: int = 97) -> list[dict[str, Any]]:

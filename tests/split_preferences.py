@@ -63,6 +63,7 @@ CASES = {
     "apo": Case("kto", {"kto_loss": "apo_zero_unpaired"}),
     "rm": Case("rm"),
     "rm centred": Case("rm", {"center_rewards_coefficient": 0.2}),
+    "rm margins": Case("rm"),
 }
 
 
@@ -91,7 +92,8 @@ def rows_of(step: Step) -> Any:
     """What a run of the case would have: pairs as sequences, or answers with answers to other prompts."""
     weights = (0.5, 1.0, 2.0) if step.weighted else ()
     if CASES[step.case].stage != "kto":
-        return pair_dataset(step.sizes, seed=step.seed, weights=weights)
+        margins = [0.25 * one - 0.5 * two for one, two, _ in step.sizes] if "margins" in step.case else ()
+        return pair_dataset(step.sizes, seed=step.seed, weights=weights, margins=margins)
     kinds = [LIKED if odd % 2 else DISLIKED for *_, odd in step.sizes]
     sizes = [(prompt, size) for prompt, size, _ in step.sizes]
     return answer_dataset(sizes, kinds, longest=LONGEST, seed=step.seed, weights=weights)
@@ -185,4 +187,6 @@ def _rewards(models: Any, rows: list[dict[str, Any]], config: ObjectiveConfig) -
     told = {"rewards/chosen": chosen, "rewards/rejected": rejected, "margin": chosen - rejected}
     means = {name: float(values.detach().mean()) for name, values in told.items()}
     means["accuracy"] = float((chosen > rejected).double().mean())
-    return -logsigmoid(chosen - rejected) + config.center_rewards_coefficient * (chosen + rejected) ** 2, means
+    margins = torch.tensor([float(row["margins"][0]) if "margins" in row else 0.0 for row in rows])
+    apart = -logsigmoid(chosen - rejected - margins)
+    return apart + config.center_rewards_coefficient * (chosen + rejected) ** 2, means

@@ -246,6 +246,8 @@ PREFERENCES: dict[str, tuple[str, str, int, str, tuple[str, ...]]] = {
         "E-DATA-091",
         ("on_too_long",),
     ),
+    "a margin in words": ("rm", but(PAIRS, margin="much"), 65, "E-DATA-014", ("x.jsonl:2", "1 of 6", "margin", "much")),
+    "a margin that is true": ("rm", but(PAIRS, margin=True), 65, "E-DATA-014", ("x.jsonl:2", "is not a number")),
     "chats": ("dpo", GOOD, 65, "E-DATA-027", ("stage: sft",)),
     "B42 labels": ("kto", but(LABELS, kto_tag="yes"), 65, "E-DATA-061", ("x.jsonl:2", "neither true nor false", "yes")),
     "B42 numbers": ("kto", but(LABELS, kto_tag=0.5), 65, "E-DATA-061", ("x.jsonl:2", "0.5")),

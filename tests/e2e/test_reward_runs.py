@@ -78,6 +78,17 @@ def test_plain_transformers_reads_the_rewards(reward: Run, method: str, stories:
     assert metrics["eval_pairs"] == 6
 
 
+def test_a_row_may_have_a_margin(reward: Run, tmp_path: Path) -> None:
+    """Of steps of one pair the log tells both: the loss, and by how much the chosen reward is higher."""
+    file = tmp_path / "margins.jsonl"
+    file.write_text("".join(json.dumps({**row, "margin": 1.5}) + "\n" for row in rows_of(6)), encoding="utf-8")
+    steps = steps_of(reward(dataset=str(file), per_device_train_batch_size=1))
+    for step in steps:
+        expected = -torch.nn.functional.logsigmoid(torch.tensor(step["margin"] - 1.5))
+        assert step["loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert steps[0]["loss"] > 1, "far from ln 2"
+
+
 @pytest.mark.slow
 def test_a_run_learns_what_is_preferred(reward: Run, stories: Path, tmp_path: Path) -> None:
     """Also of pairs with other words than it was trained on."""

@@ -75,6 +75,8 @@ _few = settings(max_examples=20, deadline=None, derandomize=True, print_blob=Fal
 @example(plain("kto", layout="packs", way="kept"))
 @example(plain("bco", count=1))
 @example(plain("rm centred", layout="shared"))
+@example(plain("rm margins", layout="packs"))
+@example(plain("rm margins"))
 @given(steps)
 def test_a_split_step_is_its_sequences_one_by_one(step: Step) -> None:
     assert_same(take_step(step), one_by_one(step))

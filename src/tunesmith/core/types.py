@@ -140,7 +140,8 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A prompt with a better and a worse continuation."""
+    """A prompt with a better and a worse continuation. `margin`: by how much the reward of the better one is to be
+    higher, for reward models (None: nobody asks)."""
 
     prompt: Sequence[Message]
     chosen: Sequence[Message]
@@ -148,6 +149,7 @@ class Preference:
     tools: Sequence[Mapping[str, Any]] = ()
     origin: Origin = NOWHERE
     trusted_markup: bool = False
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

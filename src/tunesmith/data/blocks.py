@@ -81,7 +81,7 @@ def convert(rows: Sequence[Row], format_: Format | None, *, trusted_markup: bool
 
 @dataclass(slots=True)
 class BlockResult:
-    """The samples of a block: their tokens, and [N, 7] numbers as a store has them, with examples counted from 0 and
+    """The samples of a block: their tokens, and [N, 8] numbers as a store has them, with examples counted from 0 and
     files numbered as in `files`. `untrained`: rows without anything to learn, with the reason. `positions`: which row
     of the block each example is. `statistics`: what rendering did, by name."""
 
@@ -132,9 +132,9 @@ class BlockEncoder:
         owner = made.owner[made.kept]
         files, places = _places([examples[number].origin for number in owner.tolist()])
         number = np.cumsum(made.whole) - 1  # rows without samples are no examples
-        columns = [batch.lengths, made.counts, number[made.owner], made.kinds]
-        length, count, example, kind = (column[made.kept] for column in columns)
-        table = np.column_stack([length, count, example, places, kind])
+        columns = [batch.lengths, made.counts, number[made.owner], made.kinds, _margins(examples)[made.owner]]
+        length, count, example, kind, margin = (column[made.kept] for column in columns)
+        table = np.column_stack([length, count, example, places, kind, margin])
         after = asdict(self._renderer.statistics)
         return BlockResult(
             rows=converted.rows,
@@ -146,7 +146,7 @@ class BlockEncoder:
             ids=ids,
             trained=trained,
             weights=weights,
-            table=table.astype(np.int64).reshape(-1, 7),
+            table=table.astype(np.int64).reshape(-1, 8),
             notes=notes,
             statistics={name: count - before[name] for name, count in after.items() if count != before[name]},
         )
@@ -194,6 +194,12 @@ def _judge(examples: Sequence[Example], shown: Sequence[Sequence[View]], batch: 
         wrong.setdefault(number, split_answer(examples[number]))
     owner = example[batch.rows]
     return _Judged(owner, counts, kind[batch.rows], np.flatnonzero(useful & whole[owner]), whole, wrong)
+
+
+def _margins(examples: Sequence[Example]) -> npt.NDArray[np.int32]:
+    """[E] as a store has them."""
+    each = [example.margin if isinstance(example, Preference) else None for example in examples]
+    return np.array([np.nan if one is None else one for one in each], np.float32).view(np.int32)
 
 
 def _untrained(example: Example) -> str:

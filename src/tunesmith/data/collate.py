@@ -3,7 +3,8 @@
 Both give `input_ids` [B, T] int64, `labels` [B, T] int64 (the id where the model is trained to write it, else
 `label_pad`) and, where the loss is weighted, `weights` [B, T] float32. A token of weight 0 is not trained. Labels are
 not shifted: the logit at t is for the label at t + 1. Where sequences are not PLAIN (`dataset`), `kinds` int64 tells of
-each what it is. Where samples tell what the reference says of their sequences, so does `reference`, in its own type.
+each what it is. Where samples tell what the reference says of their sequences, so does `reference`, in its own type;
+pairs for a reward model have `margins` float32, one for each sequence.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["FlatCollator", "PaddingCollator", "sequence_lengths", "tokens_before"]
 
 LABEL_PAD = -100  # the field's convention
-PER_SEQUENCE = ("kinds", "reference")
+PER_SEQUENCE = ("kinds", "margins", "reference")
 
 
 class PaddingCollator:

@@ -132,7 +132,8 @@ class TokenDataset:
     """N sequences, each a stretch of one of the `stores`.
 
     store, starts, lengths, trained_counts and kinds are [N] whole numbers: which store, where in it, how many tokens,
-    how many of them are trained, and what kind of sequence (None: all PLAIN). A CHOSEN one stands right before its
+    how many of them are trained, and what kind of sequence (None: all PLAIN). margins [N] float32: of both of a pair by
+    how much the reward of the CHOSEN one is to be higher (NaN: nobody asks). A CHOSEN one stands right before its
     REJECTED one. A map-style dataset: what the Trainer's sampler needs is `__len__`, `__getitem__`, `lengths`.
     """
 
@@ -145,6 +146,7 @@ class TokenDataset:
         origins: Origins,
         trained_counts: Ints | None = None,
         kinds: npt.NDArray[np.int8] | None = None,
+        margins: npt.NDArray[np.float32] | None = None,
     ) -> None:
         assert len(store) == len(starts) == len(lengths) == len(origins), "one number per sequence"
         self.stores, self.store, self.starts, self.lengths = tuple(stores), store, starts, lengths
@@ -153,6 +155,8 @@ class TokenDataset:
         self.kinds = np.zeros(len(starts), np.int8) if kinds is None else kinds
         self.has_kinds = kinds is not None and bool(kinds.any())
         """Some are not PLAIN."""
+        self.margins = np.full(len(starts), np.nan, np.float32) if margins is None else margins
+        self.has_margins = margins is not None and not bool(np.isnan(margins).all())
         self.columns: Mapping[str, npt.NDArray[Any]] = {}
         """More numbers [N], one of each sequence: [1] in its sample, by their names."""
 
@@ -197,6 +201,7 @@ class TokenDataset:
             Origins.concatenate([part.origins for part in parts]),
             np.concatenate(empty + [part.trained_counts for part in parts]),
             np.concatenate([np.zeros(0, np.int8), *(part.kinds for part in parts)]),
+            np.concatenate([np.zeros(0, np.float32), *(part.margins for part in parts)]),
         )
 
     def __len__(self) -> int:
@@ -204,7 +209,7 @@ class TokenDataset:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """`input_ids` [T] int32, `trained` [T] bool; where the loss is weighted, `weights` [T] float32; and where not
-        all sequences are PLAIN, `kinds` [1] int8."""
+        all sequences are PLAIN, `kinds` [1] int8; of pairs for a reward model `margins` [1] float32."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         tokens = self.stores[self.store[index]]
@@ -215,6 +220,8 @@ class TokenDataset:
             sample["weights"] = np.ones(length, np.float32) if tokens.weights is None else tokens.weights[part]
         if self.has_kinds:
             sample["kinds"] = self.kinds[index : index + 1] if index >= 0 else self.kinds[[index]]
+        if self.has_margins:
+            sample["margins"] = self.margins[[index]]
         for name, values in self.columns.items():
             sample[name] = values[[index]]
         return sample
@@ -249,6 +256,7 @@ class TokenDataset:
             self.origins.take(indices),
             self.trained_counts[indices],
             self.kinds[indices],
+            self.margins[indices],
         )
         return found.with_columns({name: values[indices] for name, values in self.columns.items()})
 

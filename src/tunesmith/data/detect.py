@@ -65,16 +65,17 @@ class Rule:
 
 
 _ALPACA = ("query", "history", "system", "tools")
+_BESIDE_A_PAIR = ("system", "tools", "margin")
 _PAIR = {"chosen": ANSWER, "rejected": ANSWER}
 
 LAYOUTS = (
     Rule("document", "text", {"prompt": VALUE}, (), {"prompt": DOCUMENT}),
-    Rule("preference", "trl", {"prompt": ("text", *LISTS), "chosen": LISTS, "rejected": LISTS}),
-    Rule("preference", "openai", {"messages": ROLE_ASKED, **_PAIR}),
-    Rule("preference", "sharegpt", {"messages": FROM_ASKED, **_PAIR}),
-    Rule("preference", "trl", {"prompt": LISTS, **_PAIR}),
-    Rule("preference", "alpaca", {"prompt": VALUE, "chosen": VALUE, "rejected": VALUE}, _ALPACA),
-    Rule("preference", "trl", {"chosen": LISTS, "rejected": LISTS}),
+    Rule("preference", "trl", {"prompt": ("text", *LISTS), "chosen": LISTS, "rejected": LISTS}, _BESIDE_A_PAIR),
+    Rule("preference", "openai", {"messages": ROLE_ASKED, **_PAIR}, _BESIDE_A_PAIR),
+    Rule("preference", "sharegpt", {"messages": FROM_ASKED, **_PAIR}, _BESIDE_A_PAIR),
+    Rule("preference", "trl", {"prompt": LISTS, **_PAIR}, _BESIDE_A_PAIR),
+    Rule("preference", "alpaca", {"prompt": VALUE, "chosen": VALUE, "rejected": VALUE}, (*_ALPACA, "margin")),
+    Rule("preference", "trl", {"chosen": LISTS, "rejected": LISTS}, _BESIDE_A_PAIR),
     Rule("feedback", "openai", {"messages": ROLES_, "kto_tag": VALUE}),
     Rule("feedback", "sharegpt", {"messages": FROMS, "kto_tag": VALUE}),
     Rule("feedback", "trl", {"prompt": LISTS, "response": ANSWER, "kto_tag": VALUE}),

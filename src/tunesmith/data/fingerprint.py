@@ -13,12 +13,14 @@ __all__ = ["fingerprint"]
 
 
 def fingerprint(samples: TokenDataset | PackedDataset) -> str:
-    """The same for the same ids, masks, weights and kinds in the same order and packs, wherever they are stored."""
+    """The same for the same ids, masks, weights, kinds and margins in the same order and packs, wherever they are
+    stored."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(samples, PackedDataset):
         digest.update(np.ascontiguousarray(samples.bounds).data)
         samples = samples.pieces
-    for numbers in (samples.store, samples.starts, samples.lengths, samples.kinds):
+    beside = [samples.margins] if samples.has_margins else []
+    for numbers in (samples.store, samples.starts, samples.lengths, samples.kinds, *beside):
         digest.update(np.ascontiguousarray(numbers).data)
     for tokens in samples.stores:
         for array in (tokens.ids, tokens.trained, tokens.weights):

@@ -139,9 +139,9 @@ def fit_lengths(tokens: TokenDataset, cutoff_len: int, policy: str) -> tuple[Tok
     source, offset, length, trained = (array[order] for array in pieces)
     outcome.source = source
     starts = tokens.starts[source] + offset
-    return TokenDataset(
-        tokens.stores, tokens.store[source], starts, length, tokens.origins.take(source), trained, tokens.kinds[source]
-    ), outcome
+    origins, kinds, margins = tokens.origins.take(source), tokens.kinds[source], tokens.margins[source]
+    made = TokenDataset(tokens.stores, tokens.store[source], starts, length, origins, trained, kinds, margins)
+    return made, outcome
 
 
 def _leave_out(tokens: TokenDataset, too_long: Ints, outcome: LengthOutcome) -> Ints:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.formats import Format
-from tunesmith.data.formats.base import KINDS
+from tunesmith.data.formats.base import KINDS, WITH_MARGINS
 from tunesmith.data.mapping import absent_columns, make_format
 from tunesmith.data.mix import sample
 from tunesmith.data.rows import Broken, Row, parse
@@ -98,6 +98,7 @@ class OpenDataset:
         made = self.format
         return {
             "kind": KINDS[self.stage],
+            "margins": self.stage == WITH_MARGINS,
             "files": [[file.name, file.digest()] for file in self.files],
             "format": None if made is None else [type(made).__name__, made.columns, made.tags, made.merge_consecutive],
             "spec": [self.spec.name, self.spec.trusted_markup, self.spec.weight, self.spec.num_samples],

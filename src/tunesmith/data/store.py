@@ -1,7 +1,8 @@
 """Encoded samples in a folder: written batch by batch, opened as arrays that are mapped, not read.
 
 ids.i32  trained.b1  [weights.f32]   the tokens of all samples, one sample behind the other
-samples.i32                          [N, 7]: length, trained tokens, example, file, row, line, kind
+samples.i32                          [N, 8]: length, trained tokens, example, file, row, line, kind, and
+                                     the bits of a float32, the margin of a pair (NaN: none)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tunesmith.data.dataset import Origins, TokenDataset, Tokens
 __all__ = ["GrowingFiles", "HeldSamples", "SampleSink", "SampleWriter", "open_samples"]
 
 Ints = npt.NDArray[np.signedinteger]
-_COLUMNS = ("length", "trained", "example", "file", "row", "line", "kind")
+_COLUMNS = ("length", "trained", "example", "file", "row", "line", "kind", "margin")
 
 
 class SampleSink(Protocol):
@@ -34,7 +35,7 @@ class SampleSink(Protocol):
         weights: npt.NDArray[np.float32] | None,
         table: Ints,
     ) -> None:
-        """`table`: the seven numbers of each sample, as in `samples.i32`."""
+        """`table`: the eight numbers of each sample, as in `samples.i32`."""
 
 
 class GrowingFiles:
@@ -99,7 +100,7 @@ class SampleWriter:
         weights: npt.NDArray[np.float32] | None,
         table: Ints,
     ) -> None:
-        assert table.shape[1] == len(_COLUMNS), "seven numbers for a sample"
+        assert table.shape[1] == len(_COLUMNS), "eight numbers for a sample"
         assert len(ids) == len(trained) == table[:, 0].sum(), "the lengths do not cover the tokens"
         assert not len(table) or table.max() < 2**31, "samples, rows and lines are counted in 31 bits"
         sizes = self._files.sizes()
@@ -150,8 +151,11 @@ def open_samples(folder: Path, files: Sequence[str]) -> tuple[TokenDataset, Ints
 
 
 def _as_samples(tokens: Tokens, table: Ints, files: Sequence[str]) -> tuple[TokenDataset, Ints]:
-    length, trained, example, file, row, line, kind = (np.ascontiguousarray(column) for column in table.T)
+    length, trained, example, file, row, line, kind, margin = (np.ascontiguousarray(column) for column in table.T)
     origins = Origins(tuple(files), file.astype(np.int16), row, line)
     starts = np.cumsum(length, dtype=np.int64) - length
     store = np.zeros(len(length), np.int16)
-    return TokenDataset([tokens], store, starts, length, origins, trained, kind.astype(np.int8)), example
+    made = TokenDataset(
+        [tokens], store, starts, length, origins, trained, kind.astype(np.int8), margin.view(np.float32)
+    )
+    return made, example

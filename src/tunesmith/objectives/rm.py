@@ -40,8 +40,8 @@ def reward_ends(batch: Mapping[str, Any]) -> Tensor:
 
 
 class RewardModelling(Objective):
-    """Units are pairs, each of weight one. Metrics by TRL's names, and `accuracy` as the share of pairs whose chosen
-    answer has the higher reward."""
+    """Units are pairs, each of weight one; a pair may have a margin. Metrics by TRL's names, and `accuracy` as the
+    share of pairs whose chosen answer has the higher reward."""
 
     needs: ClassVar[Needs] = Needs(example=Preference)
     unit: ClassVar[str] = "pairs"
@@ -58,7 +58,8 @@ class RewardModelling(Objective):
         rewards = found["rewards"]
         pairs = rewards[: len(rewards) // 2 * 2].view(-1, 2)  # the blank row of a rank without pairs is none
         chosen, rejected = pairs.unbind(1)
-        losses = bradley_terry(chosen, rejected, center=self.config.center_rewards_coefficient)
+        margins = batch["margins"][0::2] if "margins" in batch else None
+        losses = bradley_terry(chosen, rejected, margins, self.config.center_rewards_coefficient)
         count = losses.new_tensor(len(losses), dtype=torch.float64 if losses.device.type != "mps" else torch.float32)
         total = losses.sum() + count.to(losses.dtype) * found["loss"]
         return LossOutput(total, count, count, reward_metrics(chosen, rejected))

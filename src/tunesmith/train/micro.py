@@ -22,7 +22,7 @@ __all__ = ["Batch", "Size", "cost", "is_whole", "size_of", "split"]
 
 Batch: TypeAlias = Mapping[str, Any]
 
-_PER_SEQUENCE = ("lengths", "kinds", "settled", "reference")
+_PER_SEQUENCE = ("lengths", "kinds", "settled", "reference", "margins")
 
 
 class Size(NamedTuple):

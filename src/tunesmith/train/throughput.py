@@ -151,18 +151,18 @@ class Throughput(TrainerCallback):
 
     def _flops_of(self, model: Any, batch: Mapping[str, Any]) -> float:
         """Of the policy's forward and backward, and of what is read beside them without gradient."""
-        found = self._measured("policy", lambda: measure_flops(model)).of(*self._sizes(batch))
+        found = self._measured("policy", lambda: measure_flops(model)).of(*_sizes(batch))
         if self._objective is None:
             return found
         others = self._objective.beside(batch)
         for other in others:
             forward = self._measured("policy, forward", lambda: measure_flops(model, backward=False))
-            found += forward.of(*self._sizes(other))
+            found += forward.of(*_sizes(other))
         compared = [one for one in (batch, *others) if "reference" not in one] if self._objective.compares else []
         for one in compared:
             reference = self._objective.reference
             assert isinstance(reference, Measured), "a reference that is asked is a model"
-            found += self._measured("reference", reference.flops).of(*self._sizes(one))
+            found += self._measured("reference", reference.flops).of(*_sizes(one))
         return found
 
     def _measured(self, name: str, measure: Callable[[], TokenFlops]) -> TokenFlops:
@@ -170,12 +170,6 @@ class Throughput(TrainerCallback):
             with self.paused():
                 self._flops[name] = measure()
         return self._flops[name]
-
-    def _sizes(self, batch: Mapping[str, Any]) -> tuple[np.ndarray, int, np.ndarray]:
-        """What `TokenFlops.of` asks for. A reward is one position of each sequence."""
-        lengths = sequence_lengths(batch)
-        rewards = self._objective is not None and self._objective.rewards
-        return lengths, len(lengths) if rewards else _trained(batch), tokens_before(batch)
 
     def add(self, work: Sequence[float]) -> None:
         """The work of a step, of all processes together."""
@@ -207,6 +201,11 @@ class Throughput(TrainerCallback):
         each = gather([part.seconds, part.waited, part.computed, peak_memory_gib()])
         part = Totals(*each[:, :3].mean(0).tolist(), *astuple(part)[3:])
         return {**rates(part, self._processes, self._peak), "peak_memory_gib": round(float(each[:, 3].max()), 3)}
+
+
+def _sizes(batch: Mapping[str, Any]) -> tuple[np.ndarray, int, np.ndarray]:
+    """What `TokenFlops.of` asks for."""
+    return sequence_lengths(batch), _trained(batch), tokens_before(batch)
 
 
 def _trained(batch: Mapping[str, Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import takewhile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +21,8 @@ from tunesmith.data import prepared as prepared_module
 from tunesmith.data.cache import entries
 from tunesmith.data.dataset import CHOSEN, DISLIKED, LIKED, PROMPT, REJECTED
 from tunesmith.data.pack import PackedDataset
+from tunesmith.data.streaming.build import build_stream
+from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.render import Renderer, make_renderer
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
@@ -60,6 +63,36 @@ def test_a_pair_is_one_item_of_two_sequences(write: Any, renderer: Any) -> None:
     assert str(found.train.origin(1)) == "x.jsonl:2"
     assert found.longest == 10
     assert renderer.batches == [4], "both of all pairs go through one batch"
+
+
+@pytest.mark.parametrize("settings", [{}, {"packing": True}, {"streaming": True}])
+def test_margins_stay_with_their_pairs(write: Any, renderer: Any, settings: dict[str, Any]) -> None:
+    """Over blocks, rows that are left out, answers that are cut, packs and windows; nothing of it in stage dpo."""
+    rows = [{**pair(f"q{n}", "good" * (n % 3 + 1), "bad"), "margin": n / 4} for n in range(12)]
+    rows[5]["chosen"], rows[7]["rejected"] = "unrenderable", "bad" * 30
+    del rows[8]["margin"]
+    keys = {"cutoff_len": 16, "on_bad_row": "skip", "preprocessing_batch_size": 4, **settings}
+    name = write("x.jsonl", rows)
+    if not settings:  # before what stage rm keeps in the cache
+        assert all("margins" not in sample for sample in build(renderer, name, "dpo", **keys).train or ())
+    if "streaming" in settings:
+        keys |= {"buffer_size": 5, "preprocessing_num_workers": 0}
+        stream = build_stream(DataConfig(dataset=(name,), **keys), renderer, stage="rm", seed=1).train
+        assert isinstance(stream, SampleStream)
+        windows = takewhile(lambda window: window.epoch == 0, stream.windows())
+        found: list[Any] = [sample for window in windows for sample in window.samples]
+    else:
+        found = list(build(renderer, name, "rm", **keys).train or ())
+    margins = {}
+    for sample in found:
+        ends = np.cumsum(sample["lengths"])
+        for begin, one, two in zip(
+            (ends - sample["lengths"])[::2], sample["margins"][::2], sample["margins"][1::2], strict=True
+        ):
+            assert one == two
+            asked = bytes(sample["input_ids"][begin : begin + 4].tolist()).partition(b"\0")[0].decode()
+            margins[asked] = float(one)
+    assert margins == {f"q{n}": 0.0 if n == 8 else n / 4 for n in range(12) if n != 5}
 
 
 def test_both_answers_may_begin_alike(write: Any, renderer: Any) -> None:
@@ -380,9 +413,7 @@ def test_processes_give_what_one_gives(
         assert ours == theirs
 
 
-def test_a_second_run_and_the_other_stage_of_pairs_find_it_prepared(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_run_finds_it_prepared(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNESMITH_DATA_CACHE", str(tmp_path / "cache"))
     path = str(big(tmp_path))
     made: list[str] = []
@@ -394,8 +425,8 @@ def test_a_second_run_and_the_other_stage_of_pairs_find_it_prepared(
 
     monkeypatch.setattr(prepared_module, "prepare", counted)
     found = [build(real(tiny_model), path, stage, on_bad_row="skip").train for stage in ("dpo", "dpo", "rm", "ppo")]
-    assert made == ["dpo", "ppo"]
-    assert len(list(entries())) == 2
+    assert made == ["dpo", "rm", "ppo"], "pairs for a reward model have margins"
+    assert len(list(entries())) == 3
     ids = [[sample["input_ids"].tolist() for sample in one or ()] for one in found]
     assert ids[0] == ids[1] == ids[2] != ids[3]
 

@@ -61,7 +61,8 @@ PAIRS = {
 @pytest.mark.parametrize("case", PAIRS)
 def test_pairs(case, stage):
     name, row = PAIRS[case]
-    assert convert(name, row, stage) == Preference([U], [GOOD], [BAD], (), HERE)
+    margin = 0.0 if stage == "rm" else None
+    assert convert(name, row, stage) == Preference([U], [GOOD], [BAD], (), HERE, margin=margin)
 
 
 def test_pairs_with_tools_system_and_history():
@@ -109,6 +110,23 @@ def test_results_of_tools_may_differ_behind_the_same_call():
     found = convert("trl", {"chosen": run("1", "one"), "rejected": run("2", "two")}, "dpo")
     assert found.prompt == [U]
     assert [message.role for message in found.chosen] == ["assistant", "tool", "assistant"]
+
+
+@pytest.mark.parametrize("value", [None, 2, 0.5, "0.5", -1])
+@pytest.mark.parametrize("case", PAIRS)
+def test_margins_are_for_reward_models(case, value):
+    name, row = PAIRS[case]
+    assert convert(name, {**row, "margin": value}, "rm").margin == float(value or 0)
+    assert convert(name, {**row, "margin": value}, "dpo").margin is None
+    assert convert(name, row, "rm").margin == 0
+
+
+@pytest.mark.parametrize("value", ["much", True, [1], float("nan"), float("inf"), "nan", 10**400])
+def test_margins_are_numbers(value):
+    name, row = PAIRS["alpaca"]
+    with pytest.raises(RowError, match="not a number") as caught:
+        convert(name, {**row, "margin": value}, "rm")
+    assert (caught.value.code, caught.value.field) == ("E-DATA-014", "margin")
 
 
 FAULTY_PAIRS = {

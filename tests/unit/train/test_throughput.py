@@ -170,7 +170,7 @@ def test_what_is_read_beside_a_batch_is_work(stage: str, keys: dict[str, Any], p
     counts._flops = {"policy": FLOPS, "policy, forward": forward}
     samples = token_answers() if stage == "kto" else token_pairs()
     batch = FlatCollator(0, shares=stage != "kto")(samples)
-    own = FLOPS.of(sequence_lengths(batch), 8 if stage == "rm" else 45 if stage != "kto" else 23, tokens_before(batch))
+    own = FLOPS.of(sequence_lengths(batch), 23 if stage == "kto" else 45, tokens_before(batch))
     others = sum(len(sample["mismatched_input_ids"]) for sample in samples) if stage == "kto" else 0
     tokens = int(batch["lengths"].sum())
     expected = own + passes[0] * others * 1e3 + (tokens * min(passes[1], 1) + others * max(passes[1] - 1, 0)) * 1e6

@@ -26,6 +26,7 @@ class Alpaca(ChatFormat):
         "tools": "tools",
         "chosen": "chosen",
         "rejected": "rejected",
+        "margin": "margin",
         "kto_tag": "kto_tag",
     }
     needed: ClassVar = stages(

@@ -13,6 +13,7 @@ from tunesmith.data.rows import RowError
 
 __all__ = [
     "KINDS",
+    "WITH_MARGINS",
     "Format",
     "check_json",
     "check_text",
@@ -37,6 +38,9 @@ KINDS = {
 }
 """Stage -> the kind of example that it reads; a kind is also the name of the method of a format that makes it. Stage
 `prompt` is any use that only generates."""
+
+WITH_MARGINS = "rm"
+"""The stage whose pairs may have a margin."""
 
 SAFE_INTEGER = 2**53  # what a JSON number keeps exactly where it is read as a double, as most readers do
 DEEPEST = 100  # levels of lists and objects

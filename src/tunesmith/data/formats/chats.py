@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tunesmith.core.types import Chat, Feedback, Message, Origin, Preference, Prompt
-from tunesmith.data.formats.base import Format, Row, is_blank, missing, text_field
+from tunesmith.data.formats.base import WITH_MARGINS, Format, Row, is_blank, missing, text_field
 from tunesmith.data.formats.markup import structured
 from tunesmith.data.formats.messages import MessageReader
-from tunesmith.data.formats.pairs import continuation, label, split_pair
+from tunesmith.data.formats.pairs import continuation, label, margin, split_pair
 from tunesmith.data.formats.turns import check_turns, merge_turns, parse_tools
 
 __all__ = ["ChatFormat", "Tools"]
@@ -70,7 +70,13 @@ class ChatFormat(Format, ABC):
             check_turns(prompt, self.field, open_end=True)
         fields = self.columns["chosen"], self.columns["rejected"]
         chosen, rejected = (self.messages(row, field, origin, tools) for field in fields)
-        return Preference(*split_pair(prompt, chosen, rejected, fields), tools, origin)
+        pair = split_pair(prompt, chosen, rejected, fields)
+        return Preference(*pair, tools, origin, margin=self.margin(row) if self.stage == WITH_MARGINS else None)
+
+    def margin(self, row: Row) -> float:
+        """0 where the row has none."""
+        value = self.get(row, "margin")
+        return 0.0 if value is None else margin(value, self.columns["margin"])
 
     def prompt(self, row: Row, origin: Origin) -> Prompt:
         tools = self.tools(row)

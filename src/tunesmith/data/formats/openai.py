@@ -18,5 +18,6 @@ class OpenAI(Conversation):
         "tools": "tools",
         "chosen": "chosen",
         "rejected": "rejected",
+        "margin": "margin",
         "kto_tag": "label",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite, nan
 from typing import Any
 
 from tunesmith.core.types import Message, Origin
@@ -11,7 +12,7 @@ from tunesmith.data.formats.messages import MessageReader
 from tunesmith.data.formats.turns import assistant, check_turns
 from tunesmith.data.rows import RowError
 
-__all__ = ["continuation", "label", "split_pair", "without_prompt"]
+__all__ = ["continuation", "label", "margin", "split_pair", "without_prompt"]
 
 _LABELS = {"true": True, "1": True, "false": False, "0": False}  # tables hold nothing but text
 
@@ -23,6 +24,17 @@ def label(value: Any, field: str) -> bool:
     found = value if isinstance(value, bool) else _LABELS.get(str(value).strip().lower())
     if found is None or not isinstance(value, bool | int | str):
         raise RowError("E-DATA-061", "the label is neither true nor false", field, value)
+    return found
+
+
+def margin(value: Any, field: str) -> float:
+    """By how much an answer is better than another: a number, also as text."""
+    try:
+        found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else nan
+    except (ValueError, OverflowError):
+        found = nan
+    if not isfinite(found):
+        raise RowError("E-DATA-014", "the margin is not a number", field, value)
     return found
 
 

@@ -18,6 +18,7 @@ class ShareGPT(Conversation):
         "tools": "tools",
         "chosen": "chosen",
         "rejected": "rejected",
+        "margin": "margin",
         "kto_tag": "kto_tag",
     }
     say_from = True

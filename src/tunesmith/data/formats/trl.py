@@ -25,6 +25,7 @@ class TRL(ChatFormat):
         "response": "completion",
         "chosen": "chosen",
         "rejected": "rejected",
+        "margin": "margin",
         "kto_tag": "label",
         "system": "system",
         "tools": "tools",
