@@ -22,6 +22,7 @@ from tunesmith.models import attention
 from tunesmith.models.loss_forward import HeadFacts, install
 from tunesmith.models.reward_forward import install_rewards
 
+PAD = 0
 SIZES = ((13, 7, 9), (3, 11, 2), (1, 4, 6), (8, 3, 3))
 """(tokens of the prompt, of the chosen answer, of the rejected one)"""
 
@@ -229,13 +230,13 @@ def policy_of(way: str | None, seed: int, kind: str | None = None) -> Any:
 
 
 def classifier_of(way: str | None, attention_kind: str | None = None, *, kind: str = "llama") -> Any:
-    """A small model with one label, whose forward ends in rewards where a way is named; padding is token 0."""
+    """A small model with one label, whose forward ends in rewards where a way is named."""
     from transformers import AutoModelForSequenceClassification
 
     attention.register()
     torch.manual_seed(1)
     settings = tiny_model(kind, "eager").config
-    settings.num_labels, settings.pad_token_id = 1, 0
+    settings.num_labels, settings.pad_token_id = 1, PAD
     how = (attention_kind or attention.VARLEN) if way else "eager"
     model = AutoModelForSequenceClassification.from_config(settings, attn_implementation=how).eval()
     torch.manual_seed(2)

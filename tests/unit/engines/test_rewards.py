@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.unit.objectives.test_rm import PAD, classifier
+from tests.pairs import PAD, classifier_of
 from tunesmith.core.errors import DataError, MachineError, TunesmithError, UnavailableError
 from tunesmith.engines.base import Overloaded
 from tunesmith.engines.batching.rewards import Limits, RewardScheduler
@@ -178,7 +178,7 @@ def engine(*, flat: bool, **keys: Any) -> RewardEngine:
     from tunesmith.config.engine import EngineConfig
 
     tokenizer = SimpleNamespace(pad_token_id=PAD, eos_token_id=None)
-    return RewardEngine(classifier("chunked"), tokenizer, None, EngineConfig(**keys), flat=flat)  # type: ignore[arg-type]
+    return RewardEngine(classifier_of("chunked"), tokenizer, None, EngineConfig(**keys), flat=flat)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("flat", [True, False], ids=["flat", "padded"])
@@ -190,7 +190,7 @@ def test_rewards_are_those_of_transformers_whatever_is_read_together(
     """`ends`: the padding token ends each sequence, too."""
     torch.manual_seed(len(lengths))
     sequences = [torch.randint(3, 97, (length,)).tolist() + [PAD] * ends for length in lengths]
-    plain = classifier(None)
+    plain = classifier_of(None)
     with torch.no_grad():
         wanted = [float(plain(input_ids=torch.tensor([ids]), use_cache=False).logits) for ids in sequences]
     with engine(flat=flat, max_batch_requests=together, prefill_chunk_tokens=40) as made:

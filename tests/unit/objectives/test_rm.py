@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pairs import classifier_of, gradient_of, rewards_alone, token_pairs
+from tests.pairs import PAD, classifier_of, gradient_of, rewards_alone, token_pairs
 from tunesmith.config.objective import ObjectiveConfig
 from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.models.reward_forward import install_rewards, rewards_match
 from tunesmith.objectives import OBJECTIVES, Objective
 from tunesmith.train.micro import split
 
-PAD = 0
 COLLATORS = {"padded": PaddingCollator(PAD), "flat": FlatCollator(PAD), "shared": FlatCollator(PAD, shares=True)}
 
 
