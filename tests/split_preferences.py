@@ -48,6 +48,8 @@ class Case:
 CASES = {
     **{name: Case("dpo", {"pref_loss": (name,)}) for name in PAIR_FACTS if not PAIR_FACTS[name].has_to_smooth},
     "exo_pair": Case("dpo", {"pref_loss": ("exo_pair",), "dpo_label_smoothing": 0.1}),
+    # As steep as it is by itself, it makes twenty times of what sums of log probabilities are rounded by.
+    "discopop": Case("dpo", {"pref_loss": ("discopop",), "discopop_tau": 0.5}),
     "WPO": Case("dpo", {"use_wpo": True}),
     "WPO of a whole step": Case("dpo", {"pref_loss": ("kto_pair", "sigmoid"), "use_wpo": True}),
     "mixture": Case("dpo", {"pref_loss": ("sigmoid", "bco_pair", "sft"), "pref_loss_weights": (0.8, 0.2, 1.0)}),
