@@ -77,7 +77,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "descriptors and threads stay as many, memory within 1 % in a thousand",
     ),
     "R23": ("`kill -9` in the middle of a projection, a block or an average of an optimizer", "="),
-    "R24": ("`kill -9` and SIGTERM in a run that learns from preferences, with a reference or without", "="),
+    "R24": ("`kill -9` and SIGTERM in a run that learns from preferences or is compared with a reference", "="),
 }
 """Row -> (what happens, what must hold). "=" is explained on the page."""
 
