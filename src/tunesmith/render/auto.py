@@ -23,11 +23,12 @@ from typing import Any
 import jinja2
 
 from tunesmith.core.errors import Problem
-from tunesmith.core.types import Chat, Message
+from tunesmith.core.types import PLACE, Chat, Message
 from tunesmith.render.borders import Region, quick_regions, reply_end, with_stops
 from tunesmith.render.control import ControlTokens, Guard, StandInClash
 from tunesmith.render.errors import RenderError
 from tunesmith.render.jinja import JinjaTemplate
+from tunesmith.render.places import part_list
 from tunesmith.render.spans import Span, cut_at
 from tunesmith.render.turns import (
     KEEPING_WORDS,
@@ -140,6 +141,13 @@ class AutoTemplate:
         eos = self.special_tokens.get("eos_token")
         return eos if isinstance(eos, str) and eos in self.control else ""
 
+    @cached_property
+    def takes_parts_only(self) -> bool:
+        """True for templates that do not write a content that is a text, but a list of parts (LLaVA's)."""
+        if "text" not in self.template.names or _QUESTION in self._probe([{"role": "user", "content": _QUESTION}]):
+            return False
+        return _QUESTION in self._probe([{"role": "user", "content": [_text_part(_QUESTION)]}])
+
     def _probe(self, messages: list[dict[str, Any]]) -> str:
         variables = {**self.special_tokens, **self.tools_as_text([]), "messages": messages}
         try:
@@ -190,7 +198,7 @@ class _Session:
     def _message(self, message: Message) -> dict[str, Any]:
         """A message as templates expect it: OpenAI's names, untrusted text disarmed."""
         guard = self.guard
-        plain: dict[str, Any] = {"role": message.role, "content": guard.disarm(message.content)}
+        plain: dict[str, Any] = {"role": message.role, "content": self._content(message)}
         if message.name is not None:
             plain["name"] = guard.disarm(message.name)
         if message.tool_call_id is not None:
@@ -202,14 +210,21 @@ class _Session:
             if self.owner.thought_form == "key":
                 plain["reasoning_content"] = plain["thinking"] = reasoning
             elif reasoning and self.owner.thought_form == "blocks":
-                plain["content"] = [
-                    {"type": "thinking", "thinking": reasoning},
-                    {"type": "text", "text": plain["content"]},
-                ]
+                text = plain["content"]
+                parts = [_text_part(text)] if isinstance(text, str) else text
+                plain["content"] = [{"type": "thinking", "thinking": reasoning}, *parts]
             elif reasoning:
                 opening, closing = self.owner.thinking
-                plain["content"] = f"{opening}\n{reasoning}\n{closing}\n\n{plain['content']}"
+                thought = f"{opening}\n{reasoning}\n{closing}\n\n"
+                text = plain["content"]
+                plain["content"] = thought + text if isinstance(text, str) else [_text_part(thought), *text]
         return plain
+
+    def _content(self, message: Message) -> Any:
+        """Text, or a list of parts where there are media and where the template takes nothing else."""
+        if message.media or self.owner.takes_parts_only:
+            return part_list(message, self.guard.disarm)
+        return self.guard.disarm(message.content)
 
     def _tool_call(self, call: Any) -> dict[str, Any]:
         arguments = self.guard.disarm_data(dict(call.arguments))
@@ -404,7 +419,7 @@ class _Session:
         """Spans with these replies trained, each with its stop token."""
         owner = self.owner
         for turn, (start, end) in found.items():
-            words = self.guard.disarm(self.messages[turn].content).split()
+            words = self.guard.disarm(self.messages[turn].content).replace(PLACE, " ").split()
             if words and not any(word in text[start:end] for word in words):
                 raise RenderError(
                     Problem(
@@ -423,6 +438,10 @@ class _Session:
     def _spans(self, text: str, trained: Sequence[Region]) -> list[Span]:
         """Spans of rendered text, with its own characters again; stand-ins show what was not the template's."""
         return cut_at(self.guard.arm(text), trained, self.guard.stand_ins(text))
+
+
+def _text_part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
 
 
 def _common_prefix(one: str, other: str) -> int:

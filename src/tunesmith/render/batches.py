@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from tunesmith.core.collector import no_collection
 from tunesmith.core.errors import Problem
-from tunesmith.core.types import Chat, Text
+from tunesmith.core.types import Chat, Medium, Placed, Text
 from tunesmith.render.encode import Encoder, Run
 from tunesmith.render.errors import RenderError
 from tunesmith.render.fast_runs import FastRuns
+from tunesmith.render.places import media_of
 from tunesmith.render.shapes import Constant, RunShape, Shapes
 from tunesmith.render.spans import Span
 from tunesmith.render.weights import Weigher
@@ -41,6 +42,8 @@ class EncodedBatch:
     wrong: Mapping[int, Problem] = field(default_factory=dict)
     weights: npt.NDArray[np.float32] | None = None
     """[T] what each token counts in the loss; None: 1 for all."""
+    media: Mapping[int, tuple[Placed, ...]] = field(default_factory=dict)
+    """Where media stand in a sample, by its number; of those that have any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ Sample: TypeAlias = list[Part] | _Weighted
 
 class BatchEncoder:
     """`render`: the template's own way, chat by chat; with True, up to the opening of the next reply. Without `shapes`
-    all chats go it; without `fast` all runs are encoded by `tokenizers`. `weigher`: for chats with weights, which go
-    the long way."""
+    all chats go it, and those with media in any case; without `fast` all runs are encoded by `tokenizers`. `weigher`:
+    for chats with weights, which go the long way. `place`: tells where media stand in a sequence."""
 
     def __init__(
         self,
@@ -66,9 +69,10 @@ class BatchEncoder:
         shapes: Shapes | None = None,
         fast: FastRuns | None = None,
         weigher: Weigher | None = None,
+        place: Callable[[Sequence[int], Sequence[Medium]], tuple[Placed, ...]] | None = None,
     ) -> None:
         self._encoder, self._render, self._shapes, self._fast = encoder, render, shapes, fast
-        self._weigher = weigher
+        self._weigher, self._place = weigher, place
 
     @property
     def encoder_name(self) -> str:
@@ -90,7 +94,7 @@ class BatchEncoder:
                     continue
                 samples += found
                 owners += [index] * len(found)
-            return self._encoded(samples, owners, chats, wrong)
+            return self._placed(self._encoded(samples, owners, chats, wrong), chats)
 
     def encode_texts(self, texts: Sequence[Text], before: Sequence[int], after: Sequence[int]) -> EncodedBatch:
         """Texts that are trained throughout, each between the ids `before` and `after`."""
@@ -101,6 +105,17 @@ class BatchEncoder:
                 for text in texts
             ]
             return self._encoded(samples, list(range(len(texts))), texts, {})
+
+    def _placed(self, batch: EncodedBatch, chats: Sequence[Chat]) -> EncodedBatch:
+        """The batch with the places of media in its samples."""
+        if self._place is None or not any(message.media for chat in chats for message in chat.messages):
+            return batch
+        ends = np.cumsum(batch.lengths)
+        placed = {}
+        for number, (length, end, row) in enumerate(zip(batch.lengths, ends, batch.rows, strict=True)):
+            if media := media_of(chats[row].messages):
+                placed[number] = self._place(batch.ids[end - length : end], media)  # type: ignore[arg-type]
+        return replace(batch, media=placed)
 
     def _encoded(
         self,
@@ -124,7 +139,8 @@ class BatchEncoder:
                 _Weighted([(weight, list(self._encoder.cut(spans).parts)) for weight, spans in levels])
                 for levels in self._weigher.samples(chat)
             ]
-        found = self._shapes.find(chat, open_reply) if self._shapes is not None else None
+        quick = self._shapes is not None and not any(message.media for message in chat.messages)
+        found = self._shapes.find(chat, open_reply) if quick else None
         if found is None:
             return [list(self._encoder.cut(spans).parts) for spans in self._render(chat, open_reply)]
         shape, texts = found

@@ -29,6 +29,7 @@ from tunesmith.render.errors import QuickWayFault, RenderError
 from tunesmith.render.fast_runs import FastRuns
 from tunesmith.render.jinja import JinjaTemplate, compile_template
 from tunesmith.render.jinja_reads import Reads, reads_of
+from tunesmith.render.places import MediaTexts, check_media, expanded, media_of
 from tunesmith.render.replies import ReplyReader, parse_reply
 from tunesmith.render.shapes import Shapes
 from tunesmith.render.slot_reads import reads_of_slots
@@ -55,10 +56,13 @@ class Renderer:
         identity: Sequence[str],
         rules: Sequence[Rule] = (),
         dated: bool = False,
+        media: MediaTexts | None = None,
     ) -> None:
         """`read`: says what the template looks for in texts; asked when many chats come. `identity`: all that the
-        template's text depends on, but for the date, which a `dated` one writes."""
+        template's text depends on, but for the date, which a `dated` one writes. `media`: what a model that sees or
+        hears makes of media."""
         self.template = template
+        self.media = media
         self._weigher = Weigher(rules, self.samples)
         self._identity = [template.name, *identity]
         self._dated = dated
@@ -78,7 +82,11 @@ class Renderer:
 
     @cached_property
     def _batches(self) -> BatchEncoder:
-        return BatchEncoder(self._encoder, self.samples, self._shapes(), weigher=self._weigher)
+        return self._batch_encoder(self._shapes())
+
+    def _batch_encoder(self, shapes: Shapes | None = None, fast: FastRuns | None = None) -> BatchEncoder:
+        place = self.media.place if self.media is not None else None
+        return BatchEncoder(self._encoder, self.samples, shapes, fast, self._weigher, place)
 
     def _shapes(self) -> Shapes | None:
         reads = self._read()
@@ -87,7 +95,7 @@ class Renderer:
     def speed_up(self) -> None:
         """For many chats: encode by a faster library where there is one that proves itself. It takes a second."""
         if fast := FastRuns.make(self._encoder, _digest(self._tokenizer_digest, *sorted(map(str, self.control.ids)))):
-            self._batches = BatchEncoder(self._encoder, self.samples, self._shapes(), fast, self._weigher)
+            self._batches = self._batch_encoder(self._shapes(), fast)
 
     @property
     def statistics(self) -> Statistics:
@@ -98,11 +106,14 @@ class Renderer:
         """Training samples of a chat, each a list of spans; several where the template is not prefix-stable. With
         `open_reply` one that ends with the opening of the next reply, and nothing of it is trained.
         Raises RenderError if the template cannot take the chat."""
+        check_media(chat, self.media)
         written = chat if self._writes_calls else _as_written(chat)
         found = [self.template.prompt(written, True)] if open_reply else self.template.samples(written)
         if chat.trusted_markup:
-            return [[Span(span.text, span.trained, trusted=True) for span in spans] for spans in found]
-        return found
+            found = [[Span(span.text, span.trained, trusted=True) for span in spans] for spans in found]
+        if self.media is None or not (chat.trusted_markup or any(message.media for message in chat.messages)):
+            return found
+        return expanded(found, written, self.media)
 
     def text(self, chat: Chat, *, open_reply: bool = False) -> str:
         """The chat as text; `open_reply`: with the opening of the next reply."""
@@ -139,7 +150,7 @@ class Renderer:
     def give_up_quick_ways(self, fault: QuickWayFault) -> None:
         """After a fault, also one in another process: from now on each chat is rendered by itself."""
         self.notices.append(f"{fault}: chats are rendered one by one and encoded by tokenizers")
-        self._batches = BatchEncoder(self._encoder, self.samples, weigher=self._weigher)
+        self._batches = self._batch_encoder()
 
     def fingerprint(self) -> dict[str, Any]:
         """What ids and masks depend on, as plain values: the template's text, the run's settings, the tokenizer."""
@@ -147,6 +158,7 @@ class Renderer:
             "template": [*self._identity, *([date.today().isoformat()] if self._dated else [])],
             "tokenizer": self._tokenizer_digest,
             "ends": [self._text_prefix, self._text_suffix],
+            **({} if self.media is None else {"media": self.media.fingerprint()}),
         }
 
     @property
@@ -177,7 +189,13 @@ class Renderer:
 
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Ids of a chat that ends with the opening of a reply, for generation."""
-        return list(self._encoder.encode(self.samples(Chat(messages, tools), open_reply=True))[0].ids)
+        return list(self.prompt(messages, tools).ids)
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Encoded:
+        """The same, and where media stand in it."""
+        found = self._encoder.encode(self.samples(Chat(messages, tools), open_reply=True))[0]
+        media = media_of(messages)
+        return replace(found, media=self.media.place(found.ids, media)) if self.media and media else found
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of a text that a model is to continue, outside any chat: with the beginning-of-text token where the
@@ -203,12 +221,14 @@ class Renderer:
         )
 
 
-def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | None = None) -> Renderer:
+def make_renderer(
+    config: TemplateSettings, tokenizer: Any, *, fallback: str | None = None, media: MediaTexts | None = None
+) -> Renderer:
     """The renderer that a run asks for. `template` left out or "auto" is the model's own chat template if it has
     one, else the catalog's `fallback` (the model family's), else "default", which is said in `notices`.
 
-    `tokenizer`: a fast tokenizer of transformers. Raises UsageError for an unknown template, RenderError for a
-    template and a tokenizer that do not fit.
+    `tokenizer`: a fast tokenizer of transformers. `media`: of a model that sees or hears (`models.media`). Raises
+    UsageError for an unknown template, RenderError for a template and a tokenizer that do not fit.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -224,26 +244,34 @@ def make_renderer(config: TemplateSettings, tokenizer: Any, *, fallback: str | N
     rules = read_rules(config.loss_weights) if config.loss_weights else ()
     sources = _own_templates(tokenizer.chat_template) if wanted is None else None
     if sources:
-        return _auto(config, tokenizer, rules, *sources)
+        return _auto(config, tokenizer, rules, media, *sources)
     notices = []
     if wanted is None:
         wanted = fallback or "default"
         notices.append(f'the model has no chat template of its own: using "{wanted}" of the catalog')
     added = added_tokens_of(backend)
-    template = SlotTemplate.load(wanted, config, tokenizer, {token["content"] for token in added})
-    control = ControlTokens(added, "\0".join(template.literals))
+    placeholder = media.placeholder if media is not None else None
+    template = SlotTemplate.load(wanted, config, tokenizer, {token["content"] for token in added}, placeholder)
+    control = ControlTokens(added, "\0".join([*template.literals, *(media.literals if media else ())]))
     read = partial(reads_of_slots, template.slots)
     dated = any(
         isinstance(node, Place) and node.name == "today" for slot in template.slots.slots for node in walk(slot)
     )
     identity = [_digest(repr(template.slots)), str(tokenizer.bos_token), str(tokenizer.eos_token)]
-    return Renderer(template, control, tokenizer, notices, template.dialect is not None, read, identity, rules, dated)
+    writes_calls = template.dialect is not None
+    return Renderer(template, control, tokenizer, notices, writes_calls, read, identity, rules, dated, media)
 
 
 def _auto(
-    config: TemplateSettings, tokenizer: Any, rules: Sequence[Rule], main: JinjaTemplate, tools: JinjaTemplate | None
+    config: TemplateSettings,
+    tokenizer: Any,
+    rules: Sequence[Rule],
+    media: MediaTexts | None,
+    main: JinjaTemplate,
+    tools: JinjaTemplate | None,
 ) -> Renderer:
-    literals = "\0".join({*main.literals, *(tools.literals if tools else ())})
+    own = {*main.literals, *(tools.literals if tools else ()), *(media.literals if media else ())}
+    literals = "\0".join(own)
     control = ControlTokens(added_tokens_of(tokenizer.backend_tokenizer), literals)
     template = AutoTemplate(main, control, config, tokenizer.special_tokens_map, tools)
     notices = []
@@ -257,7 +285,7 @@ def _auto(
     special = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
     identity = [*sources, repr(special), *_settings(config)]
     dated = "strftime_now" in main.variables
-    return Renderer(template, control, tokenizer, notices, writes_calls, read, identity, rules, dated)
+    return Renderer(template, control, tokenizer, notices, writes_calls, read, identity, rules, dated, media)
 
 
 def _settings(config: TemplateSettings) -> list[str]:
@@ -302,10 +330,11 @@ def _unpacked(batch: EncodedBatch, rows: Sequence[Chat] | Sequence[Text]) -> lis
     """The samples of each row."""
     encoded: list[list[Encoded]] = [[] for _ in rows]
     ids, trained, end = batch.ids.tolist(), batch.trained.tolist(), 0
-    for length, index in zip(batch.lengths.tolist(), batch.rows.tolist(), strict=True):
+    for number, (length, index) in enumerate(zip(batch.lengths.tolist(), batch.rows.tolist(), strict=True)):
         start, end = end, end + length
         weights = None if batch.weights is None else batch.weights[start:end].tolist()
-        encoded[index].append(Encoded(ids[start:end], trained[start:end], rows[index].origin, weights))
+        placed = batch.media.get(number, ())
+        encoded[index].append(Encoded(ids[start:end], trained[start:end], rows[index].origin, weights, placed))
     return encoded
 
 

@@ -5,6 +5,7 @@ One interpreter serves all templates; what a template does differently from othe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 from tunesmith.core.errors import Problem
 from tunesmith.core.types import Chat, Message, ToolCall
 from tunesmith.render.errors import RenderError
+from tunesmith.render.places import Placeholder, pieces
 from tunesmith.render.slot_facts import asked_facts, facts_of, follows_later
 from tunesmith.render.slot_files import EOS_STOP, SlotFile, load_slots, template_names
 from tunesmith.render.slot_refusals import check_chat, unseen_tools
@@ -41,11 +43,20 @@ class Values:
 class SlotTemplate:
     """A template of the catalog for one tokenizer (its begin and end tokens)."""
 
-    def __init__(self, slots: SlotFile, settings: TemplateSettings, bos: str | None, eos: str | None) -> None:
+    def __init__(
+        self,
+        slots: SlotFile,
+        settings: TemplateSettings,
+        bos: str | None,
+        eos: str | None,
+        placeholder: Placeholder | None = None,
+    ) -> None:
+        """`placeholder`: what stands for a medium in the texts of this model."""
         self.slots = slots
         self.name = slots.name
         self.dialect = slots.dialect
         self.settings = settings
+        self._placeholder = placeholder
         self.statistics = Statistics()
         self.thinking = (slots.thinking.open.strip(), slots.thinking.close.strip())
         self._ends = {"bos": [Span(bos or "")], "eos": [Span(eos or "")]}
@@ -55,7 +66,14 @@ class SlotTemplate:
         self._asks_thinking = bool(asked_facts(slots) & {"thinking", "no_thinking"})
 
     @classmethod
-    def load(cls, name: str, settings: TemplateSettings, tokenizer: Any, added: AbstractSet[str]) -> SlotTemplate:
+    def load(
+        cls,
+        name: str,
+        settings: TemplateSettings,
+        tokenizer: Any,
+        added: AbstractSet[str],
+        placeholder: Placeholder | None = None,
+    ) -> SlotTemplate:
         """The catalog's template `name`. Raises UsageError if there is none, RenderError if its stop token is not
         one token of the tokenizer. `added`: the tokenizer's added tokens."""
         slots = load_slots(name, settings.tool_format)
@@ -71,7 +89,7 @@ class SlotTemplate:
                     + ", ".join(_fitting(tokenizer.eos_token, added)),
                 )
             )
-        return cls(slots, settings, tokenizer.bos_token, tokenizer.eos_token)
+        return cls(slots, settings, tokenizer.bos_token, tokenizer.eos_token, placeholder)
 
     @property
     def literals(self) -> tuple[str, ...]:
@@ -151,11 +169,11 @@ class SlotTemplate:
         spans = self._fill(self.slots.prefix, ends, outer)
         if system is None:
             spans += self._fill(self.slots.no_system, ends, outer)
-        turn, earlier = -1, 0
+        turn, earlier, numbers = -1, 0, Counter[str]()
         waiting: list[tuple[int, ToolCall]] = []  # calls whose results have not come, with their number
         for index, (message, facts) in enumerate(zip(messages, every, strict=False)):
             turn += message.role == "user"
-            own = _texts(message, turn)
+            own = {**_texts(message, turn), "content": pieces(message, self._placeholder, numbers)}
             if message.role == "tool":
                 own |= self._answered(message, waiting)
             values = Values({**texts, **own}, self._calls(message, facts), chat.tools, earlier)
@@ -276,7 +294,6 @@ class SlotTemplate:
 
 def _texts(message: Message, turn: int) -> dict[str, Sequence[Span]]:
     told = {
-        "content": message.content,
         "thought": message.reasoning or "",
         "name": message.name or "",
         "id": message.tool_call_id or "",

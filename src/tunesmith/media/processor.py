@@ -1,0 +1,262 @@
+"""`Media`: the model's own processor, and what Tunesmith asks of it.
+
+What a processor writes for a medium is found by asking it: it gets a blank medium of the same size, and tells the text
+that it would put in the place of the placeholder. So a row is rendered from sizes alone, nothing is decoded, and the
+text is the processor's by construction.
+
+media.placeholder("image")         "<|vision_start|><|image_pad|><|vision_end|>", what a template of the catalog writes
+media.texts_for([medium])          ["<|image_pad|><|image_pad|>..."], what stands where <|image_pad|> stood
+media.place(ids, [medium])         which tokens of a sequence stand for it
+media.inputs([medium])             {"pixel_values": ..., "image_grid_thw": ...}, what the model takes, decoded here
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from tunesmith.core.errors import DataError, MachineError, Problem
+from tunesmith.core.types import Medium, Modality, Placed
+from tunesmith.media.bounded import Bounded
+from tunesmith.media.family import MediaFamily
+from tunesmith.media.limits import MediaLimits
+from tunesmith.media.sizes import Size, arguments, blank, read_medium, size_of
+from tunesmith.media.tensors import join, of_tokens, without_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Media", "modalities"]
+
+Origin: TypeAlias = tuple[Callable[..., "Media"], tuple[Any, ...]]
+
+_PARTS: Mapping[Modality, tuple[str, ...]] = {
+    "image": ("image_processor",),
+    "video": ("video_processor",),
+    "audio": ("feature_extractor", "audio_processor"),
+}
+_BLANKS: Mapping[Modality, Size] = {
+    "image": Size(224, 224),
+    "video": Size(224, 224, (0, 1), 1.0),
+    "audio": Size(samples=16_000),
+}
+_REMEMBERED = 4096
+_FAILURES = (ValueError, TypeError, IndexError, KeyError, RuntimeError, ZeroDivisionError, OSError)
+
+
+def modalities(processor: Any) -> tuple[Modality, ...]:
+    """The kinds of media that a processor is made for, whether its parts are there or not."""
+    named = type(processor).get_attributes()
+    return tuple(
+        kind
+        for kind, parts in _PARTS.items()
+        if any(part in named for part in parts) and getattr(processor, f"{kind}_token", None) is not None
+    )
+
+
+class _Written(NamedTuple):
+    """The text for a medium, and the ids in it of tokens that no other text has."""
+
+    text: str
+    marks: tuple[int, ...]
+
+
+class Media:
+    """`limits`: how large media are when the processor gets them. `read`: gives what a settled medium holds.
+    `origin`: makes the same again, in another process."""
+
+    def __init__(
+        self,
+        processor: Any,
+        family: MediaFamily,
+        limits: MediaLimits,
+        read: Callable[[Medium], Any] | None = None,
+        origin: Origin | None = None,
+    ) -> None:
+        self._processor, self._family, self._limits = processor, family, limits
+        self._read, self._origin = read or (lambda medium: read_medium(medium, limits)), origin
+        self._kept = Bounded()
+        self.kinds = modalities(processor)
+        self._tokens: dict[Modality, str] = {kind: getattr(processor, f"{kind}_token") for kind in self.kinds}
+        self._texts: OrderedDict[tuple[Modality, Size], _Written] = OrderedDict()
+
+    def __reduce__(self) -> Any:
+        assert self._origin is not None, "made by hand, so it stays in its process"
+        return self._origin
+
+    @property
+    def tokens(self) -> Mapping[str, Modality]:
+        """What the processor looks for in a text, and the kind of medium that it stands for."""
+        return {token: kind for kind, token in self._tokens.items()}
+
+    @property
+    def missing(self) -> tuple[Modality, ...]:
+        """Kinds that the model takes, but not with the packages that are installed."""
+        return tuple(kind for kind in self.kinds if self._part(kind) is None)
+
+    @cached_property
+    def literals(self) -> tuple[str, ...]:
+        """Texts with all control tokens that stand for media and around them."""
+        found = [self.placeholder(kind) for kind in self.kinds]
+        for kind in self.kinds:
+            if kind not in self.missing:
+                found.append(self._written(kind, _BLANKS[kind]).text)
+        return tuple(found)
+
+    def placeholder(self, kind: Modality, number: int = 1) -> str:
+        """What a template writes in the place of a medium, the `number`th of its kind in a chat. Raises DataError
+        (E-MEDIA-040)."""
+        if kind not in self._tokens:
+            takes = " and ".join(_plural(one) for one in self.kinds)
+            fix = "take the rows with them out, or use a model that takes them (docs/multimodal.md)"
+            raise DataError(Problem("E-MEDIA-040", f"this model takes {takes}, no {_plural(kind)}", got=kind, fix=fix))
+        return self._family.around.get(kind, "{}").replace("{n}", str(number)).replace("{}", self._tokens[kind])
+
+    def texts_for(self, media: Sequence[Medium]) -> list[str]:
+        """What the processor puts in the places of the media of one sequence. Raises DataError (E-MEDIA-040, 043) and
+        MachineError (E-MEDIA-041)."""
+        numbers: Counter[str] = Counter()
+        texts = []
+        for medium in media:
+            text = self.text_for(medium)
+            if numbered := self._family.numbered:
+                first, last = numbered.split("{}")
+                assert text.startswith(f"{first}0{last}"), "the processor numbers media from 0"
+                text = f"{first}{numbers[medium.kind]}{text[len(first) + 1 :]}"
+            numbers[medium.kind] += 1
+            texts.append(text)
+        return texts
+
+    def text_for(self, medium: Medium) -> str:
+        """What the processor puts in the place of a medium that is the first of its kind, from its size alone."""
+        return self._of(medium).text
+
+    def place(self, ids: Sequence[int], media: Sequence[Medium]) -> tuple[Placed, ...]:
+        """Which tokens of a sequence stand for which medium, from the first of them to the last. It may have fewer
+        media: a chat that is split has those of its beginning."""
+        sequence = np.asarray(ids, dtype=np.int64)
+        placed: list[Placed] = []
+        found = np.flatnonzero(np.isin(sequence, sorted({mark for one in media for mark in self._of(one).marks})))
+        at = 0
+        for medium in media:
+            marks = np.asarray(self._of(medium).marks)
+            starts = (start for start in range(at, len(found) - len(marks) + 1) if sequence[found[start]] == marks[0])
+            at_here = next(
+                (start for start in starts if np.array_equal(sequence[found[start : start + len(marks)]], marks)), None
+            )
+            if at_here is None:
+                break
+            at = at_here + len(marks)
+            placed.append(Placed(medium, int(found[at_here]), int(found[at - 1]) + 1))
+        return tuple(placed)
+
+    def inputs(self, media: Sequence[Medium]) -> dict[str, Tensor]:
+        """What the model takes for the media of one sequence, in their order; they are read here. Raises DataError
+        (E-MEDIA-043, and what reading raises) and MachineError (E-MEDIA-041)."""
+        for medium in media:
+            self._need(medium.kind)
+        names = [str(medium.source) for medium in media]
+        read = [(medium.kind, self._kept(medium, self._read)) for medium in media]
+        return without_text(self._call(read, {}, names, return_tensors="pt"))
+
+    def join(self, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors of several sequences as those of one batch."""
+        return join(inputs, self._family.axis, self._family.pads)
+
+    def token_types(
+        self,
+        ids: Sequence[int],
+        *,
+        trained: Sequence[bool] | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """What the model is told of every token beside its id, each [T, ...] by the name of the model's argument; of
+        most models nothing. `trained`: which tokens are (a prompt may be seen as a whole). `inputs`: those of the
+        sequence."""
+        return of_tokens(self._processor, self._family.tokens, ids, trained, inputs or {})
+
+    def fingerprint(self) -> list[str]:
+        """What texts and tensors depend on."""
+        return [
+            type(self._processor).__name__,
+            json.dumps(self._processor.to_dict(), sort_keys=True, default=str),
+            repr(self._limits),
+        ]
+
+    @property
+    def sampling_rate(self) -> int | None:
+        """Samples a second that the processor wants of sound."""
+        found = getattr(self._part("audio"), "sampling_rate", None)
+        return None if found is None else int(found)
+
+    def _part(self, kind: Modality) -> Any:
+        return next((part for name in _PARTS[kind] if (part := getattr(self._processor, name, None)) is not None), None)
+
+    def _need(self, kind: Modality) -> None:
+        if kind in self.missing:
+            fix = "pip install 'tunesmith[torchvision]', or take the rows with them out"
+            what = f"the processor of this model makes {_plural(kind)} ready with torchvision, which is not installed"
+            raise MachineError(Problem("E-MEDIA-041", what, got=type(self._processor).__name__, fix=fix))
+
+    def _of(self, medium: Medium) -> _Written:
+        """Of a medium that is the first of its kind. Raises as `texts_for` does."""
+        self.placeholder(medium.kind)
+        self._need(medium.kind)
+        size = size_of(medium, self._limits)
+        key = medium.kind, Size() if self._family.rules.get(medium.kind) == "fixed" else size
+        if key not in self._texts:
+            if len(self._texts) >= _REMEMBERED:
+                self._texts.popitem(last=False)
+            self._texts[key] = self._written(medium.kind, size, str(medium.source))
+        self._texts.move_to_end(key)
+        return self._texts[key]
+
+    def _written(self, kind: Modality, size: Size, name: str = "") -> _Written:
+        """The text for a blank medium of a size."""
+        if self._family.literal:
+            text = self._tokens[kind]
+        else:
+            plain = {"do_rescale": False, "do_normalize": False} if kind == "image" else {}
+            found = self._call([(kind, blank(kind, size))], plain, [name], return_text_replacement_offsets=True)
+            text = str(found["text_replacement_offsets"][0][0]["replacement"])
+        ids = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return _Written(text, tuple(token for token in ids if token in self._marking))
+
+    @cached_property
+    def _marking(self) -> frozenset[int]:
+        """Ids of tokens that nothing but a processor and a template write."""
+        tokenizer = self._processor.tokenizer
+        special = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
+        return frozenset((*special, *(tokenizer.convert_tokens_to_ids(token) for token in self._tokens.values())))
+
+    def _call(
+        self, read: Sequence[tuple[Modality, Any]], extra: Mapping[str, Any], names: Sequence[str], **wanted: Any
+    ) -> Any:
+        """The processor's own way, on a text that has nothing but the placeholders of these media."""
+        given: dict[str, Any] = {"text": ["".join(self._tokens[kind] for kind, _ in read)]}
+        for kind in dict.fromkeys(kind for kind, _ in read):
+            settings = {**self._settings(kind), **extra}
+            some = [one for other, one in read if other == kind]
+            given |= arguments(kind, some, settings, self._limits.audio_sampling_rate)
+        try:
+            return self._processor(**given, **wanted)
+        except _FAILURES as error:
+            what = f"the model's processor refuses it: {str(error).strip().splitlines()[0] if str(error) else error!r}"
+            fix = "take the row out, or change the limits of sizes (image_min_pixels and others)"
+            raise DataError(Problem("E-MEDIA-043", what, where=", ".join(names), fix=fix)) from error
+
+    def _settings(self, kind: Modality) -> dict[str, Any]:
+        """The processor's settings that follow from keys of the config."""
+        found: dict[str, Any] = {}
+        for key, (yes, no) in self._family.switches.items() if kind == "image" else ():
+            found |= yes if getattr(self._limits, key) else no
+        return found
+
+
+def _plural(kind: Modality) -> str:
+    return {"image": "images", "video": "videos", "audio": "sound"}[kind]
