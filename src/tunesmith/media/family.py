@@ -5,44 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from tunesmith.core.types import Modality
 
-__all__ = ["MediaFamily", "Rule", "TokenInput"]
+__all__ = ["MediaFamily", "TokenInput"]
 
-Rule: TypeAlias = Literal["size", "fixed"]
 TokenInput: TypeAlias = Literal["mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids", "prefix", "cross"]
 Switches: TypeAlias = Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]
 
-_NONE: Mapping[str, str] = MappingProxyType({})
-_NO_RULES: Mapping[Modality, Rule] = MappingProxyType({})
-_NO_PADS: Mapping[str, float] = MappingProxyType({})
-_NO_SWITCHES: Switches = MappingProxyType({})
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class MediaFamily:
-    """Unknown types have the defaults.
+    """Unknown processors have the defaults.
 
     around      what a template writes for a medium of a kind: {} is what the processor looks for in a text, {n} the
                 number of the medium
-    rules       how many tokens a medium has: "fixed" as many as all others, "size" by its size (unless said otherwise)
+    fixed       kinds of which all media have the same tokens, whatever their size; of others the size decides
     numbered    what the processor writes before a medium, with its number (from 0, by kind) for {}
     literal     the processor leaves the text as it is: features reach the model by another way than its tokens
-    axis        the axis along which tensors of several sequences are joined
-    pads        what fills tensors up that are shorter than others, by name; 0 for all others
+    leads       media stand before all text
+    singly      kinds that the processor is handed one by one: it wants all to have the same number of frames
+    axes        the axis along which a tensor of several sequences is joined, by name; 0 for all others
+    pads        what fills tensors up that are shorter than others, by name; 0 for all others; None: they must not be
     switches    keys of the config that its image processor follows: settings for true and for false
-    tokens      what the model is told of every token, beside its id
+    tokens      what the model is told of each token, beside its id; None: mm_token_type_ids, if its processor has them
     """
 
     around: Mapping[str, str] = field(default_factory=lambda: _NONE)
-    rules: Mapping[Modality, Rule] = field(default_factory=lambda: _NO_RULES)
+    fixed: tuple[Modality, ...] = ()
     numbered: str | None = None
     literal: bool = False
-    axis: int = 0
-    pads: Mapping[str, float] = field(default_factory=lambda: _NO_PADS)
-    switches: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] = field(
-        default_factory=lambda: _NO_SWITCHES
-    )
-    tokens: tuple[TokenInput, ...] = ()
+    leads: bool = False
+    singly: tuple[Modality, ...] = ()
+    axes: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    pads: Mapping[str, float | None] = field(default_factory=lambda: _NONE)
+    switches: Switches = field(default_factory=lambda: _NONE)
+    tokens: tuple[TokenInput, ...] | None = None

@@ -31,7 +31,7 @@ from tunesmith.media.tensors import join, of_tokens, without_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Media", "modalities"]
+__all__ = ["Media", "Missing", "modalities"]
 
 Origin: TypeAlias = tuple[Callable[..., "Media"], tuple[Any, ...]]
 
@@ -45,18 +45,30 @@ _BLANKS: Mapping[Modality, Size] = {
     "video": Size(224, 224, (0, 1), 1.0),
     "audio": Size(samples=16_000),
 }
+_OTHERS: Mapping[Modality, Size] = {"image": Size(97, 311), "audio": Size(samples=40_000)}
 _REMEMBERED = 4096
 _FAILURES = (ValueError, TypeError, IndexError, KeyError, RuntimeError, ZeroDivisionError, OSError)
 
 
 def modalities(processor: Any) -> tuple[Modality, ...]:
-    """The kinds of media that a processor is made for, whether its parts are there or not."""
+    """The kinds of media that a processor is made for and that have a token, whether its parts are there or not."""
     named = type(processor).get_attributes()
-    return tuple(
-        kind
-        for kind, parts in _PARTS.items()
-        if any(part in named for part in parts) and getattr(processor, f"{kind}_token", None) is not None
-    )
+    made_for = (kind for kind, parts in _PARTS.items() if any(part in named for part in parts))
+    return tuple(kind for kind in made_for if is_token(processor, getattr(processor, f"{kind}_token", None)))
+
+
+def is_token(processor: Any, text: str | None) -> bool:
+    """Whether a text is one token of the tokenizer: what a template writes for a medium has to be, as others can be
+    typed by anybody."""
+    return text is not None and text in processor.tokenizer.get_vocab()
+
+
+class Missing:
+    """In the place of a part of a processor that cannot be had: has no setting that it is asked for."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 class _Written(NamedTuple):
@@ -78,7 +90,8 @@ class Media:
         read: Callable[[Medium], Any] | None = None,
         origin: Origin | None = None,
     ) -> None:
-        self._processor, self._family, self._limits = processor, family, limits
+        self.processor = processor
+        self._family, self._limits = family, limits
         self._read, self._origin = read or (lambda medium: read_medium(medium, limits)), origin
         self._kept = Bounded()
         self.kinds = modalities(processor)
@@ -93,6 +106,11 @@ class Media:
     def tokens(self) -> Mapping[str, Modality]:
         """What the processor looks for in a text, and the kind of medium that it stands for."""
         return {token: kind for kind, token in self._tokens.items()}
+
+    @property
+    def leads(self) -> bool:
+        """Media stand before all text, wherever a template writes their placeholders."""
+        return self._family.leads
 
     @property
     def missing(self) -> tuple[Modality, ...]:
@@ -160,13 +178,15 @@ class Media:
         (E-MEDIA-043, and what reading raises) and MachineError (E-MEDIA-041)."""
         for medium in media:
             self._need(medium.kind)
+        if len(media) > 1 and any(medium.kind in self._family.singly for medium in media):
+            return self.join([self.inputs([medium]) for medium in media])
         names = [str(medium.source) for medium in media]
         read = [(medium.kind, self._kept(medium, self._read)) for medium in media]
         return without_text(self._call(read, {}, names, return_tensors="pt"))
 
     def join(self, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors of several sequences as those of one batch."""
-        return join(inputs, self._family.axis, self._family.pads)
+        return join(inputs, self._family.axes, self._family.pads)
 
     def token_types(
         self,
@@ -178,13 +198,16 @@ class Media:
         """What the model is told of every token beside its id, each [T, ...] by the name of the model's argument; of
         most models nothing. `trained`: which tokens are (a prompt may be seen as a whole). `inputs`: those of the
         sequence."""
-        return of_tokens(self._processor, self._family.tokens, ids, trained, inputs or {})
+        names = self._family.tokens
+        if names is None:
+            names = ("mm_token_type_ids",) if self.processor.return_mm_token_type_ids else ()
+        return of_tokens(self.processor, names, ids, trained, inputs or {})
 
     def fingerprint(self) -> list[str]:
         """What texts and tensors depend on."""
         return [
-            type(self._processor).__name__,
-            json.dumps(self._processor.to_dict(), sort_keys=True, default=str),
+            type(self.processor).__name__,
+            json.dumps(self.processor.to_dict(), sort_keys=True, default=str),
             repr(self._limits),
         ]
 
@@ -195,20 +218,21 @@ class Media:
         return None if found is None else int(found)
 
     def _part(self, kind: Modality) -> Any:
-        return next((part for name in _PARTS[kind] if (part := getattr(self._processor, name, None)) is not None), None)
+        found = (getattr(self.processor, name, None) for name in _PARTS[kind])
+        return next((part for part in found if part is not None and not isinstance(part, Missing)), None)
 
     def _need(self, kind: Modality) -> None:
         if kind in self.missing:
             fix = "pip install 'tunesmith[torchvision]', or take the rows with them out"
             what = f"the processor of this model makes {_plural(kind)} ready with torchvision, which is not installed"
-            raise MachineError(Problem("E-MEDIA-041", what, got=type(self._processor).__name__, fix=fix))
+            raise MachineError(Problem("E-MEDIA-041", what, got=type(self.processor).__name__, fix=fix))
 
     def _of(self, medium: Medium) -> _Written:
         """Of a medium that is the first of its kind. Raises as `texts_for` does."""
         self.placeholder(medium.kind)
         self._need(medium.kind)
         size = size_of(medium, self._limits)
-        key = medium.kind, Size() if self._family.rules.get(medium.kind) == "fixed" else size
+        key = medium.kind, Size() if medium.kind in self._fixed else size
         if key not in self._texts:
             if len(self._texts) >= _REMEMBERED:
                 self._texts.popitem(last=False)
@@ -224,13 +248,21 @@ class Media:
             plain = {"do_rescale": False, "do_normalize": False} if kind == "image" else {}
             found = self._call([(kind, blank(kind, size))], plain, [name], return_text_replacement_offsets=True)
             text = str(found["text_replacement_offsets"][0][0]["replacement"])
-        ids = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         return _Written(text, tuple(token for token in ids if token in self._marking))
+
+    @cached_property
+    def _fixed(self) -> frozenset[Modality]:
+        """Kinds of which every size has the same text: those of the family, if that is so with these settings."""
+        there = [kind for kind in self._family.fixed if kind in self.kinds and kind not in self.missing]
+        return frozenset(
+            kind for kind in there if self._written(kind, _BLANKS[kind]) == self._written(kind, _OTHERS[kind])
+        )
 
     @cached_property
     def _marking(self) -> frozenset[int]:
         """Ids of tokens that nothing but a processor and a template write."""
-        tokenizer = self._processor.tokenizer
+        tokenizer = self.processor.tokenizer
         special = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
         return frozenset((*special, *(tokenizer.convert_tokens_to_ids(token) for token in self._tokens.values())))
 
@@ -244,7 +276,7 @@ class Media:
             some = [one for other, one in read if other == kind]
             given |= arguments(kind, some, settings, self._limits.audio_sampling_rate)
         try:
-            return self._processor(**given, **wanted)
+            return self.processor(**given, **wanted)
         except _FAILURES as error:
             what = f"the model's processor refuses it: {str(error).strip().splitlines()[0] if str(error) else error!r}"
             fix = "take the row out, or change the limits of sizes (image_min_pixels and others)"

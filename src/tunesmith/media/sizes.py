@@ -77,4 +77,5 @@ def arguments(kind: Modality, some: Sequence[Any], settings: Mapping[str, Any], 
     if kind == "audio":
         return {"audio": list(some), "audio_kwargs": {"sampling_rate": rate, **settings}}
     told = {"video_metadata": [dict(metadata) for _, metadata in some], "do_sample_frames": False}
-    return {"videos": [frames for frames, _ in some], "videos_kwargs": {**told, **settings}}
+    # A copy each: what was read is shared, and torch wants arrays that may be written.
+    return {"videos": [frames.copy() for frames, _ in some], "videos_kwargs": {**told, **settings}}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunesmith.core.errors import DataError, Problem
 from tunesmith.media.family import TokenInput
 
 if TYPE_CHECKING:
@@ -32,25 +33,36 @@ def without_text(found: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def join(inputs: Sequence[Mapping[str, Tensor]], axis: int, pads: Mapping[str, float]) -> dict[str, Tensor]:
-    """Tensors of several sequences, one behind the other along `axis`; along the others they are filled up at their
-    ends to the size of the largest."""
+def join(
+    inputs: Sequence[Mapping[str, Tensor]], axes: Mapping[str, int], pads: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Tensors of several sequences, one behind the other along their axis; along the others they are filled up at
+    their ends to the size of the largest. Raises DataError (E-MEDIA-046) where the model has no way to tell what
+    fills them up."""
     import torch
 
     joined = {}
     for name in dict.fromkeys(name for one in inputs for name in one):
-        some = [one[name] for one in inputs if name in one]
+        axis, some = axes.get(name, 0), [one[name] for one in inputs if name in one]
         sizes = [max(size) for size in zip(*(one.shape for one in some), strict=True)]
         filled = []
         for one in some:
             shape = [own if at == axis else size for at, (own, size) in enumerate(zip(one.shape, sizes, strict=True))]
             if list(one.shape) != shape:
-                whole = one.new_full(shape, pads.get(name, 0))
+                if (pad := pads.get(name, 0)) is None:
+                    raise _uneven(name, one.shape, shape)
+                whole = one.new_full(shape, pad)
                 whole[tuple(slice(0, size) for size in one.shape)] = one
                 one = whole
             filled.append(one)
         joined[name] = torch.cat(filled, axis)
     return joined
+
+
+def _uneven(name: str, own: Sequence[int], other: Sequence[int]) -> DataError:
+    fix = "bring all to one number of frames (video_maxlen, and a video_fps that reaches it), or use batches of one"
+    what = "the videos of a batch have other numbers of frames, and this model takes only one"
+    return DataError(Problem("E-MEDIA-046", what, where=name, got=f"{own[1]} and {other[1]}", fix=fix))
 
 
 def of_tokens(

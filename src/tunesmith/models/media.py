@@ -10,7 +10,7 @@ from tunesmith.core.errors import MachineError, MissingInputError, Problem, Tune
 from tunesmith.core.types import Medium
 from tunesmith.media.family import MediaFamily
 from tunesmith.media.limits import MediaLimits
-from tunesmith.media.processor import Media, modalities
+from tunesmith.media.processor import Media, Missing, modalities
 from tunesmith.models.families.media import MEDIA
 from tunesmith.models.locate import located
 from tunesmith.models.quiet import quiet_libraries
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["load_media", "make_media", "media_family_of"]
 
 
-def media_family_of(model_type: str) -> MediaFamily:
-    return MediaFamily(**MEDIA.get(model_type, {}))
+def media_family_of(processor: str) -> MediaFamily:
+    """Of a processor, by the name of its class."""
+    return MediaFamily(**MEDIA.get(processor, {}))
 
 
 def load_media(config: ModelConfig, limits: MediaLimits, tokenizer: Any) -> Media | None:
@@ -40,7 +41,7 @@ def load_media(config: ModelConfig, limits: MediaLimits, tokenizer: Any) -> Medi
         found = _settings(name, arguments)
         if found is None:
             return None
-        cls, settings, model_type = found
+        cls, settings = found
         _refuse_dummy(cls, name)
         if not tokenizer.chat_template and isinstance(template := settings.get("chat_template"), str):
             tokenizer.chat_template = template
@@ -48,33 +49,34 @@ def load_media(config: ModelConfig, limits: MediaLimits, tokenizer: Any) -> Medi
         processor = with_gaps(cls).from_args_and_dict(parts, settings)
     except TunesmithError:
         raise
+    except ImportError as error:
+        fix = "install it, in a release that fits the installed torch"
+        what = "the processor of this model needs a package that is not installed"
+        where = f"model_name_or_path: {name}"
+        raise MachineError(Problem("E-MEDIA-041", what, where, first_line(error), fix)) from error
     except Exception as error:  # faulty files end in errors of every kind
         refuse_foreign_code(error, name)
         fix = "the folder or repository needs preprocessor_config.json and what else its processor was saved with"
         where = f"model_name_or_path: {name}"
         what = "the model's processor of images, video and sound cannot be loaded"
         raise MissingInputError(Problem("E-MEDIA-044", what, where, first_line(error), fix)) from error
-    return make_media(processor, model_type, limits, origin=(_again, (config, limits)))
+    return make_media(processor, limits, origin=(_again, (config, limits)))
 
 
 def make_media(
     processor: Any,
-    model_type: str,
     limits: MediaLimits,
     *,
     read: Callable[[Medium], Any] | None = None,
     origin: Any = None,
 ) -> Media:
-    """`Media` of a processor that is there. Raises MissingInputError (E-MEDIA-044) where the tokenizer lacks a token
-    that stands for media, UsageError (E-MEDIA-045) for a rate of sound that the processor does not take."""
-    tokenizer, kinds = processor.tokenizer, modalities(processor)
-    for kind in kinds:
-        token = getattr(processor, f"{kind}_token")
-        if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
-            fix = "the tokenizer has to be the one that the model came with"
-            what = f"the tokenizer has no token {token}, which stands for media of this model"
-            raise MissingInputError(Problem("E-MEDIA-044", what, "model_name_or_path", type(processor).__name__, fix))
-    media = Media(processor, media_family_of(model_type), limits, read, origin)
+    """`Media` of a processor that is there. Raises MissingInputError (E-MEDIA-044) where the tokenizer has no
+    token that stands for media, UsageError (E-MEDIA-045) for a rate of sound that the processor does not take."""
+    if not modalities(processor):
+        fix = "the tokenizer has to be the one that the model came with"
+        what = "the tokenizer has no token that stands for media of this model"
+        raise MissingInputError(Problem("E-MEDIA-044", what, "model_name_or_path", type(processor).__name__, fix))
+    media = Media(processor, media_family_of(type(processor).__name__), limits, read, origin)
     rate, wanted = limits.audio_sampling_rate, media.sampling_rate
     if wanted is not None and rate != wanted:
         what = f"this model hears {wanted:,} samples a second"
@@ -87,7 +89,7 @@ def with_gaps(cls: Any) -> Any:
     """A processor's class, of which parts may be missing: what wants torchvision for videos reads images without."""
 
     def check(self: Any, name: str, argument: Any) -> Any:
-        return None if argument is None else cls.check_argument_for_proper_class(self, name, argument)
+        return None if isinstance(argument, Missing) else cls.check_argument_for_proper_class(self, name, argument)
 
     return type(cls.__name__, (cls,), {"check_argument_for_proper_class": check})
 
@@ -98,8 +100,8 @@ def _again(config: ModelConfig, limits: MediaLimits) -> Media:
     return media
 
 
-def _settings(name: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any], str] | None:
-    """Class and settings of a processor and the type of its model; None for a model without one."""
+def _settings(name: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    """Class and settings of a model's processor; None for a model without one."""
     import transformers
     from transformers import AutoConfig, FeatureExtractionMixin, ProcessorMixin
 
@@ -115,7 +117,7 @@ def _settings(name: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]
     if named is None and type(config) not in known:
         return None
     cls = getattr(transformers, named) if named else known[type(config)]
-    return cls, settings, config.model_type
+    return cls, settings
 
 
 def _part(name: str, model: str, arguments: dict[str, Any], tokenizer: Any) -> Any:
@@ -127,7 +129,7 @@ def _part(name: str, model: str, arguments: dict[str, Any], tokenizer: Any) -> A
         return AutoImageProcessor.from_pretrained(model, backend="pil", **arguments)
     if name == "video_processor":
         if find_spec("torchvision") is None:
-            return None
+            return Missing()
         from transformers import AutoVideoProcessor
 
         return AutoVideoProcessor.from_pretrained(model, **arguments)

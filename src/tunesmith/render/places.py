@@ -35,6 +35,11 @@ class MediaTexts(Protocol):
         ...
 
     @property
+    def leads(self) -> bool:
+        """Media stand before all text."""
+        ...
+
+    @property
     def literals(self) -> Sequence[str]: ...
 
     def placeholder(self, kind: Modality, number: int = 1) -> str: ...
@@ -118,23 +123,25 @@ def expanded(samples: Sequence[Sequence[Span]], chat: Chat, media: MediaTexts) -
             raise _other_places(chat, kinds, given)
     with _of_chat(chat):
         texts = media.texts_for(given)
-    return [_with(spans, pattern, texts) for spans in samples]
+    return [_with(spans, pattern, texts, media.leads) for spans in samples]
 
 
 def _found(spans: Sequence[Span], pattern: re.Pattern[str], tokens: Mapping[str, Modality]) -> list[Modality]:
     return [tokens[match.group()] for span in spans if span.trusted for match in pattern.finditer(span.text)]
 
 
-def _with(spans: Sequence[Span], pattern: re.Pattern[str], texts: Sequence[str]) -> list[Span]:
+def _with(spans: Sequence[Span], pattern: re.Pattern[str], texts: Sequence[str], leads: bool) -> list[Span]:
     waiting = iter(texts)
     written: list[Span] = []
+    first: list[Span] = []
     for span in spans:
         at = 0
         for match in pattern.finditer(span.text) if span.trusted else ():
-            written += [Span(span.text[at : match.start()], span.trained), Span(next(waiting))]
+            written.append(Span(span.text[at : match.start()], span.trained))
+            (first if leads else written).append(Span(next(waiting)))
             at = match.end()
         written.append(Span(span.text[at:], span.trained, span.trusted))
-    return merge(written)
+    return merge([*first, *written])
 
 
 def _other_places(chat: Chat, kinds: Sequence[Modality], given: Sequence[Medium]) -> RenderError:

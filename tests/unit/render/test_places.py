@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.media_cases import CASES, Shelf, media_of_case, tokenizer_of
+from tests.media_cases import Shelf, media_of_case, tokenizer_of
+from tests.media_families import CASES
 from tunesmith.config.template import TemplateConfig
 from tunesmith.core.types import PLACE, Chat, Medium, Message, Origin
 from tunesmith.render import Renderer, RenderError, make_renderer
@@ -33,7 +34,7 @@ def shelf() -> Shelf:
 
 def renderer_of(tokenizer: Any, shelf: Shelf, template: str | None = None, own: str = PARTS) -> Renderer:
     tokenizer.chat_template = own
-    media = media_of_case("llava", shelf, tokenizer=tokenizer)
+    media = media_of_case(CASES["llava"], shelf, tokenizer=tokenizer)
     return make_renderer(TemplateConfig(template=template), tokenizer, media=media)
 
 
@@ -145,8 +146,8 @@ def test_weights_do_not_move_places(tokenizer: Any, shelf: Shelf) -> None:
 def test_the_fingerprint_knows_the_processor_and_the_limits(tokenizer: Any, shelf: Shelf) -> None:
     from tunesmith.media.limits import MediaLimits
 
-    media = media_of_case("llava", shelf, tokenizer=tokenizer)
-    smaller = media_of_case("llava", shelf, MediaLimits(image_max_pixels=1000), tokenizer)
+    media = media_of_case(CASES["llava"], shelf, tokenizer=tokenizer)
+    smaller = media_of_case(CASES["llava"], shelf, MediaLimits(image_max_pixels=1000), tokenizer)
     prints = [make_renderer(TemplateConfig(), tokenizer, media=one).fingerprint() for one in (media, smaller, None)]
     assert prints[0] != prints[1]
     assert "media" not in prints[2]
