@@ -182,7 +182,7 @@ class Media:
             return self.join([self.inputs([medium]) for medium in media])
         names = [str(medium.source) for medium in media]
         read = [(medium.kind, self._kept(medium, self._read)) for medium in media]
-        return without_text(self._call(read, {}, names, return_tensors="pt"))
+        return without_text(self._call(read, {"return_tensors": "pt"}, names))
 
     def join(self, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors of several sequences as those of one batch."""
@@ -199,9 +199,9 @@ class Media:
         most models nothing. `trained`: which tokens are (a prompt may be seen as a whole). `inputs`: those of the
         sequence."""
         names = self._family.tokens
-        if names is None:
-            names = ("mm_token_type_ids",) if self.processor.return_mm_token_type_ids else ()
-        return of_tokens(self.processor, names, ids, trained, inputs or {})
+        if names is None and self.processor.return_mm_token_type_ids:
+            names = ("mm_token_type_ids",)
+        return of_tokens(self.processor, names or (), ids, trained, inputs or {})
 
     def fingerprint(self) -> list[str]:
         """What texts and tensors depend on."""

@@ -44,9 +44,10 @@ def read_medium(medium: Medium, limits: MediaLimits) -> Any:
     DataError for what cannot be decoded."""
     facts, source = medium.facts, medium.source
     assert facts is not None, "media are settled before they are read"
+    assert not isinstance(source, bytes), "media are settled before they are read"
     if medium.kind == "video":
-        return read_video(source, facts, limits)
-    assert isinstance(source, str), "media are settled before they are read"
+        return read_video(source if isinstance(source, str) else [str(one) for one in source], facts, limits)
+    assert isinstance(source, str), "a picture or a sound is one file"
     if medium.kind == "image":
         return read_image(source, limits, facts)
     return read_audio(source, limits.audio_sampling_rate, facts)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.media.family import TokenInput
 
@@ -27,14 +25,14 @@ def without_text(found: Mapping[str, Any]) -> dict[str, Tensor]:
     import torch
 
     return {
-        name: value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
+        name: torch.as_tensor(value)
         for name, value in found.items()
         if name not in _OF_TEXT
     }
 
 
 def join(
-    inputs: Sequence[Mapping[str, Tensor]], axes: Mapping[str, int], pads: Mapping[str, float]
+    inputs: Sequence[Mapping[str, Tensor]], axes: Mapping[str, int], pads: Mapping[str, float | None]
 ) -> dict[str, Tensor]:
     """Tensors of several sequences, one behind the other along their axis; along the others they are filled up at
     their ends to the size of the largest. Raises DataError (E-MEDIA-046) where the model has no way to tell what

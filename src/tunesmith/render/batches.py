@@ -139,8 +139,8 @@ class BatchEncoder:
                 _Weighted([(weight, list(self._encoder.cut(spans).parts)) for weight, spans in levels])
                 for levels in self._weigher.samples(chat)
             ]
-        quick = self._shapes is not None and not any(message.media for message in chat.messages)
-        found = self._shapes.find(chat, open_reply) if quick else None
+        has_media = any(message.media for message in chat.messages)
+        found = self._shapes.find(chat, open_reply) if self._shapes is not None and not has_media else None
         if found is None:
             return [list(self._encoder.cut(spans).parts) for spans in self._render(chat, open_reply)]
         shape, texts = found
