@@ -5,6 +5,7 @@
 #   make test-faults  runs that are killed, starved and damaged, in an hour
 #   make test-api  the API, with an older client as well
 #   make test-optimizers  optimizers against those of others
+#   make test-media  processors of models that see or hear, with a table for docs/multimodal.md
 #   make test-methods  every method in every precision, with a table for docs/methods.md
 #   make test-lm-eval  tasks of lm-evaluation-harness
 PYTHON ?= python3
@@ -18,7 +19,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 MPLBACKEND=Agg
 
-.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-optimizers test-methods test-vllm test-sglang test-clients test-schemathesis ci demo bench-startup clean
+.PHONY: help setup test lint test-slow test-faults test-faults-again test-api test-lm-eval test-optimizers test-media test-methods test-vllm test-sglang test-clients test-schemathesis ci demo bench-startup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -78,6 +79,14 @@ test-optimizers: $(STAMP) ## our optimizers against pytorch-optimizer and schedu
 test-methods: $(STAMP) ## every method in every precision; writes docs/methods.md
 	@$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) tests/matrix --method-results bench/results/methods.json
 	@$(BIN)/python scripts/generate_methods_doc.py
+
+# Processors that are written with torchvision run with one beside torch (tests/torchvision_oracle.py).
+MEDIA_WITNESSES := build/torchvision
+
+test-media: $(STAMP) ## processors of images, videos and sound; writes docs/multimodal.md
+	@test -d $(MEDIA_WITNESSES)/torchvision || $(BIN)/python -m pip install -q --no-deps --target $(MEDIA_WITNESSES) torchvision==0.28.0 num2words docopt
+	@$(TEST_ENV) PYTHONPATH=$(MEDIA_WITNESSES) $(BIN)/python -m tests.media_checks bench/results/multimodal.json $(MEDIA_WITNESSES)
+	@$(BIN)/python scripts/generate_multimodal_doc.py
 
 # Clients of others in an environment of their own, against a server of this one; and the oldest official client that works.
 CLIENTS := build/clients

@@ -63,8 +63,8 @@ def is_token(processor: Any, text: str | None) -> bool:
     return text is not None and text in processor.tokenizer.get_vocab()
 
 
-class Missing:
-    """In the place of a part of a processor that cannot be had: has no setting that it is asked for."""
+class Missing(dict[str, Any]):
+    """In the place of a part of a processor that cannot be had: it has no settings, none is what it is asked for."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):

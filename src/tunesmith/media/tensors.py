@@ -24,11 +24,7 @@ def without_text(found: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors that are of media."""
     import torch
 
-    return {
-        name: torch.as_tensor(value)
-        for name, value in found.items()
-        if name not in _OF_TEXT
-    }
+    return {name: torch.as_tensor(value) for name, value in found.items() if name not in _OF_TEXT}
 
 
 def join(

@@ -32,7 +32,7 @@ def load_media(config: ModelConfig, limits: MediaLimits, tokenizer: Any) -> Medi
     lies beside a processor if it has none. `limits`: how media are brought to size.
 
     Raises MissingInputError (E-MEDIA-044) for a processor that cannot be loaded, MachineError (E-MEDIA-041) for one
-    that needs a package which is not installed.
+    that needs a package which is not installed, UsageError (E-MEDIA-047) for one that is code of a repository.
     """
     config = located(config)
     name, arguments = str(config.model_name_or_path), hub_arguments(config)
@@ -107,17 +107,21 @@ def _settings(name: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]
 
     config = AutoConfig.from_pretrained(name, **arguments)
     settings, _ = ProcessorMixin.get_processor_dict(name, **arguments)
+    named = settings.get("processor_class")
     if not set(settings) - {"chat_template"}:
         try:  # an older layout: one file for images or sound, and no file of the processor
-            FeatureExtractionMixin.get_feature_extractor_dict(name, **arguments)
+            found, _ = FeatureExtractionMixin.get_feature_extractor_dict(name, **arguments)
         except OSError:
             return None
-    named = settings.get("processor_class")
+        named = found.get("processor_class")
     known = transformers.PROCESSOR_MAPPING
     if named is None and type(config) not in known:
         return None
-    cls = getattr(transformers, named) if named else known[type(config)]
-    return cls, settings
+    if named is not None and not hasattr(transformers, named):
+        fix = "docs/multimodal.md lists models whose processors are in transformers"
+        what = f"the processor of this model, {named}, is no class of transformers"
+        raise UsageError(Problem("E-MEDIA-047", what, f"model_name_or_path: {name}", fix=fix))
+    return getattr(transformers, named) if named else known[type(config)], settings
 
 
 def _part(name: str, model: str, arguments: dict[str, Any], tokenizer: Any) -> Any:
