@@ -92,12 +92,18 @@ def part_list(message: Message, disarm: Callable[[str], str]) -> list[dict[str, 
     return parts
 
 
-def pieces(message: Message, placeholder: Placeholder | None, numbers: Counter[str]) -> list[Span]:
+def pieces(
+    message: Message, placeholder: Placeholder | None, numbers: Counter[str], ways: Sequence[str] = ()
+) -> list[Span]:
     """The content, with the placeholder of each medium as the template's own text. `numbers`: how many media of each
-    kind the chat has had before; those of this message are added."""
+    kind the chat has had before; those of this message are added. `ways`: the key `media` of a slot file."""
     if not message.media or placeholder is None:
         return [Span(message.content, trusted=False)]
     texts = message.content.split(PLACE)
+    if "trim" in ways:
+        texts = [text.strip() for text in texts]
+    if "first" in ways and len(texts) == 2 and not texts[1]:
+        texts.reverse()
     spans = [Span(texts[0], trusted=False)]
     for medium, text in zip(message.media, texts[1:], strict=True):
         numbers[medium.kind] += 1

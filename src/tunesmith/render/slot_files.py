@@ -23,6 +23,8 @@ thinking: {open: "<think>\\n", close: "\\n</think>\\n\\n", history: keep | strip
 stop: ["<|im_end|>"]         # tokens that end a reply, {{eos}} for the tokenizer's own end (which it is if none is
                              # named); `close` writes one of them, the tokenizer must have the first
 stop_follows: true           # the next turn's first token is the stop token; a training sample gets the first of `stop`
+media: [trim, first]         # `trim`: texts beside media are trimmed one by one; `first`: of one text and one medium
+                             # in a message the medium comes first
 source: missing              # no text of it is at hand: refused on use
 verified: official | llamafactory | none   # whose text it equals in tests
 official: [...]              # the files with the model's own template
@@ -54,11 +56,23 @@ __all__ = ["EOS_STOP", "SlotFile", "Thinking", "load_slots", "parse_slots", "raw
 
 _TEXT_KEYS = ("prefix", "system", "no_system", "user", "tool", "suffix")
 _REPLY_KEYS = ("open", "prompt", "body", "close")
-_RULE_KEYS = ("system_in", "assistant", "tools", "trim", "roles", "default_system", "thinking", "stop", "stop_follows")
+_RULE_KEYS = (
+    "system_in",
+    "assistant",
+    "tools",
+    "trim",
+    "roles",
+    "default_system",
+    "thinking",
+    "stop",
+    "stop_follows",
+    "media",
+)
 _TOLD_KEYS = ("extends", "source", "verified", "official", "deviates")
-_ALL_KEYS = (*_TEXT_KEYS, *_RULE_KEYS, *_TOLD_KEYS)
+_ALL_KEYS = (*_TEXT_KEYS, *_RULE_KEYS, "media", *_TOLD_KEYS)
 EOS_STOP = "{{eos}}"
 """Among the stop tokens: the tokenizer's own end."""
+_MEDIA_WAYS = {"trim", "first"}
 _VERIFIED = ("none", "official", "llamafactory")
 
 
@@ -96,6 +110,7 @@ class SlotFile:
     thinking: Thinking = field(default_factory=Thinking)
     stop: tuple[str, ...] = ()
     stop_follows: bool = False
+    media: tuple[str, ...] = ()
     verified: str = "none"
     official: tuple[str, ...] = ()
     deviates: tuple[Any, ...] = ()
@@ -198,6 +213,9 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
     tools = check.mapping(raw, "tools", ("dialect", "ids"))
     check.choice(tools, "ids", ("all", "history"))
     official = check.strings(raw, "official")
+    media = check.strings(raw, "media")
+    if unknown := set(media) - _MEDIA_WAYS:
+        check.wrong("media", f"unknown: {', '.join(sorted(unknown))}", "trim and first")
     check.done()
     if raw.get("system_in") == "first_user":
         trim -= {"system"}
@@ -227,6 +245,7 @@ def parse_slots(name: str, raw: Mapping[str, Any]) -> SlotFile:
         thinking=thinking,
         stop=stop,
         stop_follows=bool(raw.get("stop_follows")),
+        media=media,
         verified=raw.get("verified", "none"),
         official=official,
         deviates=tuple(raw.get("deviates") or ()),

@@ -173,7 +173,7 @@ class SlotTemplate:
         waiting: list[tuple[int, ToolCall]] = []  # calls whose results have not come, with their number
         for index, (message, facts) in enumerate(zip(messages, every, strict=False)):
             turn += message.role == "user"
-            own = {**_texts(message, turn), "content": pieces(message, self._placeholder, numbers)}
+            own = {**_texts(message, turn), "content": pieces(message, self._placeholder, numbers, self.slots.media)}
             if message.role == "tool":
                 own |= self._answered(message, waiting)
             values = Values({**texts, **own}, self._calls(message, facts), chat.tools, earlier)
