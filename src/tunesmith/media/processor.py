@@ -25,7 +25,7 @@ from tunesmith.core.types import Medium, Modality, Placed
 from tunesmith.media.bounded import Bounded
 from tunesmith.media.family import MediaFamily
 from tunesmith.media.limits import MediaLimits
-from tunesmith.media.sizes import Size, arguments, blank, read_medium, size_of
+from tunesmith.media.sizes import Size, arguments, blank_medium, read_medium, size_of
 from tunesmith.media.tensors import join, of_tokens, without_text
 
 if TYPE_CHECKING:
@@ -173,16 +173,19 @@ class Media:
             placed.append(Placed(medium, int(found[at_here]), int(found[at - 1]) + 1))
         return tuple(placed)
 
-    def inputs(self, media: Sequence[Medium]) -> dict[str, Tensor]:
-        """What the model takes for the media of one sequence, in their order; they are read here. Raises DataError
-        (E-MEDIA-043, and what reading raises) and MachineError (E-MEDIA-041)."""
+    def inputs(self, media: Sequence[Medium], *, blank: bool = False) -> dict[str, Tensor]:
+        """What the model takes for the media of one sequence, in their order; they are read here, but where `blank` ones
+        of their size are asked for. Raises DataError (E-MEDIA-043, and what reading raises) and MachineError
+        (E-MEDIA-041)."""
         for medium in media:
             self._need(medium.kind)
         if len(media) > 1 and any(medium.kind in self._family.singly for medium in media):
-            return self.join([self.inputs([medium]) for medium in media])
-        names = [str(medium.source) for medium in media]
-        read = [(medium.kind, self._kept(medium, self._read)) for medium in media]
-        return without_text(self._call(read, {"return_tensors": "pt"}, names))
+            return self.join([self.inputs([medium], blank=blank) for medium in media])
+        read = [(medium.kind, self._blank(medium) if blank else self._kept(medium, self._read)) for medium in media]
+        return without_text(self._call(read, {"return_tensors": "pt"}, [str(medium.source) for medium in media]))
+
+    def _blank(self, medium: Medium) -> Any:
+        return blank_medium(medium.kind, size_of(medium, self._limits))
 
     def join(self, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors of several sequences as those of one batch."""
@@ -246,7 +249,7 @@ class Media:
             text = self._tokens[kind]
         else:
             plain = {"do_rescale": False, "do_normalize": False} if kind == "image" else {}
-            found = self._call([(kind, blank(kind, size))], plain, [name], return_text_replacement_offsets=True)
+            found = self._call([(kind, blank_medium(kind, size))], plain, [name], return_text_replacement_offsets=True)
             text = str(found["text_replacement_offsets"][0][0]["replacement"])
         ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         return _Written(text, tuple(token for token in ids if token in self._marking))

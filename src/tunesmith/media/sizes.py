@@ -13,7 +13,7 @@ from tunesmith.media.images import image_size, read_image
 from tunesmith.media.limits import MediaLimits
 from tunesmith.media.video import frame_indices, read_video, video_size
 
-__all__ = ["Size", "arguments", "blank", "read_medium", "size_of"]
+__all__ = ["Size", "arguments", "blank_medium", "read_medium", "size_of"]
 
 
 class Size(NamedTuple):
@@ -53,12 +53,12 @@ def read_medium(medium: Medium, limits: MediaLimits) -> Any:
     return read_audio(source, limits.audio_sampling_rate, facts)
 
 
-def blank(kind: Modality, size: Size) -> Any:
-    """A medium with nothing on it, in the form in which a reader gives one."""
+def blank_medium(kind: Modality, size: Size) -> Any:
+    """A grey picture, a black video, silence, in the form in which they are read."""
     if kind == "image":
         from PIL import Image
 
-        return Image.new("RGB", (size.width, size.height))
+        return Image.new("RGB", (size.width, size.height), (128, 128, 128))
     if kind == "audio":
         return np.zeros(size.samples, np.float32)
     told = {

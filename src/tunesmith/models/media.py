@@ -19,12 +19,19 @@ from tunesmith.models.tokenizer import first_line, hub_arguments, load_tokenizer
 if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
 
-__all__ = ["load_media", "make_media", "media_family_of"]
+__all__ = ["family_of_type", "load_media", "make_media", "media_family_of", "with_gaps"]
 
 
 def media_family_of(processor: str) -> MediaFamily:
     """Of a processor, by the name of its class."""
     return MediaFamily(**MEDIA.get(processor, {}))
+
+
+def family_of_type(model_type: str) -> MediaFamily:
+    """Of the processor that transformers has for a type of models; the defaults, where it has none."""
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    return media_family_of(PROCESSOR_MAPPING_NAMES.get(model_type) or "")
 
 
 def load_media(config: ModelConfig, limits: MediaLimits, tokenizer: Any) -> Media | None:

@@ -85,6 +85,16 @@ def test_the_same_picture_is_handed_over_once(qwen: tuple[Any, Shelf, Any]) -> N
     assert torch.equal(media.inputs([one, one])["pixel_values"], torch.cat([first, first]))
 
 
+def test_a_blank_one_in_the_place_of_one_that_cannot_be_read(qwen: tuple[Any, Shelf, Any]) -> None:
+    media, shelf, _ = qwen
+    one = shelf.image(60, 90)
+    whole = media.inputs([one])
+    shelf.things[str(one.source)] = None
+    blank = media.inputs([one], blank=True)
+    assert {name: tensor.shape for name, tensor in blank.items()} == {n: tensor.shape for n, tensor in whole.items()}
+    assert torch.equal(blank["image_grid_thw"], whole["image_grid_thw"])
+
+
 def test_joined_tensors() -> None:
     one = {"a": torch.ones(1, 2, 3), "b": torch.ones(2, 1)}
     two = {"a": torch.ones(2, 4, 3)}

@@ -17,10 +17,11 @@ from tests.media_families import CASES
 from tunesmith.config.model import ModelConfig
 from tunesmith.core.errors import DataError, MachineError, MissingInputError, UsageError
 from tunesmith.core.types import Medium
+from tunesmith.media.family import MediaFamily
 from tunesmith.media.limits import MediaLimits
 from tunesmith.media.processor import Media
 from tunesmith.media.settle import Settler
-from tunesmith.models.media import load_media
+from tunesmith.models.media import family_of_type, load_media, media_family_of
 from tunesmith.models.tokenizer import load_tokenizer
 
 needs_no_torchvision = pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is there")
@@ -155,3 +156,9 @@ def test_sound_has_the_rate_that_the_model_hears(tmp_path: Path) -> None:
     assert media.kinds == ("audio",)
     with pytest.raises(DataError, match="takes sound, no images"):
         media.placeholder("image")
+
+
+def test_facts_by_the_type_of_a_model() -> None:
+    assert family_of_type("idefics3").axes == {"pixel_values": 1, "pixel_attention_mask": 1}
+    assert family_of_type("qwen3_5") == media_family_of("Qwen3VLProcessor")
+    assert family_of_type("llama") == media_family_of("no processor") == MediaFamily()
