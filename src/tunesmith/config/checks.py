@@ -189,11 +189,12 @@ def _tool_format_is_for_named_templates(config: RunConfig) -> Iterator[Problem]:
         yield _contradiction(config, "tool_format", what, "name a template, like template: qwen, or leave it out")
 
 
-@_rule(_DATA, "on_bad_row", "max_bad_rows")
+@_rule(_DATA, "on_bad_row", "on_bad_media", "max_bad_rows")
 def _skipping_has_a_limit(config: RunConfig) -> Iterator[Problem]:
-    if config.data.on_bad_row == "skip" and config.data.max_bad_rows is None:
-        what = '"on_bad_row: skip" may lose any part of the data; say how many rows at most'
-        yield _contradiction(config, "on_bad_row", what, "max_bad_rows: 10, or as many as you accept to lose")
+    for key in ("on_bad_row", "on_bad_media"):
+        if getattr(config.data, key) == "skip" and config.data.max_bad_rows is None:
+            what = f'"{key}: skip" may lose any part of the data; say how many rows at most'
+            yield _contradiction(config, key, what, "max_bad_rows: 10, or as many as you accept to lose")
 
 
 @_rule(_DATA, "stage", "on_too_long")

@@ -22,8 +22,8 @@ class DataConfig:
     (docs/data.md)."""
     offline: bool = works(False)
     """Ask no network for datasets: read what was fetched before, or say what is missing."""
-    media_dir: str | None = later(None, "data with images, video or audio")
-    """Folder that paths of images, video and audio start from."""
+    media_dir: str | None = works(None)
+    """Folder that paths of images, video and audio start from; left out, the folder of the dataset."""
     cutoff_len: int = works(2048, least=2)
     """Most tokens per example; `on_too_long` says what becomes of one that is longer."""
     on_too_long: Literal["truncate", "drop", "split", "error"] = works("truncate")
@@ -62,8 +62,11 @@ class DataConfig:
     """All machines see the same files, so only the first prepares data."""
     on_bad_row: Literal["error", "skip"] = works("error")
     """What happens to a row that cannot be used: stop with its place, or leave it out and count it."""
+    on_bad_media: Literal["error", "skip"] = works("error")
+    """What happens to a row with a picture, film or sound that cannot be used: stop with its place, or leave it out and
+    count it."""
     max_bad_rows: int | None = works(None, least=0)
-    """With `on_bad_row: skip`, stop after all when more rows than this are bad."""
+    """With `on_bad_row: skip` or `on_bad_media: skip`, stop after all when more rows than this are bad."""
 
     def packs(self, stage: str) -> bool:
         """Do several sequences share a row?"""

@@ -343,7 +343,12 @@ def _data_and_stage_rules() -> tuple[Rule, ...]:
             "the answers are what is trained on in rm, dpo and kto, and no prompt is",
         ),
         *objective_rules(),
-        Rule(keys_of("max_bad_rows"), lambda c: c.data.on_bad_row == "skip", "only with on_bad_row: skip"),
+        Rule(
+            keys_of("max_bad_rows"),
+            lambda c: "skip" in (c.data.on_bad_row, c.data.on_bad_media),
+            "only with on_bad_row: skip or on_bad_media: skip",
+        ),
+        Rule(keys_of("media_dir on_bad_media"), lambda c: c.objective.stage != "pt", "documents of pt are texts"),
         Rule(
             keys_of("on_too_long"),
             lambda c: c.objective.stage != "pt" or not c.data.packs("pt"),

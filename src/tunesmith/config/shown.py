@@ -13,6 +13,7 @@ _LEGACY = "tests/unit/config/test_legacy.py::"
 _EFFECTS = "tests/unit/config/test_effects.py::"
 _DATA = "tests/unit/data/test_data_build.py::"
 _INFO = "tests/unit/data/test_dataset_info.py::"
+_MEDIA = "tests/unit/data/test_media_rows.py::"
 _BAD = "tests/unit/data/test_bad_input.py::"
 _METHODS = "tests/unit/methods/test_methods.py::"
 _ADAPTERS = "tests/unit/methods/test_adapters.py::"
@@ -113,6 +114,8 @@ _SHOWN: dict[str, str] = {
     _DATA + "test_val_size_holds_rows_out": "val_size",
     _BAD + "test_skip_drops_and_counts": "on_bad_row",
     _BAD + "test_skip_has_a_limit": "max_bad_rows",
+    _MEDIA + "test_rows_with_bad_media_are_left_out_and_counted": "on_bad_media",
+    _MEDIA + "test_paths_begin_at_media_dir_then_at_the_folder_of_the_dataset": "media_dir",
     "tests/parity/test_named_templates.py::test_text_equals_the_models_own_template": "template",
     _METHODS + "test_full_trains_every_weight_in_float32": "finetuning_type",
     _METHODS + "test_freeze_trains_the_last_layers": "freeze_trainable_layers",

@@ -85,11 +85,13 @@ class Medium:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The tokens [start, end) of a sequence that stand for a medium: from the first of its placeholders to the last."""
+    """The tokens [start, end) of a sequence that stand for a medium: from the first of its placeholders to the last.
+    `where`: the row that it is of."""
 
     medium: Medium
     start: int
     end: int
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,15 @@ class BadRowGroup:
     got: str | None = None
     fix: str | None = None
 
+    @property
+    def of_media(self) -> bool:
+        return self.code.startswith("E-MEDIA-")
+
+    @property
+    def key(self) -> str:
+        """The key of the config that says what becomes of such rows."""
+        return "on_bad_media" if self.of_media else "on_bad_row"
+
 
 class BadRows:
     """The unusable rows of one dataset."""
@@ -59,21 +68,28 @@ class BadRows:
     def count(self) -> int:
         return sum(group.count for group in self._groups.values())
 
+    @property
+    def media(self) -> int:
+        """Those whose text is fine, and a picture, film or sound is not."""
+        return sum(group.count for group in self._groups.values() if group.of_media)
+
     def groups(self) -> Iterator[BadRowGroup]:
         """The rows by what is wrong with them, the commonest first; those that are not told apart at the end."""
         yield from sorted(self._groups.values(), key=lambda group: (group.what == OTHER, -group.count))
 
-    def problems(self, rows: int) -> list[Problem]:
-        """One problem per reason, the commonest first; `rows` is how many the dataset has."""
+    def problems(self, rows: int, *, media: bool | None = None) -> list[Problem]:
+        """One problem per reason, the commonest first; `rows` is how many the dataset has. `media`: only those of
+        media, or only the others."""
         return [
             Problem(
                 group.code,
                 f"{group.what}: {group.count:,} of {rows:,} rows",
                 where=_places(group),
                 got=group.got,
-                fix=group.fix or "mend the rows, or leave them out with on_bad_row: skip and max_bad_rows",
+                fix=group.fix or f"mend the rows, or leave them out with {group.key}: skip and max_bad_rows",
             )
             for group in self.groups()
+            if media is None or group.of_media == media
         ]
 
     def to_list(self) -> list[dict[str, Any]]:

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.errors import Problem
-from tunesmith.core.types import Chat, Example, Origin, Preference, Text
+from tunesmith.core.types import Chat, Example, Origin, Placed, Preference, Text
 from tunesmith.data.dataset import NO_LINE, PLAIN, PROMPT
 from tunesmith.data.formats import Format
 from tunesmith.data.lint.quick import ControlFinder
 from tunesmith.data.notes import Notes
 from tunesmith.data.rows import Broken, Row, RowError, parse
 from tunesmith.data.sequences import View, split_answer, views
+from tunesmith.data.settling import Settle, settled
 
 if TYPE_CHECKING:
     from tunesmith.render import EncodedBatch, Renderer
@@ -57,8 +58,10 @@ class Converted:
     columns: dict[str, None] = field(default_factory=dict)
 
 
-def convert(rows: Sequence[Row], format_: Format | None, *, trusted_markup: bool = False) -> Converted:
-    """`format_` None: no row could be parsed, so that there is none."""
+def convert(
+    rows: Sequence[Row], format_: Format | None, *, trusted_markup: bool = False, settle: Settle | None = None
+) -> Converted:
+    """`format_` None: no row could be parsed, so that there is none. `settle`: what becomes of media."""
     found = Converted(len(rows))
     last: Any = ()
     for position, (unparsed, origin) in enumerate(rows):
@@ -72,6 +75,8 @@ def convert(rows: Sequence[Row], format_: Format | None, *, trusted_markup: bool
         try:
             if format_ is not None:
                 example = format_.example(values, origin)
+                if settle is not None:
+                    example = settled(example, settle)
                 found.examples.append(replace(example, trusted_markup=True) if trusted_markup else example)
                 found.positions.append(position)
         except RowError as error:
@@ -81,9 +86,9 @@ def convert(rows: Sequence[Row], format_: Format | None, *, trusted_markup: bool
 
 @dataclass(slots=True)
 class BlockResult:
-    """The samples of a block: their tokens, and [N, 8] numbers as a store has them, with examples counted from 0 and
-    files numbered as in `files`. `untrained`: rows without anything to learn, with the reason. `positions`: which row
-    of the block each example is. `statistics`: what rendering did, by name."""
+    """The samples of a block: their tokens, the `media` among these, and [N, 8] numbers as a store has them, with
+    examples counted from 0 and files numbered as in `files`. `untrained`: rows without anything to learn, with the
+    reason. `positions`: which row of the block each example is. `statistics`: what rendering did, by name."""
 
     rows: int
     columns: Mapping[str, None]
@@ -97,13 +102,22 @@ class BlockResult:
     table: Ints
     notes: Notes
     statistics: Mapping[str, int]
+    media: Sequence[Placed] = ()
 
 
 class BlockEncoder:
     """Called with the rows of a block. Raises QuickWayFault, after which everything is to be made anew."""
 
-    def __init__(self, format_: Format | None, renderer: Renderer, *, trusted_markup: bool, weight: float) -> None:
-        self._format, self._renderer = format_, renderer
+    def __init__(
+        self,
+        format_: Format | None,
+        renderer: Renderer,
+        *,
+        trusted_markup: bool,
+        weight: float,
+        settle: Settle | None = None,
+    ) -> None:
+        self._format, self._renderer, self._settle = format_, renderer, settle
         self._trusted_markup, self._weight = trusted_markup, weight
         self._finder = ControlFinder(renderer.control)
 
@@ -111,7 +125,7 @@ class BlockEncoder:
         if self._format is not None:
             self._format.notes = Notes()
         before = asdict(self._renderer.statistics)
-        converted = convert(rows, self._format, trusted_markup=self._trusted_markup)
+        converted = convert(rows, self._format, trusted_markup=self._trusted_markup, settle=self._settle)
         notes = self._format.notes if self._format is not None else Notes()
         for example in converted.examples:
             if token := self._finder.find(example):
@@ -149,6 +163,7 @@ class BlockEncoder:
             table=table.astype(np.int64).reshape(-1, 8),
             notes=notes,
             statistics={name: count - before[name] for name, count in after.items() if count != before[name]},
+            media=_placed(batch, made.kept, [str(examples[number].origin) for number in made.owner.tolist()]),
         )
 
     def _encode(self, shown: Sequence[View]) -> EncodedBatch:
@@ -200,6 +215,17 @@ def _margins(examples: Sequence[Example]) -> npt.NDArray[np.int32]:
     """[E] as a store has them."""
     each = [example.margin if isinstance(example, Preference) else None for example in examples]
     return np.array([np.nan if one is None else one for one in each], np.float32).view(np.int32)
+
+
+def _placed(batch: EncodedBatch, kept: Ints, rows: Sequence[str]) -> list[Placed]:
+    """The media of the samples that are kept, at their places among the tokens of these. `rows`: what each sample is
+    of."""
+    starts = np.cumsum(batch.lengths[kept]) - batch.lengths[kept]
+    return [
+        Placed(one.medium, start + one.start, start + one.end, rows[number])
+        for number, start in (zip(kept.tolist(), starts.tolist(), strict=True) if batch.media else ())
+        for one in batch.media.get(number, ())
+    ]
 
 
 def _untrained(example: Example) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,11 +24,13 @@ from tunesmith.data.prepare import Progress
 from tunesmith.data.prepared import PROMPT_TOO_LONG, Pool, Prepared, prepare_datasets
 from tunesmith.data.reading import load_datasets
 from tunesmith.data.report import PLACES, DataReport, SplitReport
+from tunesmith.data.seen import MediaOfSequences
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.render.turns import Statistics
 
 if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
+    from tunesmith.media.processor import Media
     from tunesmith.render import Renderer
 
 __all__ = ["Datasets", "build_datasets", "read_examples"]
@@ -48,6 +50,8 @@ class Datasets:
     eval: dict[str, Samples] = field(default_factory=dict)
     report: DataReport = field(default_factory=DataReport)
     files: list[DataFile] = field(default_factory=list)
+    read_media: MediaOfSequences | None = None
+    """What collators read media with; None where there are none."""
 
     @property
     def longest(self) -> int:
@@ -111,7 +115,22 @@ def build_datasets(
     report = _report(prepared, rows, outcomes)
     evaluated = {name: samples for name, samples in rows.items() if name != "train"}
     report.notices += quick_lint(rows.get("train"), evaluated)
-    return Datasets(rows.pop("train", None), rows, report, [file for one in prepared for file in one.files])
+    reads = media_reader(renderer, data, splits.values())
+    return Datasets(rows.pop("train", None), rows, report, [file for one in prepared for file in one.files], reads)
+
+
+def media_reader(
+    renderer: Renderer, data: DataConfig, samples: Iterable[TokenDataset | PackedDataset]
+) -> MediaOfSequences | None:
+    """What reads the media of these samples, if they have any."""
+    pieces = (one.pieces if isinstance(one, PackedDataset) else one for one in samples)
+    media = renderer.media
+    return reader_of(media, data) if media is not None and any(one.has_media for one in pieces) else None
+
+
+def reader_of(media: Media, data: DataConfig) -> MediaOfSequences:
+    """What reads media as the config says."""
+    return MediaOfSequences(media, skip=data.on_bad_media == "skip")
 
 
 def raise_for_meaningless(data: DataConfig, stage: str) -> None:

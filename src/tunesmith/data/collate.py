@@ -4,27 +4,35 @@ Both give `input_ids` [B, T] int64, `labels` [B, T] int64 (the id where the mode
 `label_pad`) and, where the loss is weighted, `weights` [B, T] float32. A token of weight 0 is not trained. Labels are
 not shifted: the logit at t is for the label at t + 1. Where sequences are not PLAIN (`dataset`), `kinds` int64 tells of
 each what it is. Where samples tell what the reference says of their sequences, so does `reference`, in its own type;
-pairs for a reward model have `margins` float32, one for each sequence.
+pairs for a reward model have `margins` float32, one for each sequence. With media,
+`media` is a list with the inputs of each sequence, `bad_media` [K] says where one could not be read, and what the model
+is told of each token beside its id is [B, T, ...] by its name (`seen`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from tunesmith.data.dataset import CHOSEN, REJECTED
 from tunesmith.data.mismatch import MISMATCHED
+from tunesmith.data.seen import laid_out
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FlatCollator", "PaddingCollator", "sequence_lengths", "tokens_before"]
+    from tunesmith.core.types import Placed
+    from tunesmith.data.seen import Seen
+
+__all__ = ["FlatCollator", "PaddingCollator", "ReadMedia", "sequence_lengths", "tokens_before"]
 
 LABEL_PAD = -100  # the field's convention
 PER_SEQUENCE = ("kinds", "margins", "reference")
+ReadMedia: TypeAlias = "Callable[[Sequence[int], Sequence[bool], Sequence[Placed]], Seen]"
+"""ids, trained and media of one sequence: what the model takes for the media."""
 
 
 class PaddingCollator:
@@ -35,17 +43,19 @@ class PaddingCollator:
     multiples of 8 or 64. `mismatched`: what comes with feedback, as a batch of its own.
     """
 
-    def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, multiple_of: int = 1) -> None:
-        self.pad_id, self.label_pad, self.multiple_of = pad_id, label_pad, multiple_of
+    def __init__(
+        self, pad_id: int, label_pad: int = LABEL_PAD, multiple_of: int = 1, read_media: ReadMedia | None = None
+    ) -> None:
+        self.pad_id, self.label_pad, self.multiple_of, self.read_media = pad_id, label_pad, multiple_of, read_media
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        samples = [row for sample in samples for row in _rows_of(sample)]
+        samples, told = _read([row for sample in samples for row in _rows_of(sample)], self.read_media)
         lengths = [len(sample["input_ids"]) for sample in samples]
         width = -(-max(lengths) // self.multiple_of) * self.multiple_of
         mask = np.arange(width) < np.asarray(lengths)[:, None]
         batch = _rows(samples, width, self.pad_id, self.label_pad)
         batch |= {"attention_mask": mask.astype(np.int64), **_beside(samples, *PER_SEQUENCE)}
-        return _tensors(batch) | _mismatched(samples, self)
+        return _tensors(batch) | _shown(told, [1] * len(samples), width) | _mismatched(samples, self)
 
 
 class FlatCollator:
@@ -67,20 +77,31 @@ class FlatCollator:
     `mismatched`: what comes with feedback (`data/mismatch.py`), as a batch of its own, with as many sequences.
     """
 
-    def __init__(self, pad_id: int, label_pad: int = LABEL_PAD, *, one_row: bool = True, shares: bool = False) -> None:
+    def __init__(
+        self,
+        pad_id: int,
+        label_pad: int = LABEL_PAD,
+        *,
+        one_row: bool = True,
+        shares: bool = False,
+        read_media: ReadMedia | None = None,
+    ) -> None:
         assert one_row or not shares, "rows with a mask have all of each sequence"
         self.pad_id, self.label_pad, self.one_row, self.shares = pad_id, label_pad, one_row, shares
+        self.read_media = read_media
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         before, others = [0], _mismatched(samples, self)
         if self.shares:
             samples, before = _shared_once(samples)
+        samples, told = _read(samples, self.read_media)
         pieces = [sample.get("lengths", [len(sample["input_ids"])]) for sample in samples]
         lengths = np.concatenate(pieces).astype(np.int64)
+        held = [lengths] if self.one_row else pieces
         more = {"lengths": lengths, **_beside(samples, *PER_SEQUENCE, "shared")}
         bounds: dict[str, Any] = {}
         if self.one_row:
-            samples, pieces = [_joined(samples)], [lengths]
+            samples, pieces = [_joined(samples)], held
             borders = np.concatenate([[0], np.cumsum(lengths)])
             more["cu_seqlens"], bounds["bounds"] = borders.astype(np.int32), tuple(borders.tolist())
             if any(before):
@@ -93,7 +114,37 @@ class FlatCollator:
         if any(before):
             positions += np.repeat(before, lengths)
         batch["labels"][positions == 0] = self.label_pad
-        return _tensors({**batch, "position_ids": positions, **more}) | bounds | others
+        shown = _shown(told, [len(row) for row in held], width)
+        return _tensors({**batch, "position_ids": positions, **more}) | shown | bounds | others
+
+
+def _read(
+    samples: Sequence[Mapping[str, Any]], read: ReadMedia | None
+) -> tuple[Sequence[Mapping[str, Any]], list[Seen]]:
+    """The samples, with nothing trained of sequences whose media could not be read, and what is seen in each."""
+    if not any("media" in sample for sample in samples):
+        return samples, []
+    assert read is not None, "whoever has media in its data says how they are read"
+    told: list[Seen] = []
+    found: list[Mapping[str, Any]] = []
+    for sample in samples:
+        ends = np.cumsum(sample.get("lengths", [len(sample["input_ids"])]))
+        trained = sample["trained"].copy()
+        media = sample.get("media", [()] * len(ends))
+        for start, end, own in zip([0, *ends[:-1]], ends, media, strict=True):
+            told.append(read(sample["input_ids"][start:end], trained[start:end], own))
+            trained[start:end] &= not told[-1].bad
+        found.append({**sample, "trained": trained})
+    return found, told
+
+
+def _shown(told: Sequence[Seen], rows: Sequence[int], width: int) -> dict[str, Any]:
+    """What is seen, as parts of a batch whose rows hold so many sequences each."""
+    if not told:
+        return {}
+    tokens = {name: laid_out([one.tokens[name] for one in told], rows, width) for name in told[0].tokens}
+    bad = _tensors({"bad_media": np.array([one.bad for one in told], dtype=np.int64)})
+    return {"media": [one.inputs for one in told], **bad, **tokens}
 
 
 def _mismatched(
@@ -154,7 +205,7 @@ def _rows_of(sample: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     first = int(sample["lengths"][0])
     for number, part in enumerate((slice(first), slice(first, None))):
         row = {key: sample[key][part] for key in ("input_ids", "trained", "weights") if key in sample}
-        yield row | {key: sample[key][number : number + 1] for key in PER_SEQUENCE if key in sample}
+        yield row | {key: sample[key][number : number + 1] for key in (*PER_SEQUENCE, "media") if key in sample}
 
 
 def _beside(samples: Sequence[Mapping[str, Any]], *names: str) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.types import Encoded, Origin
+from tunesmith.data.media_table import MediaTable
 
 __all__ = [
     "CHOSEN",
@@ -43,7 +44,7 @@ KIND_NAMES = ("", "chosen", "rejected", "liked", "disliked", "prompt")
 
 class Tokens:
     """T tokens: ids [T] int32, trained [T] bool (is the model trained to write this token?), and weights [T] float32
-    of the loss where they are not all 1.
+    of the loss where they are not all 1; `media`: what some of them stand for.
 
     `folder`: where the arrays are mapped from; such tokens are sent to other processes by name, not by content.
     """
@@ -54,10 +55,12 @@ class Tokens:
         trained: npt.NDArray[np.bool_],
         weights: npt.NDArray[np.float32] | None = None,
         folder: Path | None = None,
+        media: MediaTable | None = None,
     ) -> None:
         assert len(ids) == len(trained), f"{len(ids)} ids, {len(trained)} mask entries"
         assert weights is None or len(weights) == len(ids), "one weight per token"
         self.ids, self.trained, self.weights, self.folder = ids, trained, weights, folder
+        self.media = media
 
     @classmethod
     def open(cls, folder: Path) -> Tokens:
@@ -68,12 +71,13 @@ class Tokens:
             _map(folder / "trained.b1", np.bool_),
             _map(weights, np.float32) if weights.exists() else None,
             folder,
+            MediaTable.open(folder),
         )
 
     def __reduce__(self) -> object:
         if self.folder is not None:
             return Tokens.open, (self.folder,)
-        return Tokens, (self.ids, self.trained, self.weights)
+        return Tokens, (self.ids, self.trained, self.weights, None, self.media)
 
 
 def _map(path: Path, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
@@ -181,6 +185,13 @@ class TokenDataset:
         lengths = np.array([len(piece) for piece in ids], dtype=np.int64)
         origins = Origins.of(sequence.origin for sequence in sequences)
         starts = np.cumsum(lengths) - lengths
+        tokens.media = MediaTable.of(
+            [
+                replace(one, start=start + one.start, end=start + one.end)
+                for start, sequence in zip(starts.tolist(), sequences, strict=True)
+                for one in sequence.media
+            ]
+        )
         of_kind = None if kinds is None else np.array(kinds, dtype=np.int8)
         return cls([tokens], np.zeros(len(ids), np.int64), starts, lengths, origins, kinds=of_kind)
 
@@ -207,14 +218,15 @@ class TokenDataset:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """`input_ids` [T] int32, `trained` [T] bool; where the loss is weighted, `weights` [T] float32; and where not
-        all sequences are PLAIN, `kinds` [1] int8; of pairs for a reward model `margins` [1] float32."""
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`input_ids` [T] int32, `trained` [T] bool; where the loss is weighted, `weights` [T] float32; where not all
+        sequences are PLAIN, `kinds` [1] int8; of pairs for a reward model
+        `margins` [1] float32; and where there are media, `media`: a list of one tuple of Placed."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         tokens = self.stores[self.store[index]]
         part = slice(self.starts[index], self.starts[index] + self.lengths[index])
-        sample: dict[str, np.ndarray] = {"input_ids": tokens.ids[part], "trained": tokens.trained[part]}
+        sample: dict[str, Any] = {"input_ids": tokens.ids[part], "trained": tokens.trained[part]}
         if self.weighted:
             length = int(self.lengths[index])
             sample["weights"] = np.ones(length, np.float32) if tokens.weights is None else tokens.weights[part]
@@ -224,14 +236,21 @@ class TokenDataset:
             sample["margins"] = self.margins[[index]]
         for name, values in self.columns.items():
             sample[name] = values[[index]]
+        if self.has_media:
+            media = tokens.media
+            sample["media"] = [() if media is None else media.within(part.start, part.stop - part.start)]
         return sample
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
     @property
     def weighted(self) -> bool:
         return any(tokens.weights is not None for tokens in self.stores)
+
+    @property
+    def has_media(self) -> bool:
+        return any(tokens.media is not None for tokens in self.stores)
 
     @property
     def num_tokens(self) -> int:

@@ -29,7 +29,7 @@ NAMES = {
     "kto_tag": ("kto_tag", "label", "liked"),
 }
 DOCUMENT = ("text", "content")
-MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+MEDIA = {"images": ("images", "image"), "videos": ("videos", "video"), "audios": ("audios", "audio")}
 
 # Shapes of values. Lists of messages go by the key that says who speaks, and by whether they end with a question.
 ROLE, FROM = ("role",), ("from",)
@@ -60,12 +60,12 @@ class Rule:
     kind: str
     format: str | None
     needs: Mapping[str, tuple[str, ...]]
-    may: tuple[str, ...] = ("system", "tools")
+    may: tuple[str, ...] = ("system", "tools", *MEDIA)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: NAMES)
 
 
-_ALPACA = ("query", "history", "system", "tools")
-_BESIDE_A_PAIR = ("system", "tools", "margin")
+_ALPACA = ("query", "history", "system", "tools", *MEDIA)
+_BESIDE_A_PAIR = ("system", "tools", "margin", *MEDIA)
 _PAIR = {"chosen": ANSWER, "rejected": ANSWER}
 
 LAYOUTS = (
@@ -120,11 +120,11 @@ def lacking(rows: Rows, stage: str) -> list[str]:
     return min(found, key=len, default=[])
 
 
-def unreadable(rows: Rows) -> str | None:
-    """What the first rows hold that no format can use, so that training on the rest would be wrong."""
+def unreadable(rows: Rows, stage: str) -> str | None:
+    """What the first rows hold that the stage cannot use, so that training on the rest would be wrong."""
     names = {name for row in rows for name, value in row.items() if value}
-    media = [name for name in MEDIA if name in names]
-    return f'a column "{media[0]}"; this version trains on text only' if media else None
+    media = [name for every in MEDIA.values() for name in every if name in names]
+    return f'a column "{media[0]}"; stage {stage} trains on text only' if media and KINDS[stage] == "document" else None
 
 
 def _columns(rule: Rule, shapes: Mapping[str, str]) -> dict[str, str] | None:
@@ -142,8 +142,14 @@ def _columns(rule: Rule, shapes: Mapping[str, str]) -> dict[str, str] | None:
 
 
 def _optional(meanings: Sequence[str], shapes: Mapping[str, str]) -> dict[str, str]:
-    found = ((meaning, [name for name in NAMES.get(meaning, (meaning,)) if name in shapes]) for meaning in meanings)
-    return {meaning: names[0] for meaning, names in found if names}
+    known = {**NAMES, **MEDIA}
+    empty = {name for name, shape in shapes.items() if shape == "null"}
+    found: dict[str, str] = {}
+    for meaning in meanings:
+        names = [name for name in known.get(meaning, (meaning,)) if name in shapes]
+        if names and not (meaning in MEDIA and names[0] in empty):
+            found[meaning] = names[0]
+    return found
 
 
 def _shapes(rows: Rows) -> dict[str, str]:

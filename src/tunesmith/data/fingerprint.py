@@ -13,7 +13,7 @@ __all__ = ["fingerprint"]
 
 
 def fingerprint(samples: TokenDataset | PackedDataset) -> str:
-    """The same for the same ids, masks, weights, kinds and margins in the same order and packs, wherever they are
+    """The same for the same ids, masks, weights, kinds, margins and media in the same order and packs, wherever they are
     stored."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(samples, PackedDataset):
@@ -25,4 +25,6 @@ def fingerprint(samples: TokenDataset | PackedDataset) -> str:
     for tokens in samples.stores:
         for array in (tokens.ids, tokens.trained, tokens.weights):
             digest.update(b"-" if array is None or not len(array) else np.ascontiguousarray(array).data)
+        if tokens.media is not None:
+            digest.update(tokens.media.digest_of())
     return digest.hexdigest()

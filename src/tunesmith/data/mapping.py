@@ -25,7 +25,7 @@ __all__ = ["absent_columns", "as_entry", "as_yaml", "check_labels", "make_format
 
 Head = Sequence[Mapping[str, Any]]
 
-_TEXT_ONLY = "use other rows, or list the columns that are to be read in dataset_info.json"
+_TEXT_ONLY = "use stage: sft, or list the columns that are to be read in dataset_info.json"
 _PLACEHOLDERS = {
     "document": Layout("text", {"prompt": "<column>"}),
     "chat": Layout("alpaca", {"prompt": "<column>", "response": "<column>"}),
@@ -51,7 +51,7 @@ def make_format(spec: DatasetSpec, head: Head, stage: str) -> tuple[Format | Non
         if missing := format_.unmapped():
             raise DataError([_unmapped(spec, format_, meaning, head, stage) for meaning in missing])
         return format_, []
-    if unfit := unreadable(head):
+    if unfit := unreadable(head, stage):
         raise DataError(Problem("E-DATA-018", f"the rows hold {unfit}", spec.location, fix=_TEXT_ONLY))
     layout = detect(head, stage)
     if layout is None:

@@ -7,6 +7,7 @@ last. So which answer goes with which prompt depends on the data alone: not on b
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +44,17 @@ class MismatchedDataset(TokenDataset):
         self.others, self.longest = others, longest
         self.columns = samples.columns
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         sample, other = super().__getitem__(index), self.others[index]
         prompt, answer = slice(_prompt(sample["trained"])), slice(_prompt(other["trained"]), None)
         for name in ("input_ids", "trained", "weights"):
             if name in sample:
                 joined = np.concatenate([sample[name][prompt], other[name][answer]])
                 sample[MISMATCHED + name] = joined[: self.longest]
+        if "media" in sample:
+            sample[MISMATCHED + "media"] = [
+                tuple(one for one in own if one.end <= prompt.stop) for own in sample["media"]
+            ]
         sample[MISMATCHED + "lengths"] = np.array([len(sample[MISMATCHED + "input_ids"])])
         return sample
 
@@ -78,6 +83,9 @@ def _partners(samples: TokenDataset) -> Ints:
     return found
 
 
-def _digest(sample: dict[str, np.ndarray]) -> int:
+def _digest(sample: dict[str, Any]) -> int:
     prompt = sample["input_ids"][: _prompt(sample["trained"])]
-    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(prompt).data, digest_size=8).digest(), "little")
+    digest = hashlib.blake2b(np.ascontiguousarray(prompt).data, digest_size=8)
+    for own in sample.get("media", ()):
+        digest.update("".join(one.medium.facts.digest for one in own if one.medium.facts is not None).encode())
+    return int.from_bytes(digest.digest(), "little")

@@ -11,17 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.errors import DataError
+from tunesmith.data.blocks import BlockEncoder, Converted, convert
 from tunesmith.data.formats import Format
 from tunesmith.data.formats.base import KINDS, WITH_MARGINS
 from tunesmith.data.mapping import absent_columns, make_format
 from tunesmith.data.mix import sample
 from tunesmith.data.rows import Broken, Row, parse
+from tunesmith.data.settling import Settle, Settler
 from tunesmith.data.sources.digests import mark_of
 from tunesmith.data.sources.opening import open_source
 
 if TYPE_CHECKING:
     from tunesmith.data.sources.base import SourceFile
     from tunesmith.data.spec import DatasetSpec
+    from tunesmith.render import Renderer
 
 __all__ = ["DataFile", "OpenDataset", "open_dataset"]
 
@@ -56,6 +59,9 @@ class OpenDataset:
     head: Sequence[Mapping[str, Any]]
     max_samples: int | None
     seed: int
+    settle: Settle | None = None
+    """What becomes of media; None where the rows have none."""
+    media_dir: str | None = None
     _chosen: Ints | None = field(default=None)
 
     @property
@@ -83,6 +89,16 @@ class OpenDataset:
         paths = [file.blob.path for file in self.files]
         return None if None in paths else sum(path.stat().st_size for path in paths if path is not None)
 
+    def convert(self, rows: Sequence[Row]) -> Converted:
+        """Rows as examples, their media settled."""
+        return convert(rows, self.format, trusted_markup=self.spec.trusted_markup, settle=self.settle)
+
+    def encoder(self, renderer: Renderer) -> BlockEncoder:
+        """What makes samples of rows."""
+        spec = self.spec
+        how: dict[str, Any] = {"trusted_markup": spec.trusted_markup, "weight": spec.weight, "settle": self.settle}
+        return BlockEncoder(self.format, renderer, **how)
+
     def raise_for_absent(self, columns: Iterable[str]) -> None:
         """DataError where no row has a column that is needed; `columns` are those of all rows."""
         names = list(columns)
@@ -102,13 +118,21 @@ class OpenDataset:
             "files": [[file.name, file.digest()] for file in self.files],
             "format": None if made is None else [type(made).__name__, made.columns, made.tags, made.merge_consecutive],
             "spec": [self.spec.name, self.spec.trusted_markup, self.spec.weight, self.spec.num_samples],
+            "media_dir": self.media_dir,
             "max_samples": self.max_samples,
             "seed": self.seed if self.spec.num_samples is not None else None,
         }
 
 
 def open_dataset(
-    spec: DatasetSpec, stage: str, *, max_samples: int | None, seed: int, offline: bool, streaming: bool = False
+    spec: DatasetSpec,
+    stage: str,
+    *,
+    max_samples: int | None,
+    seed: int,
+    offline: bool,
+    streaming: bool = False,
+    media_dir: str | None = None,
 ) -> OpenDataset:
     """With `streaming`, what is remote is read where it lies, and num_samples is left out, as drawing rows needs to
     know how many there are.
@@ -121,4 +145,6 @@ def open_dataset(
     first = islice(chain.from_iterable(file.rows() for file in files), HEAD)
     head = [values for row in first if not isinstance(values := parse(row.values), Broken)]
     format_, notices = make_format(spec, head, stage)
-    return OpenDataset(spec, stage, files, format_, [*spec.notices, *notices], head, max_samples, seed)
+    settle = None if format_ is None or KINDS[stage] == "document" else Settler(files, media_dir)
+    told = [*spec.notices, *notices]
+    return OpenDataset(spec, stage, files, format_, told, head, max_samples, seed, settle, media_dir)

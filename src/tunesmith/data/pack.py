@@ -30,7 +30,8 @@ class PackedDataset:
 
     A sample has, beside `input_ids` and `trained` [T], `lengths` [K]: the K pieces that it is made of, of which none
     may see another. Where these are not PLAIN, `kinds` [K] int8; and with P pairs among them, `shared` [P]: how many
-    tokens at the beginning of both are the same, of those before anything is trained.
+    tokens at the beginning of both are the same, of those before anything is trained and before the first medium. With
+    media, `media`: a list of K tuples.
     """
 
     def __init__(self, pieces: TokenDataset, bounds: Ints) -> None:
@@ -41,20 +42,23 @@ class PackedDataset:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
         numbers = range(self.bounds[index], self.bounds[index + 1])
         samples = [self.pieces[number] for number in numbers]
-        joined = {key: np.concatenate([sample[key] for sample in samples]) for key in samples[0]}
+        arrays = samples[0].keys() - {"media"}
+        joined: dict[str, Any] = {key: np.concatenate([sample[key] for sample in samples]) for key in arrays}
+        if "media" in samples[0]:
+            joined["media"] = [media for sample in samples for media in sample["media"]]
         joined["lengths"] = self.pieces.lengths[numbers.start : numbers.stop]
         if self.pieces.has_kinds and len(chosen := np.flatnonzero(joined["kinds"] == CHOSEN)):
             shared = [_shared(samples[number], samples[number + 1]) for number in chosen]
             joined["shared"] = np.array(shared, dtype=np.int64)
         return joined
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
     @property
@@ -81,12 +85,13 @@ class PackedDataset:
         return self.pieces.origin(int(self.bounds[index]))
 
 
-def _shared(chosen: Mapping[str, np.ndarray], rejected: Mapping[str, np.ndarray]) -> int:
-    """How many tokens both begin with, of those before anything is trained."""
+def _shared(chosen: Mapping[str, Any], rejected: Mapping[str, Any]) -> int:
+    """How many tokens both begin with, of those before anything is trained and before the first medium."""
     size = min(len(chosen["input_ids"]), len(rejected["input_ids"]))
     differs = chosen["input_ids"][:size] != rejected["input_ids"][:size]
     ends = differs | chosen["trained"][:size] | rejected["trained"][:size]
-    return int(ends.argmax()) if ends.any() else size
+    media = [one.start for sample in (chosen, rejected) for own in sample.get("media", ()) for one in own]
+    return min([int(ends.argmax()) if ends.any() else size, *media])
 
 
 def arrange(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tunesmith.core.log import get_logger
 from tunesmith.data.bad_rows import BadRows
-from tunesmith.data.blocks import BlockEncoder, BlockResult
+from tunesmith.data.blocks import BlockResult
 from tunesmith.data.journal import Journal
 from tunesmith.data.mix import distinct
 from tunesmith.data.notes import Notes
@@ -68,7 +68,7 @@ class Running:
             number = [self.files.setdefault(name, len(self.files)) for name in result.files]
             table[:, 2] += self.kept
             table[:, 3] = np.array(number, dtype=np.int64)[table[:, 3]]
-            writer.add(result.ids, result.trained, result.weights, table)
+            writer.add(result.ids, result.trained, result.weights, table, result.media)
         self.kept += len(result.positions)
         self.report.rows += result.rows
         self.columns.update(result.columns)
@@ -167,9 +167,7 @@ class _Encoding:
         spec, journal = self.opened.spec, Journal(self.folder)
         entry = self._entry(journal)
         running = Running(DatasetReport(spec.name, "")) if entry is None else Running.from_dict(spec.name, entry)
-        encoder = BlockEncoder(
-            self.opened.format, self.renderer, trusted_markup=spec.trusted_markup, weight=spec.weight
-        )
+        encoder = self.opened.encoder(self.renderer)
         rows, done = self.opened.rows(), running.report.rows
         deque(islice(rows, done), maxlen=0)
         total = Estimate(self.opened.size, done)

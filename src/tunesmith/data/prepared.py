@@ -19,6 +19,7 @@ from tunesmith.data.cache import cached, code_digest, kept_in
 from tunesmith.data.dataset import TokenDataset, is_range
 from tunesmith.data.dataset_info import resolve
 from tunesmith.data.length import LengthOutcome, fit_lengths, length_bars
+from tunesmith.data.media_table import settled_files
 from tunesmith.data.mix import distinct
 from tunesmith.data.opened import DataFile, open_dataset
 from tunesmith.data.prepare import ORDER, STATE, Progress, prepare
@@ -174,7 +175,8 @@ def _prepared(
     seed: int,
     on_progress: Progress | None,
 ) -> Prepared:
-    opened = open_dataset(spec, stage, max_samples=data.max_samples, seed=seed, offline=data.offline)
+    limits: dict[str, Any] = {"max_samples": data.max_samples, "seed": seed, "offline": data.offline}
+    opened = open_dataset(spec, stage, media_dir=data.media_dir, **limits)
     parts = {**opened.key(), "renderer": renderer.fingerprint(), "code": code_digest()}
 
     def make(folder: Path) -> None:
@@ -182,11 +184,15 @@ def _prepared(
         block = data.preprocessing_batch_size
         prepare(opened, renderer, folder, block=block, workers=workers, on_progress=on_progress)
 
-    if data.tokenized_path is None:
-        folder = cached(parts, spec.name, make, rebuild=data.overwrite_cache)
-    else:
+    def have(rebuild: bool) -> Path:
+        if data.tokenized_path is None:
+            return cached(parts, spec.name, make, rebuild=rebuild)
         place = Path(data.tokenized_path).expanduser() / f"{use}-{number}-{_slug(spec.name)}"
-        folder = kept_in(place, parts, spec.name, make, rebuild=data.overwrite_cache)
+        return kept_in(place, parts, spec.name, make, rebuild=rebuild)
+
+    folder = have(data.overwrite_cache)
+    if not settled_files(folder):  # a medium has changed, or is gone: the rows say which
+        folder = have(True)
     found = open_prepared(folder, spec.name, use)
     found.registered = spec.registered
     found.files = [DataFile(spec.name, use, file, digest) for file, digest in parts["files"]]

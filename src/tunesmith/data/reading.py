@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LoadedDataset",
     "load_datasets",
+    "most_bad",
     "one_kind_of_label",
     "open_walks",
     "raise_for_bad_rows",
@@ -86,6 +87,7 @@ def open_walks(
     for number, ((use, _name), spec) in enumerate(zip(wanted, specs, strict=True), 1):
         try:
             limits: dict[str, Any] = {"max_samples": data.max_samples, "seed": seed, "offline": data.offline}
+            limits["media_dir"] = data.media_dir
             opened = open_dataset(spec, stage, streaming=data.streaming and use == "train", **limits)
             walk = Walk(opened, use)
             walk.notify = shifted(notify, sum(one.report.rows for one in walks), number == len(specs))
@@ -124,18 +126,24 @@ def one_kind_of_label(loaded: Sequence[Walk | Prepared], specs: Sequence[Dataset
 
 
 def raise_for_bad_rows(loaded: Sequence[Walk | Prepared], data: DataConfig, others: Sequence[Problem] = ()) -> None:
-    """One error with the `others` and with all bad rows, unless `on_bad_row` and `max_bad_rows` let these pass.
-    A dataset of which nothing is left never passes."""
+    """One error with the `others` and with all bad rows, unless `on_bad_row`, for media `on_bad_media`, and
+    `max_bad_rows` let these pass. A dataset of which nothing is left never passes."""
     problems = list(others)
-    total = sum(one.bad.count for one in loaded)
-    limit = data.max_bad_rows if data.on_bad_row == "skip" else 0
-    too_many = limit is not None and total > limit
-    if too_many and data.on_bad_row == "skip":
-        problems.append(too_many_bad_rows(total, limit))
-    for one in loaded:
-        if one.bad.count and (too_many or not one.examples):
-            problems += one.bad.problems(one.report.rows)
+    for media, policy in ((False, data.on_bad_row), (True, data.on_bad_media)):
+        total = sum(one.bad.media if media else one.bad.count - one.bad.media for one in loaded)
+        limit = most_bad(data, media=media)
+        too_many = limit is not None and total > limit
+        if too_many and policy == "skip":
+            problems.append(too_many_bad_rows(total, limit))
+        for one in loaded:
+            if one.bad.count and (too_many or not one.examples):
+                problems += one.bad.problems(one.report.rows, media=media)
     raise_together(problems)
+
+
+def most_bad(data: DataConfig, *, media: bool) -> int | None:
+    """How many rows may be bad, of those with bad media or of the others; None: any number."""
+    return data.max_bad_rows if (data.on_bad_media if media else data.on_bad_row) == "skip" else 0
 
 
 def raise_together(problems: Sequence[Problem]) -> None:

@@ -22,8 +22,8 @@ Where: TypeAlias = tuple[Place, str]
 COLUMNS = (
     *("prompt", "query", "response", "history", "messages", "system", "tools"),
     *("chosen", "rejected", "kto_tag"),
+    *("images", "videos", "audios"),
 )
-LATER_COLUMNS = ("images", "videos", "audios")
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag")
 NEEDED_TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag")
 HUB_KEYS: dict[str, Place] = {"hf_hub_url": "hf", "ms_hub_url": "modelscope", "om_hub_url": "openmind"}
@@ -185,7 +185,7 @@ def _layout_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
             if key == "format" and value in SOURCES:
                 fix = f"format is the layout of the rows; the kind of file is file_type: {value}"
             yield _CODE, f'unknown {key} "{value}"', fix
-    for block, names, later in (("columns", COLUMNS, LATER_COLUMNS), ("tags", TAGS, ())):
+    for block, names in (("columns", COLUMNS), ("tags", TAGS)):
         mapping = entry.get(block)
         if mapping is None:
             continue
@@ -193,9 +193,7 @@ def _layout_faults(entry: Mapping[str, Any]) -> Iterable[Fault]:
             yield _CODE, f"{block} is not an object", None
             continue
         for key, value in mapping.items():
-            if key in later and value is not None:
-                yield _CODE, f'the column "{key}" is not supported by this version', f"leave {key} out of columns"
-            elif key not in names and key not in later:
+            if key not in names:
                 fix = did_you_mean(str(key), names) or "keys: " + ", ".join(names)
                 yield _CODE, f'unknown key "{key}" in {block}', fix
             elif not isinstance(value, str | None):

@@ -3,6 +3,7 @@
 ids.i32  trained.b1  [weights.f32]   the tokens of all samples, one sample behind the other
 samples.i32                          [N, 8]: length, trained tokens, example, file, row, line, kind, and
                                      the bits of a float32, the margin of a pair (NaN: none)
+[media.i64  media.jsonl]             what some of the tokens stand for (`media_table`)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
@@ -17,7 +19,9 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tunesmith.core.types import Placed
 from tunesmith.data.dataset import Origins, TokenDataset, Tokens
+from tunesmith.data.media_table import LINES, NUMBERS, MediaTable
 
 __all__ = ["GrowingFiles", "HeldSamples", "SampleSink", "SampleWriter", "open_samples"]
 
@@ -34,8 +38,9 @@ class SampleSink(Protocol):
         trained: npt.NDArray[np.bool_],
         weights: npt.NDArray[np.float32] | None,
         table: Ints,
+        media: Sequence[Placed] = (),
     ) -> None:
-        """`table`: the eight numbers of each sample, as in `samples.i32`."""
+        """`table`: the eight numbers of each sample, as in `samples.i32`; `media`: their places among `ids`."""
 
 
 class GrowingFiles:
@@ -99,6 +104,7 @@ class SampleWriter:
         trained: npt.NDArray[np.bool_],
         weights: npt.NDArray[np.float32] | None,
         table: Ints,
+        media: Sequence[Placed] = (),
     ) -> None:
         assert table.shape[1] == len(_COLUMNS), "eight numbers for a sample"
         assert len(ids) == len(trained) == table[:, 0].sum(), "the lengths do not cover the tokens"
@@ -106,11 +112,20 @@ class SampleWriter:
         sizes = self._files.sizes()
         if weights is not None and "weights.f32" not in sizes:
             self._files.append("weights.f32", np.ones(sizes["trained.b1"], np.float32))
+        if media:
+            self._add_media(media, sizes)
         if weights is not None or "weights.f32" in sizes:
             self._files.append("weights.f32", np.ones(len(ids), np.float32) if weights is None else weights)
         self._files.append("ids.i32", ids)
         self._files.append("trained.b1", trained)
         self._files.append("samples.i32", table.astype(np.int32))
+
+    def _add_media(self, media: Sequence[Placed], sizes: Mapping[str, int]) -> None:
+        found = MediaTable.of(media)
+        assert found is not None, "there are media"
+        first, line = sizes["ids.i32"] // 4, sizes.get(LINES, 0)
+        self._files.append(NUMBERS, found.numbers + np.array([first, first, line]))
+        self._files.append(LINES, found.lines)
 
 
 class HeldSamples:
@@ -121,6 +136,7 @@ class HeldSamples:
         self._trained: list[npt.NDArray[np.bool_]] = [np.zeros(0, np.bool_)]
         self._weights: list[npt.NDArray[np.float32] | None] = [None]
         self._table: list[Ints] = [np.zeros((0, len(_COLUMNS)), np.int32)]
+        self._media: list[Placed] = []
 
     def add(
         self,
@@ -128,7 +144,10 @@ class HeldSamples:
         trained: npt.NDArray[np.bool_],
         weights: npt.NDArray[np.float32] | None,
         table: Ints,
+        media: Sequence[Placed] = (),
     ) -> None:
+        first = sum(map(len, self._ids))
+        self._media += [replace(one, start=first + one.start, end=first + one.end) for one in media]
         self._ids.append(ids)
         self._trained.append(trained)
         self._weights.append(weights)
@@ -140,7 +159,8 @@ class HeldSamples:
         if any(one is not None for one in self._weights):
             parts = zip(self._ids, self._weights, strict=True)
             weights = np.concatenate([np.ones(len(ids), np.float32) if one is None else one for ids, one in parts])
-        tokens = Tokens(np.concatenate(self._ids), np.concatenate(self._trained), weights)
+        media = MediaTable.of(self._media)
+        tokens = Tokens(np.concatenate(self._ids), np.concatenate(self._trained), weights, media=media)
         return _as_samples(tokens, np.concatenate(self._table), files)
 
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from tunesmith.core.types import Example
 from tunesmith.data.bad_rows import BadRows
-from tunesmith.data.blocks import convert
 from tunesmith.data.notes import Notes
 from tunesmith.data.prepare import order_of
 from tunesmith.data.progress import Estimate, Progress
@@ -64,7 +63,7 @@ class Walk:
     def __iter__(self) -> Iterator[Example]:
         if self._counted:
             for block in self._blocks():
-                yield from convert(block, self.opened.format, trusted_markup=self.spec.trusted_markup).examples
+                yield from self.opened.convert(block).examples
         else:
             yield from self._counting()
 
@@ -76,7 +75,7 @@ class Walk:
         columns: dict[str, None] = {}
         total = Estimate(self.opened.size)
         for block in total.watch(self._blocks()):
-            found = convert(block, self.opened.format, trusted_markup=self.spec.trusted_markup)
+            found = self.opened.convert(block)
             if self.spec.num_samples is not None:
                 self._positions.extend(self.report.rows + position for position in found.positions)
             self.report.rows += found.rows

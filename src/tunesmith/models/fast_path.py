@@ -25,6 +25,7 @@ from tunesmith.models.load import ATTENTION, language_type, settings_of
 from tunesmith.models.loss_forward import HeadFacts, LossWay, head_matches, install, trunk_inputs, trunk_of
 from tunesmith.models.quirks.flash_attention import allows_kernel
 from tunesmith.models.reward_forward import install_rewards, rewards_match
+from tunesmith.models.seeing import set_attention
 from tunesmith.models.segments import fit
 from tunesmith.models.shared import Segment
 
@@ -197,21 +198,21 @@ def _with_kernel(model: Any, planned: FastPath) -> FastPath:
             with same_choices(model) as again:
                 expected = _flat_logits(model, pieces)
                 again()
-                model.set_attn_implementation(planned.attention)
+                set_attention(model, planned.attention)
                 reason = _differs(_flat_logits(model, pieces), expected, _tolerance(model))
         except (ImportError, TypeError, ValueError, RuntimeError) as error:  # whatever a kernel does not take
             reason = _first_line(error)
     if reason is None:
         return planned
     get_logger().info("attention: %s, as %s is not for this model (%s)", VARLEN, planned.attention, reason)
-    model.set_attn_implementation(VARLEN)
+    set_attention(model, VARLEN)
     return replace(planned, attention=VARLEN, picked=False)
 
 
 def _change_attention(model: Any, attention: str, reason: str, config: ModelConfig) -> None:
     """Raises MachineError where the model is bound to what it was loaded with."""
     with suppress(ValueError):
-        model.set_attn_implementation(attention)
+        set_attention(model, attention)
     if attention_of(model) in OURS:
         what = "the model does not read flat batches, and cannot change its attention any more"
         raise MachineError(Problem("E-MODEL-024", what, _where(config), reason, "fast_path: off"))

@@ -35,6 +35,7 @@ from tunesmith.models.heads import output_layer, reward_head
 from tunesmith.models.loss_forward import language_model_of
 from tunesmith.models.mixture import Mixture, expert_modules, mixture_of, part_of_one
 from tunesmith.models.quantization.hqq import HQQLinear
+from tunesmith.models.seeing import set_attention
 from tunesmith.models.shifted import group_bounds
 
 __all__ = ["TokenFlops", "measure_flops", "visible_pairs"]
@@ -282,10 +283,10 @@ def _seen_attention(language_model: Any) -> Iterator[list[AttentionCall]]:
     if before != VARLEN:
         register()
         with suppress(ValueError):  # a model that is bound to its own: nothing is seen
-            language_model.set_attn_implementation(VARLEN)
+            set_attention(language_model, VARLEN)
     try:
         with recorded_calls() as calls:
             yield calls
     finally:
         if before != attention_of(language_model):
-            language_model.set_attn_implementation(before)
+            set_attention(language_model, before)

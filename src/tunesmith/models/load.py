@@ -17,6 +17,7 @@ from tunesmith.models.machine import cpu_has_bf16
 from tunesmith.models.quiet import quiet_libraries
 from tunesmith.models.reward import HEAD, begin_head, check_kind, check_rewards, prepare_rewards
 from tunesmith.models.rope import check_positions, may_scale, scale_positions
+from tunesmith.models.seeing import part_attention
 from tunesmith.models.tokenizer import (
     first_line,
     hub_arguments,
@@ -106,10 +107,12 @@ def load(
     seed: int = 42,
     longest: int | None = None,
     head: Head = "tokens",
+    media: bool = False,
 ) -> Loaded:
     """Tokenizer (unless it is given) and model in `dtype` on `device`. quantization: what of the base is quantized, as
     `models.quantization.plan.base_of` tells it; None for ordinary weights. `seed`: of the rows of new tokens.
     `longest`: tokens of the longest row of a training, which scaled positions follow. `head`: what the model ends in.
+    `media`: it is to see or hear, so its text part alone is not enough.
 
     Raises MissingInputError where the model is not there or is none of the kind, MachineError where a package that
     the config asks for is missing.
@@ -118,7 +121,7 @@ def load(
     config = located(config)
     tokenizer = tokenizer or load_tokenizer(config)
     placed = {} if quantization is None else quantization.arguments(dtype, device)
-    model = _build(config, dtype, attention, placed, longest, head, seed)
+    model = _build(config, dtype, attention, placed, longest, head, seed, media)
     if quantization is not None:
         quantization.finish(model, dtype, device)
     grow(model, tokenizer, config, seed)
@@ -137,6 +140,7 @@ def _build(
     longest: int | None,
     head: Head,
     seed: int,
+    media: bool,
 ) -> PreTrainedModel:
     from transformers import AutoConfig
 
@@ -144,10 +148,11 @@ def _build(
     assert name, "checked by the config"
     model_folder(name)
     arguments: dict[str, Any] = {"dtype": torch_dtype(dtype)}
-    if config.flash_attn != "auto" or attention != ATTENTION["auto"]:
-        arguments["attn_implementation"] = attention
     with _explaining(config):
-        settings, scaled, auto = AutoConfig.from_pretrained(name, **_sources(config)), False, _auto_class(config, head)
+        settings, scaled = AutoConfig.from_pretrained(name, **_sources(config)), False
+        auto = _auto_class(type(settings), head, media)
+        if config.flash_attn != "auto" or attention != ATTENTION["auto"]:
+            arguments["attn_implementation"] = part_attention(settings, attention, ATTENTION[config.flash_attn])
         check_kind(config, settings, head)
         depths = plan_depths(config, settings, trains=longest is not None)
         if depths is not None and placed:
@@ -208,23 +213,21 @@ def _route(model: Any, depths: Depths, seed: int) -> None:
     get_logger().info(text, ", ".join(map(str, routed)), depths.capacity)
 
 
-def _auto_class(config: ModelConfig, head: Head) -> Any:
-    """transformers' class that loads the model: a language model, or else one that sees, of which text is all that
-    is read here."""
+def _auto_class(kind: type, head: Head, media: bool) -> Any:
+    """transformers' class that loads a model with this class of config: a language model, or one that sees or hears
+    where `media` are read or there is no other."""
     from transformers import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-        AutoConfig,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING,
         AutoModelForCausalLM,
-        AutoModelForImageTextToText,
+        AutoModelForMultimodalLM,
         AutoModelForSequenceClassification,
     )
 
     if head != "tokens":
         return AutoModelForSequenceClassification
-    kind = type(AutoConfig.from_pretrained(config.model_name_or_path, **_sources(config)))
-    sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and kind not in MODEL_FOR_CAUSAL_LM_MAPPING
-    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    sees = kind in MODEL_FOR_MULTIMODAL_LM_MAPPING and (media or kind not in MODEL_FOR_CAUSAL_LM_MAPPING)
+    return AutoModelForMultimodalLM if sees else AutoModelForCausalLM
 
 
 @contextmanager

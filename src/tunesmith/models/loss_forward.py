@@ -28,6 +28,7 @@ from tunesmith.losses.token import (
     log_probs_of_logits,
     of_logits,
 )
+from tunesmith.models.seeing import Seen, take_media
 
 if TYPE_CHECKING:
     from tunesmith.models.balance import Balance
@@ -163,6 +164,7 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
             return how.plain(*arguments, **inputs)
         if inputs.get("output_hidden_states"):  # an adapter (X-LoRA) looks at them, before it calls for the loss
             return how.plain(*arguments, **inputs, logits_to_keep=1)
+        inputs = take_media(self, inputs)
         assert loss_positions is not None, "where each target is predicted"
         if how.shift:
             loss_positions = loss_positions + loss_positions.new_tensor([0, how.shift])
@@ -225,7 +227,8 @@ def trunk_of(model: Any) -> Any:
 
 def _hidden(model: Any, inputs: Mapping[str, Any]) -> Any:
     """What the trunk gives, first of all the last hidden states [B, T, H], before the output layer."""
-    return trunk_of(model)(**trunk_inputs(inputs))
+    taken = trunk_inputs(inputs)
+    return (model.model if isinstance(inputs, Seen) else trunk_of(model))(**taken)
 
 
 def trunk_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from tunesmith.models.attention import SharedBounds
+from tunesmith.models.seeing import TOKEN_INPUTS
 from tunesmith.models.shared import Segment
 
 __all__ = ["IGNORE", "model_inputs"]
@@ -17,7 +18,8 @@ IGNORE = -100  # label of a position that is not trained; the field's convention
 def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
     """What of a batch the model reads. A flat one has the borders of its sequences in all forms that kinds of attention
     ask for, and no mask. Where sequences share what they begin with, its bounds say so."""
-    found = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+    names = ("input_ids", "attention_mask", "position_ids", "media", *TOKEN_INPUTS)
+    found = {name: batch[name] for name in names if name in batch}
     if "bounds" in batch:
         bounds, borders = batch["bounds"], batch["cu_seqlens"]
         longest = max(end - start for start, end in pairwise(bounds))

@@ -58,10 +58,10 @@ def build_trainer(
     from tunesmith.train.trainer import Trainer
 
     longest = min(plan.cutoff_len, context_of(model.config) or plan.cutoff_len)
-    evaluation, pad_id = datasets.eval, pad_id_of(tokenizer)
-    collate: Any = FlatCollator(pad_id, shares=plan.shares)
+    evaluation, pad_id, reads = datasets.eval, pad_id_of(tokenizer), {"read_media": datasets.read_media}
+    collate: Any = FlatCollator(pad_id, shares=plan.shares, **reads)
     if plan.batches == "padded":  # a row for each pack: attention with a mask costs the square of a row
-        collate = FlatCollator(pad_id, one_row=False) if plan.packing else PaddingCollator(pad_id)
+        collate = FlatCollator(pad_id, one_row=False, **reads) if plan.packing else PaddingCollator(pad_id, **reads)
     return Trainer(
         model=model,
         args=arguments,

@@ -33,10 +33,8 @@ def calibration_of(
     samples = train.first().samples if isinstance(train, SampleStream) else train
     rows = [samples[number] for number in range(min(config.method.lora_init_rows, len(samples)))]
     # A row alone has no padding, which would count among the inputs of a layer.
-    flat = plan.batches == "flat"
-    collate: Any = (
-        FlatCollator(pad_id_of(tokenizer), shares=plan.shares) if flat else PaddingCollator(pad_id_of(tokenizer))
-    )
+    flat, pad_id, reads = plan.batches == "flat", pad_id_of(tokenizer), {"read_media": datasets.read_media}
+    collate: Any = FlatCollator(pad_id, shares=plan.shares, **reads) if flat else PaddingCollator(pad_id, **reads)
 
     def batches() -> Iterator[Mapping[str, Any]]:
         for part in _parts(rows) if flat else [[row] for row in rows]:
@@ -64,4 +62,8 @@ def _parts(rows: list[Any]) -> Iterator[list[Any]]:
 
 
 def _moved(value: Any, device: str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _moved(one, device) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_moved(one, device) for one in value]
     return value.to(device) if hasattr(value, "to") else value

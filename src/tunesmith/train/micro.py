@@ -22,7 +22,7 @@ __all__ = ["Batch", "Size", "cost", "is_whole", "size_of", "split"]
 
 Batch: TypeAlias = Mapping[str, Any]
 
-_PER_SEQUENCE = ("lengths", "kinds", "settled", "reference", "margins")
+_PER_SEQUENCE = ("lengths", "kinds", "settled", "reference", "margins", "media", "bad_media")
 
 
 class Size(NamedTuple):
@@ -125,19 +125,18 @@ def _beside(batch: Batch, first: int, last: int, part: Callable[[Batch, int, int
     return {name: part(value, first, last) for name, value in batch.items() if isinstance(value, Mapping)}
 
 
-def _rest(batch: Batch, *names: str) -> dict[str, Tensor]:
+def _rest(batch: Batch, *names: str) -> dict[str, Any]:
     return {name: value for name, value in batch.items() if name not in names}
 
 
-def _per_token(batch: Batch, value: Tensor) -> bool:
-    return bool(value.ndim == 2 and value.shape == batch["input_ids"].shape)
+def _per_token(batch: Batch, value: Tensor | list[Any]) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == batch["input_ids"].shape
 
 
-def _per_sequence(batch: Batch, name: str, first: int, last: int) -> Tensor:
+def _per_sequence(batch: Batch, name: str, first: int, last: int) -> Any:
     if name in ("shared", "settled") and REJECTED in batch["kinds"]:  # for each pair
         pairs = torch.cumsum(torch.nn.functional.pad(batch["kinds"] == CHOSEN, (1, 0)).long(), 0)
         first, last = int(pairs[first]), int(pairs[last])
     else:
         assert name in _PER_SEQUENCE, f"nothing says how to split {name}"
-    found: Tensor = batch[name][first:last]
-    return found
+    return batch[name][first:last]

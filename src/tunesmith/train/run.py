@@ -101,7 +101,6 @@ def _run(
     left_out: frozenset[int] = frozenset(),
 ) -> Result:
     """`left_out`: steps that are not made."""
-    from tunesmith.models.catalog import fallback_template
     from tunesmith.models.chat_template import carry_template
     from tunesmith.models.fast_path import plan_fast_path
     from tunesmith.models.packing import check_packing
@@ -109,7 +108,6 @@ def _run(
     from tunesmith.models.quantization.plan import base_of
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.models.vocabulary import warn_if_unseen
-    from tunesmith.render import make_renderer
     from tunesmith.train.calibration import calibration_of
     from tunesmith.train.generations import check_metric
     from tunesmith.train.precompute import give_reference
@@ -131,7 +129,7 @@ def _run(
     if plan.packing and not fast.flat:
         check_packing(config.model)
     tokenizer = load_tokenizer(config.model)
-    renderer = make_renderer(config.template, tokenizer, fallback=fallback_template(config.model.model_name_or_path))
+    renderer = _make_renderer(config, tokenizer)
     position = read_position(plan.resume, streaming=config.data.streaming)
     datasets = _build_data(config, plan, renderer, position)
     facts = facts_of(config, plan) | _data_facts(config, plan, datasets)
@@ -142,7 +140,8 @@ def _run(
     record.prepared(data=[file.to_dict() for file in datasets.files], template_digest=renderer.template_digest)
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
     calibration = calibration_of(config, plan, objective, tokenizer, datasets)
-    model, proven, plan = _build_model(config, plan, fast, tokenizer, calibration, base, rewards=objective.rewards)
+    how: dict[str, bool] = {"rewards": objective.rewards, "media": datasets.read_media is not None}
+    model, proven, plan = _build_model(config, plan, fast, tokenizer, calibration, base, **how)
     plan = _as_proven(config, plan, fast, proven, changes)
     if config.train.do_train and config.model.fast_path != "off":
         proved = _prove(config, plan, proven, objective, model, tokenizer, datasets, record)
@@ -182,6 +181,17 @@ def _objective(config: RunConfig, plan: RunPlan) -> Objective:
     if objective.rewards:
         check_rewards(config.model, settings_of(config.model))
     return objective
+
+
+def _make_renderer(config: RunConfig, tokenizer: Any) -> Renderer:
+    from tunesmith.media.limits import MediaLimits
+    from tunesmith.models.catalog import fallback_template
+    from tunesmith.models.media import load_media
+    from tunesmith.render import make_renderer
+
+    media = load_media(config.model, MediaLimits.of(config.media), tokenizer)
+    fallback = fallback_template(config.model.model_name_or_path)
+    return make_renderer(config.template, tokenizer, fallback=fallback, media=media)
 
 
 def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: Mapping[str, Any] | None) -> Datasets:
@@ -229,6 +239,7 @@ def _build_model(
     base: Base | None,
     *,
     rewards: bool = False,
+    media: bool = False,
 ) -> tuple[Any, FastPath, RunPlan]:
     """The model to train, which of the planned quick ways it takes, and the plan with its kind of checkpointing."""
     from tunesmith.methods import METHODS
@@ -243,7 +254,7 @@ def _build_model(
     from tunesmith.models.vocabulary import check_trained
 
     loading: dict[str, Any] = {"dtype": plan.dtype, "attention": fast.at_load, "device": plan.device, "seed": plan.seed}
-    loading |= {"quantization": base, "longest": plan.cutoff_len if config.train.do_train else None}
+    loading |= {"media": media, "quantization": base, "longest": plan.cutoff_len if config.train.do_train else None}
     if rewards:
         loading["head"] = "new reward" if config.train.do_train else "saved reward"
     loaded = load(config.model, tokenizer, **loading)
@@ -327,7 +338,7 @@ def _prove(
     train = datasets.train
     assert train is not None, "checked by the config"
     samples = train.first().samples if isinstance(train, SampleStream) else train
-    proof = prove_itself(model, objective, samples, plan, pad_id_of(tokenizer))
+    proof = prove_itself(model, objective, samples, plan, pad_id_of(tokenizer), datasets.read_media)
     if proof is None:
         what = "the quick ways could not be compared with transformers' own, on rows of this run"
         got = "the first rows train nothing, or memory does not hold the comparison"

@@ -15,7 +15,7 @@ the loss falls: in float32 the bounds grow with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,12 +26,13 @@ from torch import Tensor
 
 from tunesmith.core.errors import MachineError, Problem
 from tunesmith.core.log import get_logger
-from tunesmith.data.collate import FlatCollator, PaddingCollator
+from tunesmith.data.collate import FlatCollator, PaddingCollator, ReadMedia
 from tunesmith.data.pack import PackedDataset, units
 from tunesmith.models.attention import attention_of
 from tunesmith.models.depths import same_choices
 from tunesmith.models.loss_forward import LossForward, language_model_of
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
+from tunesmith.models.seeing import set_attention
 
 if TYPE_CHECKING:
     from tunesmith.config import RunPlan
@@ -91,7 +92,12 @@ class SelfProof:
 
 
 def prove_itself(
-    model: Any, objective: Objective, samples: TokenDataset | PackedDataset, plan: RunPlan, pad_id: int
+    model: Any,
+    objective: Objective,
+    samples: TokenDataset | PackedDataset,
+    plan: RunPlan,
+    pad_id: int,
+    read_media: ReadMedia | None = None,
 ) -> SelfProof | None:
     """None where nothing of the first rows is trained, or memory does not hold the comparison."""
     rows = _short_rows(samples)
@@ -103,7 +109,8 @@ def prove_itself(
         arithmetic = torch.autocast(device.type, getattr(torch, plan.autocast))
     objective = objective.provable()
     half = plan.autocast is not None or plan.dtype != "float32"
-    batch, padded = _on(device, _as_trained(rows, plan, pad_id)), _on(device, PaddingCollator(pad_id)(rows))
+    batch = _on(device, _as_trained(rows, plan, pad_id, read_media))
+    padded = _on(device, PaddingCollator(pad_id, read_media=read_media)(rows))
     training = model.training
     model.eval()  # no dropout, and no activations that are computed again
     try:
@@ -152,11 +159,11 @@ def give_up(model: Any, fast: FastPath, proof: SelfProof, config: ModelConfig) -
     how.way = "full"
     if fast.flat:
         fast = fast.without_flat("they did not prove themselves")
-        language_model_of(model).set_attn_implementation(fast.attention)
+        set_attention(language_model_of(model), fast.attention)
     return replace(fast, loss="full")
 
 
-def _short_rows(samples: TokenDataset | PackedDataset) -> list[dict[str, np.ndarray]]:
+def _short_rows(samples: TokenDataset | PackedDataset) -> list[dict[str, Any]]:
     """The shortest of the first rows that train something; a part of one where each of them is long."""
     tokens = samples.pieces if isinstance(samples, PackedDataset) else samples
     if tokens.has_kinds:
@@ -166,11 +173,12 @@ def _short_rows(samples: TokenDataset | PackedDataset) -> list[dict[str, np.ndar
     order = near[np.argsort(tokens.lengths[near], kind="stable")][:_ROWS]
     fits = order[np.cumsum(tokens.lengths[order]) <= _TOKENS]
     if len(order) and not len(fits):
-        return [_part(tokens[int(order[0])])]
+        row = tokens[int(order[0])]
+        return [row if any(row.get("media", ())) else _part(row)]  # no medium is cut in two
     return [tokens[int(number)] for number in fits]
 
 
-def _short_pairs(tokens: TokenDataset) -> list[dict[str, np.ndarray]]:
+def _short_pairs(tokens: TokenDataset) -> list[dict[str, Any]]:
     """The shortest of the first pairs; of long ones one at least."""
     pairs = units(tokens)
     near = np.argsort(pairs.lengths[: _LOOKED_AT // 2], kind="stable")[:_ROWS]
@@ -178,25 +186,32 @@ def _short_pairs(tokens: TokenDataset) -> list[dict[str, np.ndarray]]:
     return [pairs[int(number)] for number in near[: max(few, 1)]]
 
 
-def _part(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _part(row: dict[str, Any]) -> dict[str, Any]:
     """_TOKENS of a longer row, half of them before what is trained first, and half from there on."""
     first = max(0, int(np.flatnonzero(row["trained"])[0]) - _TOKENS // 2)
-    return {name: column[first : first + _TOKENS] for name, column in row.items()}
+    per_token = ("input_ids", "trained", "weights")
+    return {name: value[first : first + _TOKENS] if name in per_token else value for name, value in row.items()}
 
 
-def _as_trained(rows: list[dict[str, np.ndarray]], plan: RunPlan, pad_id: int) -> dict[str, Any]:
+def _as_trained(rows: list[dict[str, Any]], plan: RunPlan, pad_id: int, read_media: ReadMedia | None) -> dict[str, Any]:
     """The rows as a batch of the run: flat, padded, or as one pack in a padded row."""
     if plan.batches == "flat":
-        return FlatCollator(pad_id, shares=plan.shares)(rows)
+        return FlatCollator(pad_id, shares=plan.shares, read_media=read_media)(rows)
     if not plan.packing:
-        return PaddingCollator(pad_id)(rows)
-    pack = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        return PaddingCollator(pad_id, read_media=read_media)(rows)
+    pack: dict[str, Any] = {name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name != "media"}
+    if "media" in rows[0]:
+        pack["media"] = [own for row in rows for own in row["media"]]
     pack.setdefault("lengths", np.array([len(row["input_ids"]) for row in rows]))  # pairs tell theirs
-    return FlatCollator(pad_id, one_row=False)([pack])
+    return FlatCollator(pad_id, one_row=False, read_media=read_media)([pack])
 
 
-def _on(device: torch.device, batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+def _on(device: torch.device, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _on(device, one) for name, one in value.items()}
+    return [_on(device, one) for one in value] if isinstance(value, list) else value
 
 
 @contextmanager
@@ -207,11 +222,11 @@ def _plainly(model: Any, attention: str) -> Iterator[None]:
     way, before = how.way, attention_of(language_model)
     how.way = "reference"
     try:
-        language_model.set_attn_implementation(attention)
+        set_attention(language_model, attention)
         yield
     finally:
         how.way = way
-        language_model.set_attn_implementation(before)
+        set_attention(language_model, before)
 
 
 @contextmanager

@@ -127,11 +127,11 @@ ROWS = {
     "faulty tools": ([{**said(U, A), "tools": "[{"}], "E-DATA-017", "not valid JSON"),
     "nameless tool": ([{**said(U, A), "tools": [{"description": "d"}]}], "E-DATA-017", "without a name"),
     "an image": (
-        [said({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, A)],
-        "E-DATA-018",
-        "image_url",
+        [said({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x.png"}}]}, A)],
+        "E-MEDIA-010",
+        "x.png",
     ),
-    "images beside": ([row(images=["a.png"])], "E-DATA-018", '"images"'),
+    "images beside": ([row(images=["a.png"])], "E-MEDIA-030", "0 <image> for 1"),
     "pairs": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "E-DATA-027", "dpo"),
     "a weight": ([said(U, {**A, "weight": -0.5})], "E-DATA-014", "-0.5"),
 }

@@ -77,7 +77,7 @@ FAULTS = {
     "a key of another place": ({"file_name": "x.jsonl", "path": "x"}, 'unknown key "path"'),
     "ranking": ({"file_name": "x.jsonl", "ranking": "yes"}, "ranking is 'yes'"),
     "merging": ({"file_name": "x.jsonl", "merge_consecutive": 1}, "merge_consecutive is 1"),
-    "images": ({"file_name": "x.jsonl", "columns": {"prompt": "a", "images": "i"}}, '"images" is not supported'),
+    "pictures": ({"file_name": "x.jsonl", "columns": {"prompt": "a", "pictures": "i"}}, 'unknown key "pictures"'),
     "samples": ({"file_name": "x.jsonl", "num_samples": 0}, "num_samples is 0"),
     "trust": ({"file_name": "x.jsonl", "trusted_markup": "yes"}, "trusted_markup is 'yes'"),
     "tags that lack": (

@@ -67,13 +67,8 @@ def test_content_parts_are_joined_and_thoughts_in_them_kept_apart():
 @pytest.mark.parametrize(
     ("part", "code", "said"),
     [
-        (
-            {"type": "image_url", "image_url": {"url": "x"}},
-            "E-DATA-018",
-            "'image_url'; this version trains on text only",
-        ),
-        ({"type": "input_audio", "input_audio": {}}, "E-DATA-018", "text only"),
-        ({"type": "video", "video": "x"}, "E-DATA-018", "text only"),
+        ({"type": "file", "file": {"file_id": "x"}}, "E-DATA-018", "'file'; read are: text"),
+        ({"type": "input_audio", "input_audio": {}}, "E-MEDIA-032", "where a path"),
         ({"type": "tool_use"}, "E-DATA-018", "read are: text"),
         ({}, "E-DATA-018", "type None"),
         ("text", "E-DATA-014", "a content part is str"),

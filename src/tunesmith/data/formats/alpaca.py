@@ -8,6 +8,7 @@ from tunesmith.core.types import Message, Origin, Text
 from tunesmith.data.formats.base import Row, check_text, is_blank, stages, text_field
 from tunesmith.data.formats.chats import ChatFormat, Tools
 from tunesmith.data.formats.markup import structured
+from tunesmith.data.formats.media import COLUMN_NAMES
 from tunesmith.data.formats.turns import assistant
 from tunesmith.data.rows import RowError
 
@@ -28,6 +29,7 @@ class Alpaca(ChatFormat):
         "rejected": "rejected",
         "margin": "margin",
         "kto_tag": "kto_tag",
+        **COLUMN_NAMES,
     }
     needed: ClassVar = stages(
         document=("prompt",),

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from tunesmith.core.types import Chat, Feedback, Message, Origin, Preference, Prompt
 from tunesmith.data.formats.base import WITH_MARGINS, Format, Row, is_blank, missing, text_field
 from tunesmith.data.formats.markup import structured
+from tunesmith.data.formats.media import COLUMNS, beside, fill
 from tunesmith.data.formats.messages import MessageReader
 from tunesmith.data.formats.pairs import continuation, label, margin, split_pair
 from tunesmith.data.formats.turns import check_turns, merge_turns, parse_tools
@@ -48,14 +49,16 @@ class ChatFormat(Format, ABC):
     def chat(self, row: Row, origin: Origin) -> Chat:
         tools = self.tools(row)
         prompt, answer = self.whole(row, origin, tools)
-        messages = [*prompt, *answer]
+        messages = self.filled(row, [*prompt, *answer])
         check_turns(messages, self.field)
         return Chat(messages, tools, origin)
 
     def feedback(self, row: Row, origin: Origin) -> Feedback:
         tools = self.tools(row)
         prompt, answer = self.whole(row, origin, tools)
-        check_turns([*prompt, *answer], self.field)
+        messages = self.filled(row, [*prompt, *answer])
+        check_turns(messages, self.field)
+        prompt, answer = messages[: len(prompt)], messages[len(prompt) :]
         column = self.columns["kto_tag"]
         if row.get(column) is None:
             missing(row, column)
@@ -70,8 +73,11 @@ class ChatFormat(Format, ABC):
             check_turns(prompt, self.field, open_end=True)
         fields = self.columns["chosen"], self.columns["rejected"]
         chosen, rejected = (self.messages(row, field, origin, tools) for field in fields)
-        pair = split_pair(prompt, chosen, rejected, fields)
-        return Preference(*pair, tools, origin, margin=self.margin(row) if self.stage == WITH_MARGINS else None)
+        opening, *answers = split_pair(prompt, chosen, rejected, fields)
+        better, worse = (self.filled(row, [*opening, *answer]) for answer in answers)
+        size = len(opening)
+        margin = self.margin(row) if self.stage == WITH_MARGINS else None
+        return Preference(better[:size], better[size:], worse[size:], tools, origin, margin=margin)
 
     def margin(self, row: Row) -> float:
         """0 where the row has none."""
@@ -80,9 +86,9 @@ class ChatFormat(Format, ABC):
 
     def prompt(self, row: Row, origin: Origin) -> Prompt:
         tools = self.tools(row)
-        messages = self.opening(row, origin, tools) or []
+        messages = self.filled(row, self.opening(row, origin, tools) or [])
         check_turns(messages, self.field, open_end=True)
-        return Prompt(messages, tools, self.extra(row, *self.prompt_columns), origin)
+        return Prompt(messages, tools, self.extra(row, *self.prompt_columns, *COLUMNS), origin)
 
     @property
     def field(self) -> str | None:
@@ -97,6 +103,10 @@ class ChatFormat(Format, ABC):
         if self.merge_consecutive:
             messages = merge_turns(messages, column)
         return structured(messages, tools)
+
+    def filled(self, row: Row, messages: Sequence[Message]) -> list[Message]:
+        """The messages with the media of the row in their places."""
+        return fill(messages, beside(row, self.columns, named=self._chosen_columns))
 
     def tools(self, row: Row) -> Tools:
         return parse_tools(self.get(row, "tools"), self.columns.get("tools"))

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tunesmith.core.types import Message, Origin, Role, ToolCall
+from tunesmith.core.types import PLACE, Medium, Message, Origin, Role, ToolCall
 from tunesmith.data.formats.base import check_text, kind_of
 from tunesmith.data.formats.markup import split_thought
+from tunesmith.data.formats.media import part_medium
 from tunesmith.data.formats.turns import parse_tool_calls
 from tunesmith.data.notes import Notes
 from tunesmith.data.rows import RowError
@@ -53,7 +54,6 @@ MESSAGE_KEYS = (*THOUGHT_KEYS, *CALL_KEYS, "tool_call_id", "name", "refusal", "w
 PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal", "thinking": "thinking"}
 """Types of content parts, and the key that holds the text. A `thinking` part is the thought of an answer."""
 
-MEDIA = ("image", "video", "audio", "file")
 LARGEST_WEIGHT = 1e30  # far inside of float32
 _SHAPES_KEPT = 1000
 _NAME_ROLES = (
@@ -134,13 +134,14 @@ class MessageReader:
         key = shape.content or self.content_keys[0]
         field = f"{column}.{key}"
         calls, thought = _calls(turn, column) if role == "assistant" else (), None
+        media: tuple[Medium, ...] = ()
         text = turn.get(key)
         if role == "assistant":
             text = _said(turn, text, calls)
         if text is None and shape.content is None:
             raise RowError("E-DATA-015", f'a message without "{key}"', column, ", ".join(map(str, turn)))
         if isinstance(text, list) and role != "call":
-            thought, text = _join_parts(text, field)
+            thought, text, media = _join_parts(text, field)
         if role == "call" and not isinstance(text, dict | list):
             thought, text = split_thought(check_text(text, field))
         elif role == "assistant":
@@ -150,7 +151,8 @@ class MessageReader:
         if role == "call":
             calls, text, role = parse_tool_calls(text, field), "", "assistant"
         speaker: Role = role  # type: ignore[assignment]  # a role of the table, `call` replaced
-        return Message(speaker, check_text(text, field), thought, calls, call_id, name, trained, weight=weight)
+        text = check_text(text, field)
+        return Message(speaker, text, thought, calls, call_id, name, trained, weight=weight, media=media)
 
     def _unknown_roles(self, turns: Sequence[Any], column: str) -> RowError | None:
         """The error that names every unknown role of a row, so that rows are counted by what they have."""
@@ -193,20 +195,27 @@ def _optional(turn: Mapping[str, Any], key: str, column: str) -> str | None:
     return None if value is None else check_text(value, f"{column}.{key}")
 
 
-def _join_parts(parts: Sequence[Any], field: str) -> tuple[str | None, str]:
-    """(thought, text) of a content that is a list of parts."""
+def _join_parts(parts: Sequence[Any], field: str) -> tuple[str | None, str, tuple[Medium, ...]]:
+    """(thought, text, media) of a content that is a list of parts; each medium has its place in the text."""
     texts: dict[str, list[str]] = {"text": [], "thinking": []}
+    media: dict[int, Medium] = {}  # by the place in the list of texts
     for part in parts:
         if not isinstance(part, dict):
             raise RowError("E-DATA-014", f"a content part is {kind_of(part)}, not an object", field, part)
         kind = part.get("type")
+        if (medium := part_medium(part, field)) is not None:
+            media[len(texts["text"])] = medium
+            texts["text"].append(PLACE)
+            continue
         if not isinstance(kind, str) or kind not in PARTS:
-            media = isinstance(kind, str) and kind.removeprefix("input_").startswith(MEDIA)
-            why = "this version trains on text only" if media else f"read are: {', '.join(PARTS)}"
+            why = f"read are: {', '.join(PARTS)}, images, video and audio"
             raise RowError("E-DATA-018", f"a content part of type {kind!r}; {why}", field, part)
         into = "thinking" if kind == "thinking" else "text"
         texts[into].append(check_text(part.get(PARTS[kind], part.get("value")), field))
-    return ("".join(texts["thinking"]) if texts["thinking"] else None), "".join(texts["text"])
+    said = texts["text"]
+    if media:
+        said = [text if at in media else text.replace(PLACE, "\ufffd") for at, text in enumerate(said)]
+    return ("".join(texts["thinking"]) if texts["thinking"] else None), "".join(said), tuple(media.values())
 
 
 def _loss_weight(turn: Mapping[str, Any], column: str) -> tuple[bool | None, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tunesmith.data.formats.conversation import Conversation
+from tunesmith.data.formats.media import COLUMN_NAMES
 
 __all__ = ["OpenAI"]
 
@@ -20,4 +21,5 @@ class OpenAI(Conversation):
         "rejected": "rejected",
         "margin": "margin",
         "kto_tag": "label",
+        **COLUMN_NAMES,
     }

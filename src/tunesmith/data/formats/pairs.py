@@ -118,4 +118,4 @@ def _spoken(messages: Sequence[Message]) -> list[tuple[str, str]]:
 
 def _meant(messages: Sequence[Message]) -> list[tuple[Any, ...]]:
     """What messages say, without what only training asks for."""
-    return [(one.role, one.content, one.reasoning, tuple(one.tool_calls), one.name) for one in messages]
+    return [(one.role, one.content, one.reasoning, tuple(one.tool_calls), one.name, one.media) for one in messages]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tunesmith.data.formats.conversation import Conversation
+from tunesmith.data.formats.media import COLUMN_NAMES
 
 __all__ = ["ShareGPT"]
 
@@ -20,5 +21,6 @@ class ShareGPT(Conversation):
         "rejected": "rejected",
         "margin": "margin",
         "kto_tag": "kto_tag",
+        **COLUMN_NAMES,
     }
     say_from = True

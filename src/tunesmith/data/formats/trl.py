@@ -7,6 +7,7 @@ from typing import ClassVar
 from tunesmith.core.types import Message, Origin
 from tunesmith.data.formats.base import Row, is_blank, missing, stages, text_field
 from tunesmith.data.formats.chats import ChatFormat, Tools
+from tunesmith.data.formats.media import COLUMN_NAMES
 from tunesmith.data.formats.pairs import without_prompt
 from tunesmith.data.rows import RowError
 
@@ -29,6 +30,7 @@ class TRL(ChatFormat):
         "kto_tag": "label",
         "system": "system",
         "tools": "tools",
+        **COLUMN_NAMES,
     }
     needed: ClassVar = stages(
         chat=("prompt", "response"),

@@ -10,6 +10,7 @@ from typing import Any
 from tunesmith.core.types import Message, ToolCall
 from tunesmith.data.formats.base import check_json, check_text, is_blank
 from tunesmith.data.formats.markup import split_thought
+from tunesmith.data.formats.media import join
 from tunesmith.data.rows import RowError
 from tunesmith.render.tools.content import parse_content
 
@@ -102,9 +103,11 @@ def merge_turns(messages: Sequence[Message], field: str | None) -> list[Message]
             reason = "messages of one role in a row with different loss weights cannot be joined"
             raise RowError("E-DATA-016", reason, field, f"message {index + 1} of {len(messages)}")
         thoughts = [one.reasoning for one in (last, message) if one.reasoning is not None]
+        content, media = join((last, message))
         merged[-1] = replace(
             last,
-            content="\n".join(one.content for one in (last, message) if one.content),
+            content=content,
+            media=media,
             reasoning="\n".join(thoughts) if thoughts else None,
             tool_calls=(*last.tool_calls, *message.tool_calls),
         )

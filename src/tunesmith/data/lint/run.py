@@ -25,7 +25,7 @@ from tunesmith.data.mapping import check_labels
 from tunesmith.data.mix import hold_out, mix
 from tunesmith.data.prepare import order_of
 from tunesmith.data.progress import Progress
-from tunesmith.data.reading import open_walks
+from tunesmith.data.reading import most_bad, open_walks
 from tunesmith.data.sequences import encode_examples
 from tunesmith.data.walk import Walk, fetch
 
@@ -85,10 +85,10 @@ def lint(
     columns = found.gatherer.columns([walk.report.name for walk in walks])
     columns.held = _held(data, walks, columns, seed)
 
-    bad = sum(walk.bad.count for walk in walks) + sum(one.count for one in found.unrendered.groups.values())
-    limit = data.max_bad_rows if data.on_bad_row == "skip" else 0
-    empty = any(not walk.examples for walk in walks)
-    stops = empty or (limit is not None and bad > limit)
+    media = sum(walk.bad.media for walk in walks)
+    bad = sum(walk.bad.count for walk in walks) - media + sum(one.count for one in found.unrendered.groups.values())
+    limits = (bad, most_bad(data, media=False)), (media, most_bad(data, media=True))
+    stops = any(not walk.examples for walk in walks) or any(most is not None and own > most for own, most in limits)
     findings = [*_bad_rows(walks, stops), *_one_kind_of_label(walks), *found.findings(columns, stops)]
     stops |= any(one.code in ("E-DATA-061", "E-LINT-012") and one.severity == "error" for one in findings)
     examples = _resolve(findings, walks)
@@ -196,7 +196,7 @@ def _bad_rows(walks: Sequence[Walk], stops: bool) -> Iterator[Finding]:
     for one in walks:
         for group in one.bad.groups():
             places = [Place(-1, redact(group.got or ""), origin) for origin in group.places]
-            fix = group.fix or "mend these rows, or leave them out with on_bad_row: skip"
+            fix = group.fix or f"mend these rows, or leave them out with {group.key}: skip"
             severity: Severity = "error" if stops else "warning"
             yield Finding(group.code, severity, group.what, group.count, one.report.rows, fix, places)
 

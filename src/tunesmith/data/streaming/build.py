@@ -10,7 +10,7 @@ import numpy as np
 
 from tunesmith.core.errors import DataError, Problem, TunesmithError, UsageError
 from tunesmith.core.log import get_logger
-from tunesmith.data.build import HELD_OUT, Datasets, build_datasets, raise_for_meaningless
+from tunesmith.data.build import HELD_OUT, Datasets, build_datasets, raise_for_meaningless, reader_of
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.dataset_info import resolve
 from tunesmith.data.lint.quick import quick_lint
@@ -85,7 +85,8 @@ def build_stream(
     report.notices += quick_lint(first.samples, splits)
     read = sum(one.rows for one in stream.tally.reports)
     report.notices.append(f"streaming: rows are read while training; counted so far are the first {read:,}")
-    return Datasets(stream, splits, report, [file for one in marked for file in one])
+    reads = None if renderer.media is None else reader_of(renderer.media, data)  # media may come in any window
+    return Datasets(stream, splits, report, [file for one in marked for file in one], reads)
 
 
 def _open(data: DataConfig, stage: str, seed: int) -> list[OpenDataset]:
@@ -93,6 +94,7 @@ def _open(data: DataConfig, stage: str, seed: int) -> list[OpenDataset]:
     problems: list[Problem] = []
     for spec in resolve(list(data.dataset), data.dataset_dir, offline=data.offline):
         limits: dict[str, Any] = {"max_samples": data.max_samples, "seed": seed, "offline": data.offline}
+        limits["media_dir"] = data.media_dir
         try:
             opened.append(open_dataset(spec, stage, streaming=True, **limits))
         except TunesmithError as error:

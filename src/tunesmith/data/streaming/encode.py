@@ -79,7 +79,7 @@ class WindowEncoder:
     def _quickly(self, windows: Iterator[RowWindow], due: deque[_Due]) -> Iterator[EncodedWindow]:
         faults: list[TunesmithError] = []
         pieces = self._pieces(windows, due, faults)
-        encode = _Encode([self._encoder(one) for one in self._datasets])
+        encode = _Encode([one.encoder(self._renderer) for one in self._datasets])
         results = map_in_order(encode, pieces, self._workers, ahead=self._ahead)
         making: _Making | None = None
         try:
@@ -96,10 +96,6 @@ class WindowEncoder:
             results.close()
         if faults:
             raise faults[0]
-
-    def _encoder(self, opened: OpenDataset) -> BlockEncoder:
-        spec = opened.spec
-        return BlockEncoder(opened.format, self._renderer, trusted_markup=spec.trusted_markup, weight=spec.weight)
 
     def _pieces(self, windows: Iterator[RowWindow], due: deque[_Due], faults: list[TunesmithError]) -> Iterator[Piece]:
         """The pieces of all windows. A file that cannot be read on ends them: what was read before comes first."""

@@ -11,7 +11,7 @@ from tunesmith.core.errors import DataError, Problem
 from tunesmith.data.length import LOST_AT_MOST, LengthOutcome, raise_for_lost_rows
 from tunesmith.data.mapping import check_labels
 from tunesmith.data.opened import OpenDataset
-from tunesmith.data.reading import too_many_bad_rows
+from tunesmith.data.reading import most_bad, too_many_bad_rows
 from tunesmith.data.report import DataReport, DatasetReport
 from tunesmith.data.streaming.encode import EncodedWindow
 from tunesmith.render.turns import Statistics
@@ -35,7 +35,7 @@ class StreamTally:
         self.reports = [DatasetReport(one.spec.name, "train") for one in self._datasets]
         self.windows = 0
         self.epoch = 0
-        self._bad = 0
+        self._bad = [0, 0]  # with bad text, with bad media
         self._lost = [0, 0]  # rows of which nothing that is trained fits, rows in all
         self._columns: list[dict[str, None]] = [{} for _ in self._datasets]
         self._notices: dict[str, None] = {}
@@ -67,16 +67,18 @@ class StreamTally:
             self._notice_absent_columns()
 
     def _raise_for_bad_rows(self, encoded: EncodedWindow) -> None:
-        bad = sum(one.bad.count for one in encoded.prepared)
-        self._bad += bad
-        skip = self._data.on_bad_row == "skip"
-        limit = self._data.max_bad_rows if skip else 0
-        if not bad or limit is None or self._bad <= limit:
-            return
-        problems = [too_many_bad_rows(self._bad, limit)] if skip else []
-        raise DataError(
-            problems + [problem for one in encoded.prepared for problem in one.bad.problems(one.report.rows)]
-        )
+        problems: list[Problem] = []
+        for media in (False, True):
+            bad = sum(one.bad.media if media else one.bad.count - one.bad.media for one in encoded.prepared)
+            self._bad[media] += bad
+            limit = most_bad(self._data, media=media)
+            if not bad or limit is None or self._bad[media] <= limit:
+                continue
+            if limit:
+                problems.append(too_many_bad_rows(self._bad[media], limit))
+            problems += [one for own in encoded.prepared for one in own.bad.problems(own.report.rows, media=media)]
+        if problems:
+            raise DataError(problems)
 
     def _raise_for_lost_rows(self, outcomes: Sequence[LengthOutcome]) -> None:
         counts = [outcome.rows() for outcome in outcomes]
@@ -146,7 +148,9 @@ class StreamTally:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self._reset()
-        self.windows, self._bad, self._lost = state["windows"], state["bad"], list(state["lost"])
+        self.windows, self._lost = state["windows"], list(state["lost"])
+        bad = state["bad"]
+        self._bad = list(bad) if isinstance(bad, list) else [bad, 0]  # a number: from before there were media
         self._columns = [dict.fromkeys(columns) for columns in state["columns"]]
         self._labels = Counter(state["labels"])
         for one, saved in zip(self.reports, state["datasets"], strict=True):

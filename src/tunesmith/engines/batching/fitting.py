@@ -16,6 +16,7 @@ from tunesmith.models.attention import KEPT, attention_of, register
 from tunesmith.models.depth_plan import told_depths
 from tunesmith.models.family import Family, family_of
 from tunesmith.models.rope import longest_kinds
+from tunesmith.models.seeing import set_attention
 from tunesmith.models.segments import tell_limit
 
 if TYPE_CHECKING:
@@ -62,14 +63,14 @@ class Fitted:
 
     def _shapes(self, adapters: NamedAdapters, family: Family, mode: Mode) -> tuple[LayerShape, ...] | None:
         register()
-        self.bare.set_attn_implementation(KEPT)
+        set_attention(self.bare, KEPT)
         if family.mask_only is not None:
             tell_limit(self.bare, family.mask_only)
         return layer_shapes(lambda **inputs: adapters([None] * 2, inputs, flat=True), self.device, mode)
 
     def undo(self) -> None:
         if attention_of(self.bare) != self._before:
-            self.bare.set_attn_implementation(self._before)
+            set_attention(self.bare, self._before)
 
 
 def _alone(model: Any, family: Family, settings: EngineConfig) -> str | None:

@@ -1,0 +1,64 @@
+"""Media of examples: found, fetched and measured before anything is rendered, so that what is wrong has its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+from tunesmith.core import env
+from tunesmith.core.errors import DataError
+from tunesmith.core.types import Chat, Example, Feedback, Medium, Message, Preference, Prompt, Text
+from tunesmith.data.rows import RowError
+
+if TYPE_CHECKING:
+    from tunesmith.data.sources.base import SourceFile
+    from tunesmith.media.settle import Settler as MediaSettler
+
+__all__ = ["Settle", "Settler", "settled"]
+
+Settle: TypeAlias = Callable[[Medium], Medium]
+"""A medium as the data has it to a file that was looked at; raises DataError."""
+
+
+class Settler:
+    """Settles the media of one dataset. Relative paths begin at `media_dir`, then at the folder of its first file."""
+
+    def __init__(self, files: Sequence[SourceFile], media_dir: str | None) -> None:
+        first = files[0].blob.path if files else None
+        self._places = media_dir, None if first is None else str(first.parent)
+
+    def __call__(self, medium: Medium) -> Medium:
+        """Raises DataError."""
+        return self._settler.settle(medium)
+
+    @cached_property
+    def _settler(self) -> MediaSettler:
+        from tunesmith.media.settle import Settler as MediaSettler
+
+        return MediaSettler(*self._places, env.data_cache_dir() / "media")
+
+
+def settled(example: Example, settle: Settle) -> Example:
+    """The example with all its media settled. Raises RowError for the first that cannot be used."""
+
+    def own(messages: Sequence[Message]) -> Sequence[Message]:
+        if not any(message.media for message in messages):
+            return messages
+        return [replace(one, media=tuple(map(settle, one.media))) if one.media else one for one in messages]
+
+    try:
+        match example:
+            case Text():
+                return example
+            case Chat() | Prompt():
+                messages = own(example.messages)
+                return example if messages is example.messages else replace(example, messages=messages)
+            case Preference(prompt, chosen, rejected):
+                return replace(example, prompt=own(prompt), chosen=own(chosen), rejected=own(rejected))
+            case Feedback(prompt, answer):
+                return replace(example, prompt=own(prompt), answer=own(answer))
+    except DataError as error:
+        told = error.problems[0]
+        raise RowError(told.code, told.what, None, told.got, told.fix) from error

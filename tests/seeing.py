@@ -1,0 +1,93 @@
+"""A small model that sees, made of stories260K and a tower of random weights, and pictures that it can learn from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 50, 220), "black": (20, 20, 20)}
+# It ends replies with a full stop: the row of </s> in the output layer of stories260K has not been trained, so an
+# adapter cannot learn it.
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ '.' }}{% endif %}"
+    "{% endfor %}"
+)
+
+
+def seeing_model(folder: Path, stories: Path, *, size: int = 32) -> Path:
+    """LLaVA: stories260K behind a CLIP tower of two layers and a projector with random weights; 16 tokens a picture."""
+    import torch
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        CLIPImageProcessorPil,
+        CLIPVisionConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(stories)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    language = AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float32)
+    language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tower = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=size,
+        patch_size=size // 4,
+    )
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=tower,
+        text_config=language.config,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=language.config.tie_word_embeddings,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(language.model.state_dict())
+    model.lm_head.load_state_dict(language.lm_head.state_dict())
+    model.save_pretrained(folder)
+    pixels = {"height": size, "width": size}
+    images = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size=pixels)
+    processor = LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=size // 4,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+def coloured(name: str, seed: int, size: int = 32) -> Any:
+    """A picture of this colour under much noise."""
+    from PIL import Image
+
+    noise = np.random.default_rng(seed).normal(0, 40, (size, size, 3))
+    return Image.fromarray(np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8))
+
+
+def colour_rows(folder: Path, count: int, *, first: int = 0) -> Path:
+    """Pictures and a file of rows that ask for their colours. `first`: the number of the first picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(first, first + count):
+        name = list(COLOURS)[number % len(COLOURS)]
+        coloured(name, number).save(folder / f"{number}.png")
+        said = [{"role": "user", "content": "<image>The color is"}, {"role": "assistant", "content": f" {name}"}]
+        rows.append({"messages": said, "images": [f"{number}.png"]})
+    file = folder / f"rows-{first}.json"
+    file.write_text(json.dumps(rows))
+    return file
