@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 50, 220), "black": (20, 20, 20)}
-# It ends replies with a full stop: the row of </s> in the output layer of stories260K has not been trained, so an
-# adapter cannot learn it.
 TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{% if message['role'] == 'assistant' %}{{ '.' }}{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
     "{% endfor %}"
 )
 
@@ -35,6 +33,8 @@ def seeing_model(folder: Path, stories: Path, *, size: int = 32) -> Path:
     )
 
     tokenizer = AutoTokenizer.from_pretrained(stories)
+    # The row of </s> in the output layer has not been trained: with that layer frozen nobody can learn to write it.
+    tokenizer.eos_token = tokenizer.bos_token
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     language = AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float32)
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)

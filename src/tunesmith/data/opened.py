@@ -145,6 +145,6 @@ def open_dataset(
     first = islice(chain.from_iterable(file.rows() for file in files), HEAD)
     head = [values for row in first if not isinstance(values := parse(row.values), Broken)]
     format_, notices = make_format(spec, head, stage)
-    settle = None if format_ is None or KINDS[stage] == "document" else Settler(files, media_dir)
+    settle = None if format_ is None or KINDS[stage] == "document" else Settler(files, media_dir, offline=offline)
     told = [*spec.notices, *notices]
     return OpenDataset(spec, stage, files, format_, told, head, max_samples, seed, settle, media_dir)

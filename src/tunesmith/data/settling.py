@@ -25,9 +25,9 @@ Settle: TypeAlias = Callable[[Medium], Medium]
 class Settler:
     """Settles the media of one dataset. Relative paths begin at `media_dir`, then at the folder of its first file."""
 
-    def __init__(self, files: Sequence[SourceFile], media_dir: str | None) -> None:
+    def __init__(self, files: Sequence[SourceFile], media_dir: str | None, *, offline: bool = False) -> None:
         first = files[0].blob.path if files else None
-        self._places = media_dir, None if first is None else str(first.parent)
+        self._places, self._offline = (media_dir, None if first is None else str(first.parent)), offline
 
     def __call__(self, medium: Medium) -> Medium:
         """Raises DataError."""
@@ -37,7 +37,7 @@ class Settler:
     def _settler(self) -> MediaSettler:
         from tunesmith.media.settle import Settler as MediaSettler
 
-        return MediaSettler(*self._places, env.data_cache_dir() / "media")
+        return MediaSettler(*self._places, env.data_cache_dir() / "media", offline=self._offline)
 
 
 def settled(example: Example, settle: Settle) -> Example:

@@ -37,6 +37,7 @@ def export_model(config: RunConfig) -> Path:
     from tunesmith.models.heads import reward_head
     from tunesmith.models.load import ATTENTION, infer_dtype, load, settings_of, torch_dtype
     from tunesmith.models.machine import pick_device
+    from tunesmith.models.processor_files import copy_processor
     from tunesmith.models.quantization.plan import base_of
     from tunesmith.models.reward import is_reward_model
     from tunesmith.models.rope import context_of
@@ -79,6 +80,7 @@ def export_model(config: RunConfig) -> Path:
     make_savable(model)
     model.save_pretrained(folder, max_shard_size=f"{config.export.export_size}GB")
     loaded.tokenizer.save_pretrained(folder)
+    copy_processor(config.model, folder)
     if head != "tokens":
         get_logger().info("no Modelfile is written: Ollama has no reward models")
     elif told_depths(model.config) is not None:

@@ -47,8 +47,8 @@ class Gets(Protocol):
 
 class Settler:
     """`media_dir` and `base_folder`: where relative paths begin, in this order. `blobs`: a folder for bytes.
-    `fetcher`: the way to addresses; without one, the guard's, to all that is public. `paths`: whether media may be
-    files of this machine, which is not for clients of a server to say."""
+    `fetcher`: the way to addresses; without one, the guard's, to all that is public, unless `offline`. `paths`: whether
+    media may be files of this machine, which is not for clients of a server to say."""
 
     def __init__(
         self,
@@ -58,10 +58,11 @@ class Settler:
         fetcher: Gets | None = None,
         *,
         paths: bool = True,
+        offline: bool = False,
     ) -> None:
         self._folders = [Path(folder).expanduser().absolute() for folder in (media_dir, base_folder) if folder]
         self._blobs = Path(blobs).absolute()
-        self._fetcher = fetcher or Fetcher(Policy(remote=True, most_bytes=MOST_FETCHED, total_seconds=_SECONDS))
+        self._fetcher = fetcher or Fetcher(Policy(remote=not offline, most_bytes=MOST_FETCHED, total_seconds=_SECONDS))
         self._paths = paths
         self._known: dict[tuple[str, str], Medium] = {}
 

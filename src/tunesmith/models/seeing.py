@@ -15,21 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.media.family import MediaFamily
 from tunesmith.media.tensors import join
-from tunesmith.models.families.media import MEDIA
+from tunesmith.models.media import family_of_type
 
-__all__ = ["TOKEN_INPUTS", "Seen", "media_family", "part_attention", "set_attention", "take_media"]
+__all__ = ["TOKEN_INPUTS", "Seen", "part_attention", "set_attention", "take_media"]
 
 TEXT = "text_config"
 """The part of a config that reads text."""
 TOKEN_INPUTS = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids", "cross_attention_mask")
 """What models are told of each token beside its id, [B, T, ...]."""
-
-
-def media_family(model_type: str) -> MediaFamily:
-    """What of the processor of this type is not as of most."""
-    return MediaFamily(**MEDIA.get(model_type, {}))
 
 
 def part_attention(settings: Any, attention: str, encoders: str) -> str | dict[str, str]:
@@ -59,8 +53,8 @@ def take_media(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     if not any(media):
         return {name: value for name, value in inputs.items() if name not in ("media", *TOKEN_INPUTS)}
     found = Seen({name: value for name, value in inputs.items() if name != "media"})
-    family = media_family(model.config.model_type)
-    joined = join([one for one in media if one], family.axis, family.pads)
+    family = family_of_type(model.config.model_type)
+    joined = join([one for one in media if one], family.axes, family.pads)
     found |= {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in joined.items()}
     if "bounds" in inputs and hasattr(model.model, "get_rope_index"):
         found["position_ids"] = _own_positions(model.model, inputs, media)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +82,16 @@ def build_trainer(
         nonfinite=NonFiniteSettings(config.train.on_nonfinite, left_out | read_left_out(plan.resume)),
         optimizer=optimizer_for(config),
         peak_flops=_peak_flops(config, plan),
-        saving=_saving(config, plan, facts, uploads),
+        saving=_saving(config, plan, facts, uploads, sees=renderer.media is not None),
         generations=generations_of(config, plan, renderer),
         on_event=on_event,
     )
 
 
-def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any], uploads: Uploads | None) -> SavingSettings:
+def _saving(
+    config: RunConfig, plan: RunPlan, facts: Mapping[str, Any], uploads: Uploads | None, *, sees: bool
+) -> SavingSettings:
+    from tunesmith.models.processor_files import copy_processor
     from tunesmith.train.saving import SavingSettings
 
     train = config.train
@@ -101,6 +105,7 @@ def _saving(config: RunConfig, plan: RunPlan, facts: Mapping[str, Any], uploads:
         goes_on=train.on_disk_full == "continue",
         facts=facts,
         on_committed=None if uploads is None else uploads.checkpoint,
+        beside=partial(copy_processor, config.model) if sees else None,
     )
 
 

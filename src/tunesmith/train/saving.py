@@ -35,7 +35,8 @@ class SavingSettings:
     """limit: checkpoints that are kept (None: all). only_model: weights without states to resume from. background:
     copy, and write while training goes on. goes_on: a full disk is a warning as long as there is a whole checkpoint.
     facts: what the manifest says beside files and step. on_committed: told of each checkpoint, and which of its files
-    are those of the model. reserve: of the process that commits."""
+    are those of the model. reserve: of the process that commits. beside: puts into a folder what else belongs beside
+    its weights."""
 
     limit: int | None = None
     only_model: bool = False
@@ -44,6 +45,7 @@ class SavingSettings:
     facts: Mapping[str, Any] = field(default_factory=dict)
     on_committed: Callable[[Path, list[str]], None] | None = None
     reserve: Reserve | None = None
+    beside: Callable[[str], None] | None = None
 
 
 class Saved(Protocol):
@@ -81,6 +83,13 @@ class Saver:
         self._over_ranks, self._main = over_ranks, main
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="save") if settings.background else None
         self._pending: Future[None] | None = None
+
+    def put_beside(self, folder: str, tokenizer: Any) -> None:
+        """What belongs beside the weights of a model, into the folder that these are saved in."""
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        if self.settings.beside is not None:
+            self.settings.beside(folder)
 
     def save(self, what: Saved, folder: Path, step: int, best: Path | None) -> bool:
         """Commit `folder`, which is `output_dir/checkpoint-N`. False where the disk was full and the run goes on.

@@ -76,6 +76,7 @@ from tunesmith.train.step_memory import MemorySettings, StepMemory
 from tunesmith.train.stream_batches import StreamBatches, saving_first
 from tunesmith.train.throughput import Throughput
 from tunesmith.train.trackers import Trackers
+from tunesmith.train.weights import take_weights
 from tunesmith.train.whole_step import settle_step
 
 if TYPE_CHECKING:
@@ -435,7 +436,13 @@ class Trainer(transformers.Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._checkpoint = Path(resume_from_checkpoint)
         with weights_fit(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if not take_weights(self.accelerator.unwrap_model(model or self.model), resume_from_checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        if best is None or not take_weights(self.accelerator.unwrap_model(self.model), best):
+            super()._load_best_model()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not has_tree(Path(checkpoint), "optimizer"):
@@ -488,5 +495,4 @@ class Trainer(transformers.Trainer):
         model = self.accelerator.unwrap_model(self.model)
         assert_finite(model)
         save_model(model, folder, state_dict)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
+        self.saver.put_beside(folder, self.processing_class)

@@ -63,6 +63,7 @@ class ByteRenderer:
         self.encoder_name = "quick bytes"
 
     encoder_name = "bytes"
+    media = None
     control = ControlTokens([{"id": 1, "content": "<stop>", "special": True, **NO_FLAGS}], "")
 
     def fingerprint(self) -> dict[str, Any]:

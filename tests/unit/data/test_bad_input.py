@@ -129,7 +129,7 @@ ROWS = {
     "an image": (
         [said({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x.png"}}]}, A)],
         "E-MEDIA-010",
-        "x.png",
+        "no such file",
     ),
     "images beside": ([row(images=["a.png"])], "E-MEDIA-030", "0 <image> for 1"),
     "pairs": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "E-DATA-027", "dpo"),

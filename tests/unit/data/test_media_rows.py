@@ -6,9 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tunesmith.config.data import DataConfig
+from tunesmith.core.errors import DataError
 from tunesmith.core.types import PLACE, Chat, Encoded, Medium, Message, Origin, Placed
 from tunesmith.core.types import MediaFacts as Facts
+from tunesmith.data import build_datasets, read_examples
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.detect import detect
 from tunesmith.data.fingerprint import fingerprint
@@ -135,6 +139,41 @@ def test_detection_reads_columns_of_media_that_hold_some():
 def test_places_and_media_are_as_many():
     with pytest.raises(ValueError, match="1 places for 2 media"):
         Message("user", PLACE, media=(A, B))
+
+
+def _pictures(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        Image.new("RGB", (8, 6)).save(folder / name)
+
+
+def test_rows_with_bad_media_are_left_out_and_counted(write, renderer, tmp_path):
+    _pictures(tmp_path, "a.png")
+    rows = [asked("<image>?", images=[name]) for name in ("a.png", "gone.png", "a.png")]
+    data = {"dataset": (write("x.jsonl", rows),)}
+    with pytest.raises(DataError) as caught:
+        build_datasets(DataConfig(**data), renderer, stage="sft", seed=1)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.where) == ("E-MEDIA-010", "x.jsonl:2")
+    with pytest.raises(DataError):  # a medium is no other bad row
+        build_datasets(DataConfig(**data, on_bad_row="skip", max_bad_rows=1), renderer, stage="sft", seed=1)
+    found = build_datasets(DataConfig(**data, on_bad_media="skip", max_bad_rows=1), renderer, stage="sft", seed=1)
+    assert len(found.train) == 2
+    assert found.report.datasets[0].dropped_places == {problem.what.partition(":")[0]: ["x.jsonl:2"]}
+    with pytest.raises(DataError) as caught:
+        build_datasets(DataConfig(**data, on_bad_media="skip", max_bad_rows=0), renderer, stage="sft", seed=1)
+    assert [one.code for one in caught.value.problems] == ["E-DATA-023", "E-MEDIA-010"]
+
+
+def test_paths_begin_at_media_dir_then_at_the_folder_of_the_dataset(write, tmp_path):
+    _pictures(tmp_path / "data", "a.png", "b.png")
+    _pictures(tmp_path / "pictures", "a.png")
+    name = write("data/x.jsonl", [asked("<image><image>", images=["a.png", "b.png"])])
+    data = DataConfig(dataset=(name,), media_dir=str(tmp_path / "pictures"))
+    (example,) = read_examples(data, stage="sft")
+    sources = [one.source for one in example.messages[0].media]
+    assert sources == [str(tmp_path / "pictures" / "a.png"), str(tmp_path / "data" / "b.png")]
+    assert [one.facts.width for one in example.messages[0].media] == [8, 8]
 
 
 def _placed(name, start, end):

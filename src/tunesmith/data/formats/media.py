@@ -48,7 +48,7 @@ def part_medium(part: Mapping[str, Any], field: str) -> Medium | None:
     modality, keys = _PARTS[kind]
     value = next((part[key] for key in keys if part.get(key) is not None), None)
     if value is None and isinstance(part.get("base64"), str):
-        value = f"data:{modality}/*;base64,{part['base64']}"
+        value = f"data:{modality};base64,{part['base64']}"
     return Medium(modality, NEXT) if value is None else _medium(modality, value, field)
 
 
@@ -133,7 +133,8 @@ def _medium(kind: Modality, value: Any, field: str) -> Medium:
 
 def _of_object(kind: Modality, value: Mapping[str, Any]) -> Any:
     if isinstance(value.get("data"), str):  # OpenAI's input_audio
-        return f"data:{kind}/{value.get('format') or '*'};base64,{value['data']}"
+        subtype = f"/{value['format']}" if value.get("format") else ""
+        return f"data:{kind}{subtype};base64,{value['data']}"
     found = (value.get(key) for key in ("bytes", "url", "path"))
     return next((one for one in found if one is not None), None)
 
