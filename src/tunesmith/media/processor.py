@@ -174,9 +174,8 @@ class Media:
         return tuple(placed)
 
     def inputs(self, media: Sequence[Medium], *, blank: bool = False) -> dict[str, Tensor]:
-        """What the model takes for the media of one sequence, in their order; they are read here, but where `blank` ones
-        of their size are asked for. Raises DataError (E-MEDIA-043, and what reading raises) and MachineError
-        (E-MEDIA-041)."""
+        """What the model takes for the media of one sequence, in their order; they are read here, or `blank` ones of
+        the same size are made. Raises DataError (E-MEDIA-043, and what reading raises), MachineError (E-MEDIA-041)."""
         for medium in media:
             self._need(medium.kind)
         if len(media) > 1 and any(medium.kind in self._family.singly for medium in media):
