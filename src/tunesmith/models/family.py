@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunesmith.models.families import EXCEPTIONS, EXPANDS, FLAT, MIXTURES, PACKS, SHIMS
+from tunesmith.models.families import EXCEPTIONS, EXPANDS, FLAT, MIXTURES, PACKS, SEEING, SHIMS
 
 __all__ = ["Family", "family_of"]
 
@@ -48,5 +48,5 @@ class Family:
 
 def family_of(model_type: str) -> Family:
     facts = {**EXCEPTIONS.get(model_type, {}), **SHIMS.get(model_type, {}), **MIXTURES.get(model_type, {})}
-    flat = model_type in FLAT or model_type in SHIMS
+    flat = model_type in FLAT or model_type in SHIMS or model_type in SEEING
     return Family(model_type, packs=model_type in PACKS, flat=flat, expands=model_type in EXPANDS, **facts)

@@ -7,7 +7,7 @@ from typing import Any
 from tunesmith.models.families.balance import BALANCED
 from tunesmith.models.families.blocks import BLOCK_OUTPUTS, EXPANDS
 from tunesmith.models.families.depths import DEPTHS
-from tunesmith.models.families.flat import FLAT
+from tunesmith.models.families.flat import FLAT, SEEING
 from tunesmith.models.families.mixtures import MIXTURES
 from tunesmith.models.families.packing import PACKS
 from tunesmith.models.families.padded import PADDED
@@ -23,6 +23,7 @@ __all__ = [
     "MIXTURES",
     "PACKS",
     "PADDED",
+    "SEEING",
     "SHIMS",
 ]
 

@@ -7,7 +7,7 @@ Tested with the releases in constraints.txt: tests/contracts/test_flat_batches.p
 
 from __future__ import annotations
 
-__all__ = ["FLAT"]
+__all__ = ["FLAT", "SEEING"]
 
 _TYPES = """
     afmoe apertus arcee aria_text axk1 beam bitnet cohere cohere2 cohere2_moe cohere_compass_text ctrl cwm dbrx
@@ -20,3 +20,12 @@ _TYPES = """
     starcoder2 vaultgemma youtu
 """
 FLAT = frozenset(_TYPES.split())
+
+_SEEING = """
+    ernie4_5_vl_moe glm46v glm4v glm4v_moe glm_ocr granite4_vision idefics3 internvl llava llava_next llava_next_video
+    qwen2_5_vl qwen2_audio qwen2_vl qwen3_vl qwen3_vl_moe video_llava
+"""
+SEEING = frozenset(_SEEING.split())
+"""Types of models that see or hear, of which the same is true with media among their tokens: what reads text in them is
+of one of the types above, and their code hands on what tells sequences apart. tests/contracts/test_flat_media.py
+derives this list."""
