@@ -91,3 +91,29 @@ def colour_rows(folder: Path, count: int, *, first: int = 0) -> Path:
     file = folder / f"rows-{first}.json"
     file.write_text(json.dumps(rows))
     return file
+
+
+def colour_pairs(folder: Path, count: int, *, first: int = 0) -> Path:
+    """The same as pairs: the right colour is chosen, another one rejected."""
+    rows = []
+    for row in json.loads(colour_rows(folder, count, first=first).read_text()):
+        question, answer = row["messages"]
+        names = list(COLOURS)
+        wrong = names[(names.index(answer["content"].strip()) + 1) % len(names)]
+        rejected = {**answer, "content": f" {wrong}"}
+        rows.append({"messages": [question], "chosen": answer, "rejected": rejected, "images": row["images"]})
+    file = folder / f"pairs-{first}.json"
+    file.write_text(json.dumps(rows))
+    return file
+
+
+def colour_feedback(folder: Path, count: int, *, first: int = 0) -> Path:
+    """The same as feedback: every other answer is another colour, and disliked."""
+    rows = []
+    for number, row in enumerate(json.loads(colour_pairs(folder, count, first=first).read_text())):
+        liked = number // len(COLOURS) % 2 == 0
+        said = [*row["messages"], row["chosen" if liked else "rejected"]]
+        rows.append({"messages": said, "label": liked, "images": row["images"]})
+    file = folder / f"feedback-{first}.json"
+    file.write_text(json.dumps(rows))
+    return file

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-from tests.seeing import COLOURS, colour_rows, seeing_model
+from tests.seeing import COLOURS, colour_feedback, colour_pairs, colour_rows, seeing_model
 from tunesmith.config import load_config
 from tunesmith.core.errors import DataError
 from tunesmith.train.run import train
@@ -96,6 +96,18 @@ def test_a_run_goes_on_to_the_bit(seeing, tmp_path):
     run(seeing, parts, max_steps=4, save_steps=2, dataloader_num_workers=2, **SEES)
     one, other = (AutoModelForMultimodalLM.from_pretrained(folder).state_dict() for folder in (whole, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batches", [{}, {"fast_path": "off"}], ids=["flat", "padded"])
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_preferences_about_pictures_are_learned(seeing, tmp_path, stage, batches):
+    make = colour_feedback if stage == "kto" else colour_pairs
+    data = seeing[1].parent
+    rows, held = make(data, TRAIN), make(data, HELD, first=TRAIN)
+    keys = {"learning_rate": 1e-3, "logging_steps": 5, **SEES, **batches}
+    result = run((seeing[0], rows, held), tmp_path, stage=stage, compute_accuracy=False, **keys)
+    assert result.metrics["eval_rewards/accuracies"] >= 0.95, result.metrics
 
 
 def test_a_text_model_refuses_pictures(seeing, stories, tmp_path):
