@@ -13,8 +13,8 @@ __all__ = ["fingerprint"]
 
 
 def fingerprint(samples: TokenDataset | PackedDataset) -> str:
-    """The same for the same ids, masks, weights, kinds, margins and media in the same order and packs, wherever they are
-    stored."""
+    """The same for the same ids, masks, weights, kinds, margins and media in the same order and packs, wherever they
+    are stored."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(samples, PackedDataset):
         digest.update(np.ascontiguousarray(samples.bounds).data)
