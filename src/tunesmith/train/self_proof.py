@@ -206,12 +206,15 @@ def _as_trained(rows: list[dict[str, Any]], plan: RunPlan, pad_id: int, read_med
     return FlatCollator(pad_id, one_row=False, read_media=read_media)([pack])
 
 
-def _on(device: torch.device, value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: _on(device, one) for name, one in value.items()}
-    return [_on(device, one) for one in value] if isinstance(value, list) else value
+def _on(device: torch.device, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def moved(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _on(device, value)
+        if isinstance(value, list):
+            return [moved(one) for one in value]
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    return {name: moved(value) for name, value in batch.items()}
 
 
 @contextmanager

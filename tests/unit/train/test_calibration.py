@@ -37,7 +37,7 @@ def made(begins="eva", number=3, batches="flat"):
     )
     plan = SimpleNamespace(batches=batches, device="cpu", shares=False)
     tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=0)
-    return calibration_of(config, plan, objective, tokenizer, SimpleNamespace(train=rows))
+    return calibration_of(config, plan, objective, tokenizer, SimpleNamespace(train=rows, read_media=None))
 
 
 @pytest.mark.parametrize(("number", "expected"), [(1, [5]), (3, [2005, 100]), (64, [2005, 107])])

@@ -96,7 +96,8 @@ def _turn(state: dict[str, Any]) -> None:
         product = state[side] @ basis
         order = torch.argsort((basis * product).sum(0), descending=True)
         state["exp_avg_sq"] = state["exp_avg_sq"].index_select(axis, order)
-        state[f"{side}_basis"] = torch.linalg.qr(product[:, order])[0]
+        # As it is after a resume: a product of columns that lie side by side has other bits.
+        state[f"{side}_basis"] = torch.linalg.qr(product[:, order])[0].contiguous()
 
 
 def make(ask: Ask) -> Soap:
