@@ -3,6 +3,7 @@
     python bench/preference.py [--cases small] [--ways shared,apart,plain] [--tiles 16,32,64,128] [--repeats 3]
                                [--steps 4] [--batch 2] [--json FILE]
     python bench/preference.py --cases half-prompt --ways shared,apart --steps 2
+    python bench/preference.py --peer trl=PYTHON --peer llamafactory=PYTHON ...
     python bench/preference.py --table FILE
 
 Each run is a process of its own, by turns, and starts from the same weights, adapter and pairs, in the same order.
@@ -11,6 +12,7 @@ shared  as Tunesmith trains: what both answers begin with is read once, log prob
 apart   the same, but `prefix_sharing: off`: each answer with its prompt, in flat batches
 padded  `fast_path: off`
 plain   transformers, PEFT and a loop (bench/peers/plain_dpo.py): padded rows, logits of all positions, twice
+trl, llamafactory: DPO as these do it, in the environment of that interpreter (bench/peers/)
 shared, N MB: chunks of the output layer's float32 logits take N MB at most (losses/linear_cross_entropy.py)
 
 `small` has the first pairs of dpo_en_demo.json whose prompt leaves room for an answer in 512 tokens, cut there;
@@ -43,6 +45,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "padded": {"fast_path": "off"},
 }
 PLAIN = "plain"
+PEERS = {"trl": "trl_dpo.py", "llamafactory": "llamafactory_dpo.py"}
 PROMPT = 1600  # characters, which leave room for an answer
 WORDS = "time year people way day man thing woman life child world school state family student group country problem"
 
@@ -72,6 +75,7 @@ def main() -> None:
     parser.add_argument("--cases", default="small", help=", ".join(CASES))
     parser.add_argument("--ways", default="shared,apart,plain", help=", ".join([*WAYS, PLAIN]))
     parser.add_argument("--tiles", default="", help="MB, separated by commas: `shared` once more with each")
+    parser.add_argument("--peer", action="append", default=[], type=_peer, metavar="NAME=PYTHON", help=", ".join(PEERS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--batch", type=int, default=2)
@@ -132,8 +136,11 @@ def _measure(name: str, options: argparse.Namespace, runs: Runs) -> Iterator[Non
         for size in filter(None, options.tiles.split(",")):
             told_child = {"keys": {**keys, **WAYS["shared"]}, "tile": int(size) << 20}
             commands[f"shared, {size} MB"] = child.command(__file__, told_child)
-        if PLAIN in options.ways.split(","):
-            commands[PLAIN] = _plain(folder, keys, options, case)
+        others = [(PLAIN, sys.executable, "plain_dpo.py")] if PLAIN in options.ways.split(",") else []
+        others += [(name, python, PEERS[name]) for name, python in options.peer]
+        settings = _settings(folder, keys, options, case) if others else ""
+        scripts = Path(__file__).parent / "peers"
+        commands |= {name: [python, str(scripts / script), settings] for name, python, script in others}
         for _ in range(options.repeats):
             for way, command in commands.items():
                 print(f"{name}, {way} ...", file=sys.stderr, flush=True)
@@ -161,7 +168,15 @@ def _pairs(case: Case, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(folder: Path, keys: dict[str, Any], options: argparse.Namespace, case: Case) -> list[str]:
+def _peer(text: str) -> tuple[str, str]:
+    name, _, python = text.partition("=")
+    if name not in PEERS or not python:
+        raise argparse.ArgumentTypeError(f"NAME=PYTHON with a name of {', '.join(PEERS)}")
+    return name, python
+
+
+def _settings(folder: Path, keys: dict[str, Any], options: argparse.Namespace, case: Case) -> str:
+    """The file that those who are not Tunesmith read what to do from."""
     tokens = folder / "tokens.jsonl"
     tokens.write_text("".join(json.dumps(one) + "\n" for one in _encoded(keys)))
     settings = {
@@ -174,10 +189,11 @@ def _plain(folder: Path, keys: dict[str, Any], options: argparse.Namespace, case
         "beta": BETA,
         "bf16": case.bf16,
         "gradient_checkpointing": not options.keep_activations,
+        "output_dir": str(folder / "peer"),
     }
-    file = folder / "plain.json"
+    file = folder / "settings.json"
     file.write_text(json.dumps(settings))
-    return [sys.executable, str(Path(__file__).parent / "peers" / "plain_dpo.py"), str(file)]
+    return str(file)
 
 
 def _encoded(keys: dict[str, Any]) -> list[dict[str, Any]]:
