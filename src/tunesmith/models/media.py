@@ -12,7 +12,7 @@ from tunesmith.media.family import MediaFamily
 from tunesmith.media.limits import MediaLimits
 from tunesmith.media.processor import Media, Missing, modalities
 from tunesmith.models.families.media import MEDIA
-from tunesmith.models.locate import located
+from tunesmith.models.locate import gguf_file, located
 from tunesmith.models.quiet import quiet_libraries
 from tunesmith.models.tokenizer import first_line, hub_arguments, load_tokenizer, refuse_foreign_code
 
@@ -43,6 +43,8 @@ def load_media(config: ModelConfig, limits: MediaLimits, tokenizer: Any) -> Medi
     """
     config = located(config)
     name, arguments = str(config.model_name_or_path), hub_arguments(config)
+    if gguf_file(name):  # a format of language models
+        return None
     quiet_libraries()
     try:
         found = _settings(name, arguments)
