@@ -15,10 +15,10 @@ class MediaConfig:
     """Larger images are shrunk to this area: width times height."""
     image_min_pixels: int = works(32 * 32, least=1)
     """Smaller images are enlarged to this area."""
-    image_do_pan_and_scan: bool = later(False, _WHAT)
-    """Cut wide and tall images into several crops (Gemma 3)."""
-    crop_to_patches: bool = later(False, _WHAT)
-    """Cut images into tiles (InternVL)."""
+    image_do_pan_and_scan: bool = works(False)
+    """Cut wide and tall images into up to four crops beside the whole (Gemma 3)."""
+    crop_to_patches: bool = works(False)
+    """Cut images into up to twelve tiles beside the whole (InternVL)."""
     video_max_pixels: int = works(256 * 256, least=1)
     """Largest area of a video frame."""
     video_min_pixels: int = works(16 * 16, least=1)

@@ -38,6 +38,7 @@ _STREAM = "tests/unit/data/test_streaming.py::"
 
 _IMAGES = "tests/unit/media/test_images.py::"
 _VIDEO = "tests/unit/media/test_video.py::"
+_PROCESSORS = "tests/unit/media/test_processor.py::"
 _AUDIO = "tests/unit/media/test_audio.py::"
 
 _PAIRS = "tests/unit/objectives/test_dpo.py::"
@@ -48,6 +49,8 @@ _REWARDS = "tests/unit/objectives/test_rm.py::"
 
 _SHOWN: dict[str, str] = {
     _IMAGES + "test_images_are_brought_to_size": "image_max_pixels image_min_pixels",
+    _PROCESSORS + "test_tiles_follow_the_config": "crop_to_patches",
+    _PROCESSORS + "test_pan_and_scan_follows_the_config": "image_do_pan_and_scan",
     _VIDEO + "test_keys_say_how_many_frames_of_which_size": "video_max_pixels video_min_pixels video_fps video_maxlen",
     _AUDIO + "test_the_key_is_the_rate": "audio_sampling_rate",
     _PAIRS + "test_the_keys_say_what_the_loss_is": (
