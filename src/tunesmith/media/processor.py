@@ -247,7 +247,7 @@ class Media:
         if self._family.literal:
             text = self._tokens[kind]
         else:
-            plain = {"do_rescale": False, "do_normalize": False} if kind == "image" else {}
+            plain = {"do_rescale": False, "do_normalize": False, "resample": 0} if kind == "image" else {}
             found = self._call([(kind, blank_medium(kind, size))], plain, [name], return_text_replacement_offsets=True)
             text = str(found["text_replacement_offsets"][0][0]["replacement"])
         ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
