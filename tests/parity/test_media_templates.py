@@ -19,6 +19,7 @@ from tunesmith.render.places import part_list
 from tunesmith.render.slot_files import load_slots
 from tunesmith.render.slots import SlotTemplate
 from tunesmith.render.spans import join_text
+from tunesmith.render.to_jinja import jinja_of
 
 _TOKENS = {"qwen2_vl": "<|image_pad|>", "gemma3": "<start_of_image>", "gemma4": "<|image|>", "mistral3": "[IMG]"}
 _PAIRS = [
@@ -52,7 +53,7 @@ def _chat(question: str) -> list[Message]:
     ]
 
 
-def _official(source: str, messages: Sequence[Message]) -> str:
+def _by_jinja(source: str, messages: Sequence[Message]) -> str:
     plain: list[dict[str, Any]] = [
         {"role": one.role, "content": part_list(one, str) if one.media else one.content} for one in messages
     ]
@@ -60,19 +61,38 @@ def _official(source: str, messages: Sequence[Message]) -> str:
     return compile_template(source).render(messages=plain, **variables)
 
 
+def _around(family: str) -> str:
+    facts = media_family_of(CASES[family].processor)
+    return facts.around.get("image", "{}").replace("{}", _TOKENS[family])
+
+
 @pytest.mark.parametrize(("name", "file", "family"), _PAIRS, ids=[pair[0] for pair in _PAIRS])
 def test_text_around_images_is_the_models_own(name: str, file: str, family: str, assets: Path) -> None:
-    facts = media_family_of(CASES[family].processor)
-
     def placeholder(kind: Modality, number: int) -> str:
-        return facts.around.get(kind, "{}").replace("{n}", str(number)).replace("{}", _TOKENS[family])
+        return _around(family)
 
     template = SlotTemplate(load_slots(name), TemplateConfig(enable_thinking=False), BOS, EOS, placeholder)
     source = official_source(file, assets)
     different = {}
     for case, question in _QUESTIONS.items():
         messages = _chat(question)
-        own, written = _official(source, messages), join_text(template.prompt(Chat(messages), False))
+        own, written = _by_jinja(source, messages), join_text(template.prompt(Chat(messages), False))
         if own != written:
             different[case] = (own, written)
     assert different == {}
+
+
+@pytest.mark.parametrize(("name", "family"), [*((pair[0], pair[2]) for pair in _PAIRS), ("ernie_vl", "ernie")])
+def test_what_is_saved_writes_the_same_around_images(name: str, family: str) -> None:
+    around = "Picture {n}:<|IMAGE_START|>{}<|IMAGE_END|>" if family == "ernie" else _around(family)
+
+    def placeholder(kind: Modality, number: int) -> str:
+        return around.replace("{n}", str(number))
+
+    settings = TemplateConfig(enable_thinking=False)
+    slots = load_slots(name)
+    saved = jinja_of(slots, settings, {"image": around})
+    template = SlotTemplate(slots, settings, BOS, EOS, placeholder)
+    for question in _QUESTIONS.values():
+        messages = [*_chat(question), Message("assistant", "Bye."), *_chat(question)[2:3]]
+        assert _by_jinja(saved, messages) == join_text(template.prompt(Chat(messages), False))

@@ -126,6 +126,11 @@ class Media:
                 found.append(self._written(kind, _BLANKS[kind]).text)
         return tuple(found)
 
+    @property
+    def placeholders(self) -> Mapping[Modality, str]:
+        """What a template writes for a medium of each kind, with {n} for its number where that is told."""
+        return {kind: self._family.around.get(kind, "{}").replace("{}", self._tokens[kind]) for kind in self.kinds}
+
     def placeholder(self, kind: Modality, number: int = 1) -> str:
         """What a template writes in the place of a medium, the `number`th of its kind in a chat. Raises DataError
         (E-MEDIA-040)."""
@@ -133,7 +138,7 @@ class Media:
             takes = " and ".join(_plural(one) for one in self.kinds)
             fix = "take the rows with them out, or use a model that takes them (docs/multimodal.md)"
             raise DataError(Problem("E-MEDIA-040", f"this model takes {takes}, no {_plural(kind)}", got=kind, fix=fix))
-        return self._family.around.get(kind, "{}").replace("{n}", str(number)).replace("{}", self._tokens[kind])
+        return self.placeholders[kind].replace("{n}", str(number))
 
     def texts_for(self, media: Sequence[Medium]) -> list[str]:
         """What the processor puts in the places of the media of one sequence. Raises DataError (E-MEDIA-040, 043) and

@@ -31,7 +31,8 @@ def carry_template(renderer: Renderer, settings: TemplateConfig, tokenizer: Any,
     is kept where it is the renderer's, or writes the same."""
     template = renderer.template
     if isinstance(template, SlotTemplate) and not _own_is_same(renderer, settings, tokenizer):
-        tokenizer.chat_template = jinja_of(template.slots, settings)
+        placeholders = renderer.media.placeholders if renderer.media is not None else None
+        tokenizer.chat_template = jinja_of(template.slots, settings, placeholders)
         get_logger().info('the saved tokenizer carries the chat template "%s"', renderer.name)
     generation = getattr(model, "generation_config", None)
     if generation is not None:

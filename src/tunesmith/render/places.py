@@ -35,6 +35,11 @@ class MediaTexts(Protocol):
         ...
 
     @property
+    def placeholders(self) -> Mapping[Modality, str]:
+        """What a template writes for a medium of a kind, with {n} for its number."""
+        ...
+
+    @property
     def leads(self) -> bool:
         """Media stand before all text."""
         ...

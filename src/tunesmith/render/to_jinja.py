@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.core.types import Modality
 from tunesmith.render.jinja_facts import CALLING, EMPTY, MESSAGE, OUTER, OUTER_TOOLS, REPLY, TOOLS, USER, Facts
+from tunesmith.render.jinja_media import content_of_parts, numbered
 from tunesmith.render.jinja_tools import JinjaTools, quoted
 from tunesmith.render.slot_files import SlotFile
 from tunesmith.render.slot_text import ALWAYS, Choice, Condition, Group, Literal, Place, Slot, parse_slot, walk
@@ -53,9 +55,12 @@ class _Defaults:
     keep_thoughts: bool = False
 
 
-def jinja_of(slots: SlotFile, settings: TemplateSettings | None = None) -> str:
+def jinja_of(
+    slots: SlotFile, settings: TemplateSettings | None = None, placeholders: Mapping[Modality, str] | None = None
+) -> str:
     """A chat template in transformers' dialect that renders what the declarative one renders. `settings`: those of a
-    run, which hold where `enable_thinking`, `preserve_thinking` or a system message are not given."""
+    run, which hold where `enable_thinking`, `preserve_thinking` or a system message are not given. `placeholders`: what
+    stands for media of a kind, with {n} for its number, of a model that takes them."""
     system = slots.default_system or ""
     if settings is not None and settings.default_system is not None:
         defaults = _Defaults((Literal(settings.default_system),) if settings.default_system else ())
@@ -70,7 +75,7 @@ def jinja_of(slots: SlotFile, settings: TemplateSettings | None = None) -> str:
         *_prelude(slots, defaults, used, tools),
         *_text(slots.prefix, outer),
         *(_branch("not has_system", _text(slots.no_system, outer)) if slots.no_system else ()),
-        *_messages(slots, used, tools),
+        *_messages(slots, used, tools, placeholders or {}),
         *_text(slots.suffix, outer),
         *_branch("add_generation_prompt", _text((*slots.open, *slots.prompt), outer)),
     ]
@@ -140,7 +145,9 @@ def _having(role: str, chat: str = "messages") -> str:
     return f"{chat} | selectattr('role', 'equalto', '{role}') | list | length"
 
 
-def _messages(slots: SlotFile, used: _Used, tools: JinjaTools | None) -> Iterator[str]:
+def _messages(
+    slots: SlotFile, used: _Used, tools: JinjaTools | None, placeholders: Mapping[Modality, str]
+) -> Iterator[str]:
     counts = {
         "questions": used.any("final", "first_question", "last_question", "turn", "turn0"),
         "replies": used.any("answered", "answered_later"),
@@ -149,6 +156,7 @@ def _messages(slots: SlotFile, used: _Used, tools: JinjaTools | None) -> Iterato
         "before": used.any("after_question", "after_reply", "after_result"),
         "calls": tools is not None and tools.numbers,
         "waiting": tools is not None and tools.numbers,
+        **dict.fromkeys(numbered(placeholders), True),
     }
     more: Facts = TOOLS if tools else {}
     if started := [f"{name}={_FIRST.get(name, 0)!r}" for name, wanted in counts.items() if wanted]:
@@ -156,6 +164,7 @@ def _messages(slots: SlotFile, used: _Used, tools: JinjaTools | None) -> Iterato
     yield "{%- for message in chat %}"
     body = [
         "{%- set content = message.content or '' %}",
+        *(content_of_parts(placeholders, slots.media) if placeholders else ()),
         "{%- set thought = '' if thinking is false else message.reasoning_content or '' %}",
     ]
     if used.any("has_thought"):
