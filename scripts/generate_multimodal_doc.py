@@ -21,6 +21,16 @@ from tests.media_groups import NO_CLASS, PLUGINS  # noqa: E402
 from tunesmith.models.media import media_family_of  # noqa: E402
 
 _KINDS = ("image", "video", "audio")
+_COLUMNS = (
+    "family",
+    "processor, model",
+    *_KINDS,
+    "counts by",
+    "ids equal",
+    "own template",
+    "features = places",
+    "backward",
+)
 
 
 def page(text: str, found: list[dict[str, Any]]) -> str:
@@ -35,15 +45,18 @@ def page(text: str, found: list[dict[str, Any]]) -> str:
 
 def families(cells: dict[tuple[str, str], dict[str, Any]]) -> str:
     rows = [
-        "| family | processor, model | image | video | audio | counts by | ids equal | features = places | backward |",
-        "|" + "---|" * 9,
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|" + "---|" * len(_COLUMNS),
     ]
     for name, case in CASES.items():
         own = {kind: cells[name, kind] for kind in _KINDS if (name, kind) in cells}
         kinds = ["-" if kind not in own else _tried(own[kind]) for kind in _KINDS]
-        sums = [_of_all(own.values(), key) for key in ("ids", "features", "backward")]
+        ids, *sums = [_of_all(own.values(), key) for key in ("ids", "features", "backward")]
+        template = Path(own.get("image", {}).get("template", "-")).stem
         rule = _rule(case.processor)
-        rows.append("| " + " | ".join([name, f"`{case.processor}`, `{case.model}`", *kinds, rule, *sums]) + " |")
+        rows.append(
+            "| " + " | ".join([name, f"`{case.processor}`, `{case.model}`", *kinds, rule, ids, template, *sums]) + " |"
+        )
     return "\n".join(rows)
 
 

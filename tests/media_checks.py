@@ -15,21 +15,67 @@ from typing import Any
 import pytest
 import torch
 
-from tests.media_cases import Case, Shelf, has_torchvision, media_of_case, tokenizer_of
+from tests.media_cases import ASSETS, Case, Shelf, has_torchvision, media_of_case, tokenizer_of
 from tests.media_families import CASES
+from tests.official import official_source
 from tests.torchvision_oracle import use_torchvision
 from tunesmith.config.template import TemplateConfig
 from tunesmith.core.types import PLACE, Chat, Encoded, Medium, Message
 from tunesmith.media.processor import Media
 from tunesmith.render import Renderer, make_renderer
 
-__all__ = ["KINDS", "check", "reason_not_to"]
+__all__ = ["KINDS", "SOURCES", "check", "check_template", "reason_not_to"]
 
 KINDS = ("image", "video", "audio")
 _ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
 _START = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n"
 _TEXT = "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
 _END = "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+
+
+SOURCES = {
+    "gemma3": "with_generation_marks/gemma3.jinja",
+    "gemma4": "official/google-gemma-4-31B-it.jinja",
+    "idefics3": "with_generation_marks/idefics3.jinja",
+    "llava_next": "with_generation_marks/llava_next.jinja",
+    "mistral3": "official/Mistral-Small-3.2-24B-Instruct-2506.jinja",
+    "qwen2_5_vl": "with_generation_marks/qwen2_5_vl.jinja",
+    "qwen3_5": "official/Qwen3.5-4B.jinja",
+    "qwen3_vl": "with_generation_marks/qwen3_vl.jinja",
+}
+"""Families whose own chat template is at hand."""
+_OF_TEMPLATES = ("<start_of_turn>", "<end_of_turn>", "<|turn>", "<turn|>", "[INST]", "[/INST]", "<end_of_utterance>")
+
+
+def check_template(name: str, source: str) -> None:
+    """Raises AssertionError where ids are not those of the processor's `apply_chat_template`."""
+    case, shelf = CASES[name], Shelf()
+    tokenizer = tokenizer_of(case)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(_OF_TEMPLATES)}, replace_extra_special_tokens=False)
+    tokenizer.chat_template = source
+    media = media_of_case(case, shelf, tokenizer=tokenizer)
+    renderer = make_renderer(TemplateConfig(enable_thinking=None), tokenizer, media=media)
+    for chat in _chats(_some(shelf, "image", case.even)):
+        read = {str(one.source): shelf.read(one) for message in chat.messages for one in message.media}
+        told = [{"role": one.role, "content": _parts(one, read)} for one in chat.messages[:-1]]
+        settings = {"images_kwargs": dict(case.call.get("image", {}))}
+        expected = media.processor.apply_chat_template(
+            [told], chat_template=source, tokenize=True, add_generation_prompt=True, processor_kwargs=settings
+        )
+        ids = expected["input_ids"] if hasattr(expected, "keys") else expected
+        own = renderer.prompt(chat.messages[:-1]).ids
+        assert list(own) == [int(token) for token in ids[0]], tokenizer.decode(own)
+
+
+def _parts(message: Message, read: dict[str, Any]) -> Any:
+    """The content as users of transformers write it."""
+    parts: list[dict[str, Any]] = []
+    for number, text in enumerate(message.content.split(PLACE)):
+        if number:
+            parts.append({"type": "image", "image": read[str(message.media[number - 1].source)]})
+        if text:
+            parts.append({"type": "text", "text": text})
+    return parts
 
 
 def reason_not_to(case: Case, kind: str) -> str | None:
@@ -195,6 +241,9 @@ def main() -> None:
         for kind in kinds_of(case):
             why = reason_not_to(case, kind)
             results.append({"family": name, "kind": kind, "why": why} if why else check(name, kind))
+            if kind == "image" and not why and name in SOURCES:
+                check_template(name, official_source(SOURCES[name], ASSETS))
+                results[-1]["template"] = SOURCES[name]
             print(results[-1])
     target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

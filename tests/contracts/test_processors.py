@@ -6,10 +6,13 @@ What needs torchvision runs in `make test-media`, which writes the table of docs
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.media_checks import check, kinds_of, reason_not_to
+from tests.media_checks import SOURCES, check, check_template, kinds_of, reason_not_to
 from tests.media_families import CASES
+from tests.official import official_source
 
 _QUICK = {("llava", "image"), ("qwen2_vl", "image"), ("idefics3", "image"), ("qwen2_audio", "audio")}
 _CELLS = [
@@ -25,3 +28,8 @@ def test_ids_features_and_gradients_are_the_processors_and_the_models(name: str,
     found = check(name, kind)
     assert found["ids"]
     assert found["backward"] or found["why"].startswith("needs ")
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if reason_not_to(CASES[name], "image") is None])
+def test_ids_are_those_of_apply_chat_template(name: str, assets: Path) -> None:
+    check_template(name, official_source(SOURCES[name], assets))

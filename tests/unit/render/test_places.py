@@ -152,3 +152,16 @@ def test_the_fingerprint_knows_the_processor_and_the_limits(tokenizer: Any, shel
     assert prints[0] != prints[1]
     assert "media" not in prints[2]
     assert prints[0] == make_renderer(TemplateConfig(), tokenizer, media=media).fingerprint()
+
+
+def test_a_template_that_takes_parts_only_gets_them_from_chats_of_text_too(tokenizer: Any, shelf: Shelf) -> None:
+    own = PARTS.replace("{% if m.content is string %}{{ m.content }}{% else %}", "").replace(
+        "{% endfor %}{% endif %}<|im_end|>", "{% endfor %}<|im_end|>"
+    )
+    own = own.replace("{% for p in m.content %}", "{% for p in m.content if p.type is defined %}")
+    renderer = renderer_of(tokenizer, shelf, own=own)
+    chats = [Chat([Message("user", f"Question {n}"), Message("assistant", f"Answer {n}")]) for n in range(5)]
+    for number, found in enumerate(renderer.encode_chats(chats)):
+        assert tokenizer.decode(found[0].ids) == (
+            f"<|im_start|>user\nQuestion {number}<|im_end|>\n<|im_start|>assistant\nAnswer {number}<|im_end|>\n"
+        )
