@@ -144,11 +144,16 @@ class AutoTemplate:
     @cached_property
     def takes_parts_only(self) -> bool:
         """True for templates that do not write a content that is a text, but a list of parts (LLaVA's)."""
-        if "text" not in self.template.names or _QUESTION in self._probe([{"role": "user", "content": _QUESTION}]):
+        if "text" not in self.template.names or _QUESTION in self._tried([{"role": "user", "content": _QUESTION}]):
             return False
-        return _QUESTION in self._probe([{"role": "user", "content": [_text_part(_QUESTION)]}])
+        return _QUESTION in self._tried([{"role": "user", "content": [_text_part(_QUESTION)]}])
 
     def _probe(self, messages: list[dict[str, Any]]) -> str:
+        if self.takes_parts_only:
+            messages = [{**one, "content": _parts_of(one["content"])} for one in messages]
+        return self._tried(messages)
+
+    def _tried(self, messages: list[dict[str, Any]]) -> str:
         variables = {**self.special_tokens, **self.tools_as_text([]), "messages": messages}
         try:
             return self.tools_template.render(**variables, add_generation_prompt=False)
@@ -210,9 +215,7 @@ class _Session:
             if self.owner.thought_form == "key":
                 plain["reasoning_content"] = plain["thinking"] = reasoning
             elif reasoning and self.owner.thought_form == "blocks":
-                text = plain["content"]
-                parts = [_text_part(text)] if isinstance(text, str) else text
-                plain["content"] = [{"type": "thinking", "thinking": reasoning}, *parts]
+                plain["content"] = [{"type": "thinking", "thinking": reasoning}, *_parts_of(plain["content"])]
             elif reasoning:
                 opening, closing = self.owner.thinking
                 thought = f"{opening}\n{reasoning}\n{closing}\n\n"
@@ -442,6 +445,10 @@ class _Session:
 
 def _text_part(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
+
+
+def _parts_of(content: Any) -> list[Any]:
+    return [_text_part(content)] if isinstance(content, str) else content
 
 
 def _common_prefix(one: str, other: str) -> int:
