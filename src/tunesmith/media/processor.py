@@ -16,9 +16,11 @@ import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from tunesmith.core.errors import DataError, MachineError, Problem
 from tunesmith.core.types import Medium, Modality, Placed
@@ -46,7 +48,7 @@ _BLANKS: Mapping[Modality, Size] = {
     "audio": Size(samples=16_000),
 }
 _OTHERS: Mapping[Modality, Size] = {"image": Size(97, 311), "audio": Size(samples=40_000)}
-_REMEMBERED = 4096
+_REMEMBERED = 1024  # about 50 kB each, at most
 _FAILURES = (ValueError, TypeError, IndexError, KeyError, RuntimeError, ZeroDivisionError, OSError)
 
 
@@ -75,7 +77,7 @@ class _Written(NamedTuple):
     """The text for a medium, and the ids in it of tokens that no other text has."""
 
     text: str
-    marks: tuple[int, ...]
+    marks: npt.NDArray[np.int64]
 
 
 class Media:
@@ -97,6 +99,7 @@ class Media:
         self.kinds = modalities(processor)
         self._tokens: dict[Modality, str] = {kind: getattr(processor, f"{kind}_token") for kind in self.kinds}
         self._texts: OrderedDict[tuple[Modality, Size], _Written] = OrderedDict()
+        self._lock = Lock()
 
     def __reduce__(self) -> Any:
         assert self._origin is not None, "made by hand, so it stays in its process"
@@ -163,19 +166,20 @@ class Media:
         """Which tokens of a sequence stand for which medium, from the first of them to the last. It may have fewer
         media: a chat that is split has those of its beginning."""
         sequence = np.asarray(ids, dtype=np.int64)
+        texts = [self._of(medium).marks for medium in media]
+        found = np.flatnonzero(np.isin(sequence, np.unique(np.concatenate([*texts, np.zeros(0, np.int64)]))))
         placed: list[Placed] = []
-        found = np.flatnonzero(np.isin(sequence, sorted({mark for one in media for mark in self._of(one).marks})))
         at = 0
-        for medium in media:
-            marks = np.asarray(self._of(medium).marks)
+        for medium, marks in zip(media, texts, strict=True):
             starts = (start for start in range(at, len(found) - len(marks) + 1) if sequence[found[start]] == marks[0])
-            at_here = next(
-                (start for start in starts if np.array_equal(sequence[found[start : start + len(marks)]], marks)), None
-            )
-            if at_here is None:
+            fits = (start for start in starts if np.array_equal(sequence[found[start : start + len(marks)]], marks))
+            start = next(fits, None)
+            if start is None:
                 break
-            at = at_here + len(marks)
-            placed.append(Placed(medium, int(found[at_here]), int(found[at - 1]) + 1))
+            at = start + len(marks)
+            placed.append(Placed(medium, int(found[start]), int(found[at - 1]) + 1))
+        left = {int(token) for token in sequence[found[at:]]}
+        assert left.isdisjoint(self._token_ids), "a placeholder that stands for no medium"
         return tuple(placed)
 
     def inputs(self, media: Sequence[Medium], *, blank: bool = False) -> dict[str, Tensor]:
@@ -240,12 +244,16 @@ class Media:
         self._need(medium.kind)
         size = size_of(medium, self._limits)
         key = medium.kind, Size() if medium.kind in self._fixed else size
-        if key not in self._texts:
-            if len(self._texts) >= _REMEMBERED:
+        with self._lock:
+            if key in self._texts:
+                self._texts.move_to_end(key)
+                return self._texts[key]
+        written = self._written(medium.kind, size, str(medium.source))
+        with self._lock:
+            self._texts[key] = written
+            if len(self._texts) > _REMEMBERED:
                 self._texts.popitem(last=False)
-            self._texts[key] = self._written(medium.kind, size, str(medium.source))
-        self._texts.move_to_end(key)
-        return self._texts[key]
+        return written
 
     def _written(self, kind: Modality, size: Size, name: str = "") -> _Written:
         """The text for a blank medium of a size."""
@@ -256,22 +264,26 @@ class Media:
             found = self._call([(kind, blank_medium(kind, size))], plain, [name], return_text_replacement_offsets=True)
             text = str(found["text_replacement_offsets"][0][0]["replacement"])
         ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return _Written(text, tuple(token for token in ids if token in self._marking))
+        return _Written(text, np.array([token for token in ids if token in self._marking], dtype=np.int64))
 
     @cached_property
     def _fixed(self) -> frozenset[Modality]:
         """Kinds of which every size has the same text: those of the family, if that is so with these settings."""
         there = [kind for kind in self._family.fixed if kind in self.kinds and kind not in self.missing]
         return frozenset(
-            kind for kind in there if self._written(kind, _BLANKS[kind]) == self._written(kind, _OTHERS[kind])
+            kind for kind in there if self._written(kind, _BLANKS[kind]).text == self._written(kind, _OTHERS[kind]).text
         )
+
+    @cached_property
+    def _token_ids(self) -> frozenset[int]:
+        return frozenset(self.processor.tokenizer.convert_tokens_to_ids(token) for token in self._tokens.values())
 
     @cached_property
     def _marking(self) -> frozenset[int]:
         """Ids of tokens that nothing but a processor and a template write."""
         tokenizer = self.processor.tokenizer
         special = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
-        return frozenset((*special, *(tokenizer.convert_tokens_to_ids(token) for token in self._tokens.values())))
+        return self._token_ids.union(special)
 
     def _call(
         self, read: Sequence[tuple[Modality, Any]], extra: Mapping[str, Any], names: Sequence[str], **wanted: Any
