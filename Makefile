@@ -85,7 +85,7 @@ MEDIA_WITNESSES := build/torchvision
 
 test-media: $(STAMP) ## processors of images, videos and sound; writes docs/multimodal.md
 	@test -d $(MEDIA_WITNESSES)/torchvision || $(BIN)/python -m pip install -q --no-deps --target $(MEDIA_WITNESSES) torchvision==0.28.0 num2words docopt
-	@$(TEST_ENV) PYTHONPATH=$(MEDIA_WITNESSES) $(BIN)/python -m tests.media_checks bench/results/multimodal.json $(MEDIA_WITNESSES)
+	@$(TEST_ENV) $(BIN)/python -m tests.media_checks bench/results/multimodal.json $(MEDIA_WITNESSES)
 	@$(BIN)/python scripts/generate_multimodal_doc.py
 
 # Clients of others in an environment of their own, against a server of this one; and the oldest official client that works.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.core.errors import DataError, MachineError, Problem
+from tunesmith.core.errors import DataError, MachineError, Problem, UsageError
 from tunesmith.core.types import Medium, Modality, Placed
 from tunesmith.media.bounded import Bounded
 from tunesmith.media.family import MediaFamily
@@ -262,9 +262,20 @@ class Media:
         else:
             plain = {"do_rescale": False, "do_normalize": False, "resample": 0} if kind == "image" else {}
             found = self._call([(kind, blank_medium(kind, size))], plain, [name], return_text_replacement_offsets=True)
-            text = str(found["text_replacement_offsets"][0][0]["replacement"])
+            text = self._told(found)
         ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         return _Written(text, np.array([token for token in ids if token in self._marking], dtype=np.int64))
+
+    def _told(self, found: Mapping[str, Any]) -> str:
+        """What the processor says that it put in the place of the one placeholder."""
+        places = [place for text in found.get("text_replacement_offsets", ()) for place in text]
+        if len(places) != 1:
+            fix = "docs/multimodal.md lists models whose processors do"
+            what = (
+                f"the processor of this model, {type(self.processor).__name__}, does not tell what it writes for media"
+            )
+            raise UsageError(Problem("E-MEDIA-047", what, where="model_name_or_path", fix=fix))
+        return str(places[0]["replacement"])
 
     @cached_property
     def _fixed(self) -> frozenset[Modality]:

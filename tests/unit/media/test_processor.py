@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.media_cases import Shelf, media_of_case, tokenizer_of
 from tests.media_families import CASES
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, UsageError
 from tunesmith.media.limits import MediaLimits
 from tunesmith.media.tensors import join
 
@@ -121,3 +121,18 @@ def test_a_prompt_is_seen_as_a_whole_by_paligemma() -> None:
     media, _, _ = _case("paligemma")
     types = media.token_types([5, 6, 7, 8], trained=[False, False, True, True])["token_type_ids"]
     assert types.tolist() == [0, 0, 1, 1]
+
+
+def test_a_processor_that_does_not_tell_what_it_writes() -> None:
+    media, shelf, _ = _case("qwen2_vl")
+    whole = type(media.processor)
+
+    class Silent(whole):  # type: ignore[misc, valid-type]
+        def __call__(self, *some: Any, **named: Any) -> Any:
+            found = super().__call__(*some, **named)
+            found.pop("text_replacement_offsets", None)
+            return found
+
+    media.processor.__class__ = Silent
+    with pytest.raises(UsageError, match="E-MEDIA-047"):
+        media.text_for(shelf.image(60, 60))
