@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.media_families import CASES  # noqa: E402
 from tests.media_groups import NO_CLASS, PLUGINS  # noqa: E402
+from tunesmith.models.families import SEEING  # noqa: E402
 from tunesmith.models.media import media_family_of  # noqa: E402
 
 _KINDS = ("image", "video", "audio")
@@ -30,6 +31,7 @@ _COLUMNS = (
     "own template",
     "features = places",
     "backward",
+    "batches",
 )
 
 
@@ -54,9 +56,9 @@ def families(cells: dict[tuple[str, str], dict[str, Any]]) -> str:
         ids, *sums = [_of_all(own.values(), key) for key in ("ids", "features", "backward")]
         template = Path(own.get("image", {}).get("template", "-")).stem
         rule = _rule(case.processor)
-        rows.append(
-            "| " + " | ".join([name, f"`{case.processor}`, `{case.model}`", *kinds, rule, ids, template, *sums]) + " |"
-        )
+        batches = "flat" if case.model_type in SEEING else "padded"
+        classes = f"`{case.processor}`, `{case.model}`"
+        rows.append("| " + " | ".join([name, classes, *kinds, rule, ids, template, *sums, batches]) + " |")
     return "\n".join(rows)
 
 

@@ -195,7 +195,7 @@ def test_media_go_with_their_sequences_through_files_views_and_packs(tmp_path):
         writer = SampleWriter(files)
         for sequence in _sequences():  # a block each
             size, trained = len(sequence.ids), sum(sequence.trained)
-            table = np.array([[size, trained, 0, 0, 0, -1, 0]])
+            table = np.array([[size, trained, 0, 0, 0, -1, 0, 0]])
             ids, mask = np.array(sequence.ids, np.int32), np.array(sequence.trained)
             writer.add(ids, mask, None, table, sequence.media)
     stored, _ = open_samples(tmp_path, ["x"])
@@ -222,7 +222,7 @@ def test_a_mismatched_answer_comes_with_the_media_of_its_prompt():
 def test_lines_of_media_are_plain_json(tmp_path):
     with GrowingFiles(tmp_path) as files:
         one = _sequences()[0]
-        table = np.array([[6, 2, 0, 0, 0, -1, 0]])
+        table = np.array([[6, 2, 0, 0, 0, -1, 0, 0]])
         SampleWriter(files).add(np.array(one.ids, np.int32), np.array(one.trained), None, table, one.media)
     lines = [json.loads(line) for line in (tmp_path / "media.jsonl").read_text().splitlines()]
     assert [(line["kind"], line["source"], line["facts"]["width"]) for line in lines] == [
