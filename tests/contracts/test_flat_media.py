@@ -30,8 +30,8 @@ from tunesmith.render import make_renderer
 QUICK = {"llava", "qwen2_vl"}
 
 
-def exact(name: str) -> str | None:
-    """What is wrong with flat batches of a family; None where nothing is."""
+def made(name: str) -> tuple[Any, MediaOfSequences, list[dict[str, Any]]]:
+    """A tiny model of a family, what reads its media, and three samples: one medium, three of them, none."""
     import transformers
 
     case = CASES[name]
@@ -47,7 +47,12 @@ def exact(name: str) -> str | None:
     model = getattr(transformers, case.model)(case.config(tokenizer.convert_tokens_to_ids)).eval()
     register()
     install(model, "chunked", HeadFacts.of(model, family_of(model.config.model_type)))
-    read, samples = MediaOfSequences(media), [rows[number] for number in range(len(rows))]
+    return model, MediaOfSequences(media), [rows[number] for number in range(len(rows))]
+
+
+def exact(name: str) -> str | None:
+    """What is wrong with flat batches of a family; None where nothing is."""
+    model, read, samples = made(name)
     before = calls()
     try:
         wanted = computed(model, PaddingCollator(0, read_media=read)(samples))
@@ -55,8 +60,10 @@ def exact(name: str) -> str | None:
         found = computed(model, FlatCollator(0, read_media=read)(samples))
     except (TypeError, ValueError, RuntimeError, KeyError, AssertionError, ImportError) as error:
         return f"refuses them: {str(error).splitlines()[:1]}"
-    if calls() == before:
-        return "does not use the attention"
+    return "does not use the attention" if calls() == before else differs(found, wanted)
+
+
+def differs(found: tuple[float, torch.Tensor], wanted: tuple[float, torch.Tensor]) -> str | None:
     off = abs(found[0] - wanted[0]) / abs(wanted[0])
     far = (found[1] - wanted[1]).norm() / wanted[1].norm()
     return None if off < 1e-5 and far < 1e-4 else f"loss is off by {off:.1e}, gradient by {far:.1e}"
@@ -66,7 +73,7 @@ def computed(model: Any, batch: dict[str, Any]) -> tuple[float, torch.Tensor]:
     model.zero_grad()
     loss = SupervisedFineTuning(ObjectiveConfig()).compute(model, batch).loss_sum
     loss.backward()
-    gradient = [one.grad.flatten() for one in model.parameters() if one.grad is not None]
+    gradient = [(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in model.parameters()]
     return float(loss.detach()), torch.cat(gradient)
 
 
@@ -83,3 +90,17 @@ def test_the_list_of_types_that_read_flat_batches_with_media(name: str) -> None:
         assert case.model_type not in SEEING or name == "pixtral", "what is in the list is tried"
         return
     assert (exact(name) is None) == (case.model_type in SEEING or case.model_type in NOT_FOR_ALL)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES]
+)
+def test_a_padded_batch_is_its_rows_one_by_one(name: str) -> None:
+    case = CASES[name]
+    if case.model_lacks() or all(reason_not_to(case, kind) for kind in kinds_of(case)):
+        return
+    model, read, samples = made(name)
+    collate = PaddingCollator(0, read_media=read)
+    rows = [computed(model, collate([sample])) for sample in samples]
+    wanted = sum(loss for loss, _ in rows), sum(gradient for _, gradient in rows)
+    assert differs(computed(model, collate(samples)), wanted) is None

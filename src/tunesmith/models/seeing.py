@@ -47,14 +47,17 @@ class Seen(dict[str, Any]):
 
 def take_media(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs with the media of the batch as the arguments that the model has for them. Where it has positions of
-    its own for what it sees, a flat batch gets those of each sequence. Of a batch without media only what text needs is
-    left."""
-    media: Sequence[Mapping[str, Tensor]] = inputs.get("media", ())
-    if not any(media):
-        return {name: value for name, value in inputs.items() if name not in ("media", *TOKEN_INPUTS)}
+    its own for what it sees, a flat batch gets those of each sequence. A batch of a run with media goes this way also
+    if it has none, as a row must not depend on those beside it."""
+    if "media" not in inputs:
+        return dict(inputs)
+    media: Sequence[Mapping[str, Tensor]] = inputs["media"]
     found = Seen({name: value for name, value in inputs.items() if name != "media"})
     family = family_of_type(model.config.model_type)
-    joined = join([one for one in media if one], family.axes, family.pads)
+    some = [one for one in media if one]
+    if family.literal and some:  # features are told apart by rows, so one without media has a place for none
+        some = [one or {name: value[:, :0] for name, value in some[0].items()} for one in media]
+    joined = join(some, family.axes, family.pads)
     found |= {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in joined.items()}
     if "bounds" in inputs and hasattr(model.model, "get_rope_index"):
         found["position_ids"] = _own_positions(model.model, inputs, media)
