@@ -24,7 +24,7 @@ class Numbers:
 
 
 def engine_of(model: Any, stop_ids: Sequence[int] = (2,), **settings: Any) -> HFEngine:
-    renderer: Any = SimpleNamespace(stop_ids=tuple(stop_ids))
+    renderer: Any = SimpleNamespace(stop_ids=tuple(stop_ids), media=None)
     return HFEngine(model, Numbers(), renderer, SimpleNamespace(), EngineConfig(**settings))  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from tunesmith.core.errors import Problem, TunesmithError, UnavailableError
-from tunesmith.core.types import Chat, Message
+from tunesmith.core.types import Chat, Message, Placed
 from tunesmith.engines.chat import ChatEngine, Reply
 
 if TYPE_CHECKING:
@@ -121,10 +121,11 @@ class Constraint(Protocol):
 class Request:
     """One reply that is asked for.
 
-    prompt      ids, from `renderer.encode_prompt` or a tokenizer
+    prompt      ids, from `renderer.prompt` or a tokenizer
     adapter     a loaded adapter by name; None: the model as configured
     constraint  of this reply alone
     client      the queue is fair between clients
+    media       what tokens of the prompt stand for, as `renderer.prompt` tells it; read when the reply's turn comes
     """
 
     prompt: tuple[int, ...]
@@ -132,6 +133,7 @@ class Request:
     adapter: str | None = None
     constraint: Constraint | None = None
     client: str = ""
+    media: tuple[Placed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,7 @@ class Engine(ChatEngine):
         """Returns at once. The sink is called from a thread of the engine, in order; the last piece has `end`.
 
         Raises Overloaded where the queue is full, DataError where the prompt leaves no room, UsageError for an adapter
-        that is not loaded.
+        that is not loaded, and for media that the engine does not take (E-MEDIA-060).
         """
 
     @abstractmethod
@@ -324,8 +326,9 @@ class Engine(ChatEngine):
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: dict[str, Any]
     ) -> Iterator[Piece]:
         adapter = sampling.pop("adapter", None)
-        prompt = tuple(self.renderer.encode_prompt(messages, tools))
-        for piece in self.run(Request(prompt, Sampling.of(self.defaults, **sampling), adapter)):
+        prompt = self.renderer.prompt(messages, tools)
+        wanted = Sampling.of(self.defaults, **sampling)
+        for piece in self.run(Request(tuple(prompt.ids), wanted, adapter, media=tuple(prompt.media))):
             if piece.end and piece.end.error:
                 raise piece.end.error
             yield piece

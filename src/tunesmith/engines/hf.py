@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.config.engine import EngineConfig
 from tunesmith.engines.base import Engine, Handle, Pair, Request, Score, Sink
-from tunesmith.engines.room import no_room, room_of
+from tunesmith.engines.room import no_media, no_room, room_of
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -45,6 +45,7 @@ class HFEngine(Engine):
         from tunesmith.engines.batching.adapters import NamedAdapters
         from tunesmith.engines.batching.fitting import Fitted
         from tunesmith.engines.batching.scheduler import Scheduler
+        from tunesmith.engines.batching.sight import Readers
         from tunesmith.models.rope import context_of
 
         settings = settings or EngineConfig()
@@ -53,30 +54,40 @@ class HFEngine(Engine):
         self.tokenizer, self.renderer, self.defaults = tokenizer, renderer, defaults
         self.at_once, self._chunk = settings.max_batch_requests, settings.prefill_chunk_tokens
         self._adapters = NamedAdapters(self.model)
-        self._fitted = Fitted(self.model, self._adapters, settings, mode, one_by_one=one_by_one)
+        self._readers = Readers(renderer.media) if renderer.media is not None else None
+        sees = self._readers is not None
+        self._fitted = Fitted(self.model, self._adapters, settings, mode, one_by_one=one_by_one, sees=sees)
         self._longest = context_of(self._fitted.bare.config)
         self.context = min((limit for limit in (self._longest, self._fitted.budget) if limit), default=None)
         self._name = str(self._fitted.bare.config.name_or_path)
         limits = self.at_once, settings.max_queued_requests
-        self._scheduler = Scheduler(self._fitted.runner, self._fitted.device, *limits, self._name, mode)
+        runner, device = self._fitted.runner, self._fitted.device
+        self._scheduler = Scheduler(runner, device, *limits, self._name, mode, self._readers)
 
     @classmethod
     def from_config(cls, config: RunConfig) -> HFEngine:
+        from tunesmith.media.limits import MediaLimits
         from tunesmith.methods.base import Adapters
         from tunesmith.methods.merge import attach_adapter, merge_adapters
         from tunesmith.models.catalog import fallback_template
         from tunesmith.models.load import ATTENTION, infer_dtype, load
         from tunesmith.models.machine import pick_device
+        from tunesmith.models.media import load_media
         from tunesmith.models.quantization.plan import base_of
+        from tunesmith.models.tokenizer import load_tokenizer
         from tunesmith.render import make_renderer
 
         device = pick_device(bool(config.train.hf.get("use_cpu")))
+        tokenizer = load_tokenizer(config.model)
+        media = load_media(config.model, MediaLimits.of(config.media), tokenizer)
         loaded = load(
             config.model,
+            tokenizer,
             dtype=infer_dtype(config.model, device),
             attention=ATTENTION[config.model.flash_attn],
             device=device,
             quantization=base_of(config, device),
+            media=media is not None,
         )
         adapters = Adapters.of(config.model)
         names = adapters.names
@@ -84,7 +95,7 @@ class HFEngine(Engine):
         if names:  # the last one stays beside the weights: exact, also where the base is in bfloat16
             model = attach_adapter(model, names[-1], adapters)  # PEFT puts it where the weights are
         fallback = fallback_template(config.model.model_name_or_path)
-        renderer = make_renderer(config.template, loaded.tokenizer, fallback=fallback)
+        renderer = make_renderer(config.template, loaded.tokenizer, fallback=fallback, media=media)
         kept = config.model.flash_attn in _KEPT
         return cls(model, loaded.tokenizer, renderer, config.generate, config.engine, one_by_one=kept)
 
@@ -94,6 +105,8 @@ class HFEngine(Engine):
         from tunesmith.engines.batching.job import Job
 
         self._check_adapter(request.adapter)
+        if request.media and self._readers is None:
+            raise no_media(request)
         room = room_of(request, self.context)
         job = Job(request, sink, self.tokenizer, self.renderer.stop_ids, room)
         self._scheduler.submit(job)
@@ -158,5 +171,7 @@ class HFEngine(Engine):
         if not hasattr(self, "_fitted"):
             return
         self._scheduler.close()
+        if self._readers is not None:
+            self._readers.close()
         self._fitted.undo()
         del self.model, self._adapters, self._fitted

@@ -19,7 +19,7 @@ from tunesmith.core.errors import MachineError, MissingInputError, Problem, Tune
 from tunesmith.core.log import get_logger
 from tunesmith.engines.base import Engine, Handle, Overloaded, Pair, Request, Score, Sink, Token
 from tunesmith.engines.batching.job import Job
-from tunesmith.engines.room import room_of
+from tunesmith.engines.room import no_media, room_of
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -165,6 +165,8 @@ class OutsideEngine(Engine):
 
     def submit(self, request: Request, sink: Sink) -> Handle:
         adapter = self._adapter(request.adapter)
+        if request.media:
+            raise no_media(request)
         room = room_of(request, self.context)
         asked = self._asked(request, room)
         if len(self._running) >= self.at_once + self._queue:

@@ -1,11 +1,11 @@
-"""Whether a prompt leaves room for a reply: the same answer from every engine."""
+"""Whether an engine can take a prompt: the same answer from each of them."""
 
 from __future__ import annotations
 
-from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.errors import DataError, Problem, UsageError
 from tunesmith.engines.base import Request
 
-__all__ = ["no_room", "room_of"]
+__all__ = ["no_media", "no_room", "room_of"]
 
 
 def room_of(request: Request, context: int | None) -> int:
@@ -22,3 +22,10 @@ def no_room(tokens: int, context: int | None) -> DataError:
     fix = "shorten the conversation (/clear starts a new one)"
     got = f"{tokens} tokens, the context is {context}"
     return DataError(Problem("E-ENGINE-002", what, got=got, fix=fix))
+
+
+def no_media(request: Request) -> UsageError:
+    """Of an engine that takes token ids alone."""
+    kinds = ", ".join(dict.fromkeys(one.medium.kind for one in request.media))
+    fix = "use infer_backend: huggingface and a model that sees or hears, or leave them out"
+    return UsageError(Problem("E-MEDIA-060", "this engine takes no images, video or sound", got=kinds, fix=fix))

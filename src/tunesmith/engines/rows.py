@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunesmith.core.types import Placed
 from tunesmith.engines.base import Piece, Request, Sampling
 
 if TYPE_CHECKING:
     from tunesmith.render import Renderer
 
-__all__ = ["ANSWERED", "answer_of", "prompt_and_label", "request_of", "seed_of"]
+__all__ = ["ANSWERED", "answer_of", "media_of", "prompt_and_label", "request_of", "seed_of"]
 
 ANSWERED = ("prompt", "predict", "label")
 """The names of an answered row: what was asked, what the model wrote, what was expected."""
@@ -29,7 +30,13 @@ def prompt_and_label(row: dict[str, Any], stop_ids: tuple[int, ...]) -> tuple[li
 def request_of(row: dict[str, Any], renderer: Renderer, sampling: Sampling) -> Request:
     """The last turn of a row as a request: its prompt is exactly what training saw."""
     prompt, _ = prompt_and_label(row, renderer.stop_ids)
-    return Request(tuple(prompt), sampling)
+    media = tuple(one for one in media_of(row) if one.end <= len(prompt))
+    return Request(tuple(prompt), sampling, media=media)
+
+
+def media_of(row: dict[str, Any]) -> list[Placed]:
+    """What tokens of a row stand for."""
+    return [one for own in row.get("media", ()) for one in own]
 
 
 def answer_of(

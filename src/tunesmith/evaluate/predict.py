@@ -22,7 +22,7 @@ from tunesmith._version import __version__
 from tunesmith.core.files import write_atomically
 from tunesmith.core.log import get_logger
 from tunesmith.engines.base import Engine, Sampling
-from tunesmith.engines.rows import ANSWERED, answer_of, request_of, seed_of
+from tunesmith.engines.rows import ANSWERED, answer_of, media_of, request_of, seed_of
 from tunesmith.evaluate.answers import FOLDER, Answers, claim, not_written
 from tunesmith.metrics.texts import score_texts
 from tunesmith.train.counting import Counting
@@ -128,6 +128,9 @@ def _asked(weights: Any, renderer: Renderer, every: Iterable[tuple[Any, int]], s
         for name in ("input_ids", "trained"):
             values = np.ascontiguousarray(row[name], dtype=np.int64)
             rows.update(len(values).to_bytes(8, "little") + values.tobytes())
+        for one in media_of(row):
+            digest = one.medium.facts.digest if one.medium.facts else ""
+            rows.update(json.dumps([one.medium.kind, digest, one.start, one.end]).encode())
     return {
         "weights": weights,
         "rows": rows.hexdigest(),

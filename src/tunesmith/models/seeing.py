@@ -18,7 +18,15 @@ from torch import Tensor
 from tunesmith.media.tensors import join
 from tunesmith.models.media import family_of_type
 
-__all__ = ["TOKEN_INPUTS", "Seen", "part_attention", "set_attention", "take_media"]
+__all__ = [
+    "TOKEN_INPUTS",
+    "Seen",
+    "part_attention",
+    "rope_trunk",
+    "sequence_positions",
+    "set_attention",
+    "take_media",
+]
 
 TEXT = "text_config"
 """The part of a config that reads text."""
@@ -59,21 +67,35 @@ def take_media(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         some = [one or {name: value[:, :0] for name, value in some[0].items()} for one in media]
     joined = join(some, family.axes, family.pads)
     found |= {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in joined.items()}
-    if "bounds" in inputs and hasattr(model.model, "get_rope_index"):
-        found["position_ids"] = _own_positions(model.model, inputs, media)
+    if "bounds" in inputs and (trunk := rope_trunk(model)) is not None:
+        found["position_ids"] = _own_positions(trunk, inputs, media)
     return found
 
 
 def _own_positions(trunk: Any, inputs: Mapping[str, Any], media: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """[3, 1, T], each sequence as if it were alone. What goes on behind a shared prompt has the positions that follow
     it, as in the batch: a prompt is shared up to its first medium at most."""
-    bounds = inputs["bounds"]
-    known = inspect.signature(trunk.get_rope_index).parameters
     parts = []
-    for (start, end), own in zip(pairwise(bounds), media, strict=True):
-        given = {name: value for name, value in own.items() if name in known}
-        types = inputs["mm_token_type_ids"][:, start:end]
-        told = {"mm_token_type_ids": types} if "mm_token_type_ids" in known else {}
-        positions, _ = trunk.get_rope_index(inputs["input_ids"][:, start:end], **told, **given)
+    for (start, end), own in zip(pairwise(inputs["bounds"]), media, strict=True):
+        types = {name: inputs[name][:, start:end] for name in TOKEN_INPUTS if name in inputs}
+        positions = sequence_positions(trunk, inputs["input_ids"][:, start:end], types, own)
         parts.append(positions + inputs["position_ids"][0, start])
     return torch.cat(parts, -1)
+
+
+def rope_trunk(model: Any) -> Any:
+    """The part of a model that gives what it sees positions of its own; None where tokens are counted."""
+    trunk = getattr(model, "model", None)
+    return trunk if hasattr(trunk, "get_rope_index") else None
+
+
+def sequence_positions(trunk: Any, ids: Tensor, types: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Tensor:
+    """[3, 1, T] of one sequence [1, T], by the model's own code. `types`: what it is told of each token, [1, T];
+    `own`: what it takes for the media of the sequence."""
+    known = inspect.signature(trunk.get_rope_index).parameters
+    all_told = {**own, **types, "attention_mask": torch.ones_like(ids)}
+    if "feature_attention_mask" in own:  # where the frames of sound are wanted, they are counted by it
+        all_told["audio_seqlens"] = own["feature_attention_mask"].sum(-1)
+    given = {name: value for name, value in all_told.items() if name in known}
+    positions: Tensor = trunk.get_rope_index(ids, **given)[0]
+    return positions

@@ -48,7 +48,7 @@ def test_one_by_one_not_a_bit_depends_on_what_else_runs() -> None:
     """As a prediction does with full_determinism: in bfloat16 other sums would give other tokens."""
     model = tiny_model("llama", None).to(torch.bfloat16)
     requests = [Request(prompt, greedy(12, logprobs=1)) for prompt in prompts(6, 20, 97)]
-    renderer: Any = SimpleNamespace(stop_ids=())
+    renderer: Any = SimpleNamespace(stop_ids=(), media=None)
     with HFEngine(model, Numbers(), renderer, SimpleNamespace(), one_by_one=True) as engine:  # type: ignore[arg-type]
         assert isinstance(engine._fitted.runner, Alone)
         together = [piece.tokens for piece in answers(engine, requests)]

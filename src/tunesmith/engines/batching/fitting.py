@@ -29,11 +29,18 @@ _GB = 1024**3
 
 
 class Fitted:
-    """A model that is ready to run. `one_by_one`: requests have a forward of their own in any case. `undo` gives the
-    model back as it was."""
+    """A model that is ready to run. `one_by_one`: requests have a forward of their own in any case. `sees`: requests may
+    have media. `undo` gives the model back as it was."""
 
     def __init__(
-        self, model: Any, adapters: NamedAdapters, settings: EngineConfig, mode: Mode, *, one_by_one: bool = False
+        self,
+        model: Any,
+        adapters: NamedAdapters,
+        settings: EngineConfig,
+        mode: Mode,
+        *,
+        one_by_one: bool = False,
+        sees: bool = False,
     ) -> None:
         self.bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.device: torch.device = model.device
@@ -43,6 +50,8 @@ class Fitted:
         chooses = told_depths(self.bare.config) is not None
         if adapters.replies != "together":
             reason = "its adapter wants whole rows"
+        if sees:
+            reason = "it sees or hears"
         if one_by_one:
             reason = "flash_attn or full_determinism asks for it"
         if chooses:
@@ -55,7 +64,7 @@ class Fitted:
                 reason or "its layers attend to something else than what they keep",
             )
             keeps = settings.use_kv_cache and not chooses and adapters.replies != "again"
-            self.runner: Runner = Alone(adapters, self.bare, self.device, use_cache=keeps)
+            self.runner: Runner = Alone(adapters, self.bare, self.device, use_cache=keeps, sees=sees)
             self.budget: int | None = None
         else:
             self.budget = _tokens(settings.kv_cache_gb, shapes, self.device)

@@ -12,6 +12,7 @@ from tunesmith.core.errors import TunesmithError
 from tunesmith.core.log import get_logger
 from tunesmith.engines.base import End, FinishReason, Piece, Request, Sink, Token
 from tunesmith.engines.batching.choose import Chooser
+from tunesmith.engines.batching.sight import Sight
 from tunesmith.engines.batching.stops import ReplyText
 from tunesmith.engines.detokenize import Detokenizer
 
@@ -23,6 +24,7 @@ class Job:
     room       how many tokens the reply may have
     held       what the runner keeps of it; None: nothing yet, or not any more
     cached     tokens of the prompt that were not computed
+    sight      what it sees and hears, once that is read
     """
 
     def __init__(self, request: Request, sink: Sink, tokenizer: Any, stop_ids: tuple[int, ...], room: int) -> None:
@@ -31,6 +33,7 @@ class Job:
         self.prompt = np.asarray(request.prompt, dtype=np.int64)
         self.held: Any = None
         self.cached = 0
+        self.sight: Sight | None = None
         self.cancelled = False
         self.reason: FinishReason | None = None
         """Why the reply has ended; None: it has not."""

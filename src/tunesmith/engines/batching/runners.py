@@ -183,10 +183,12 @@ _STATES = ("past_key_values", "cache_params", "state")
 class Alone:
     """`use_cache` False: everything is computed again for each token. A prompt is read at once, because a state that
     runs along the sequence takes one token, or begins. Where positions have other frequencies in sequences longer than
-    `switch_of` says, one that grows beyond is read again: the keys of before would be turned by the old ones."""
+    `switch_of` says, one that grows beyond is read again: the keys of before would be turned by the old ones.
 
-    def __init__(self, call: Call, model: Any, device: torch.device, *, use_cache: bool) -> None:
-        self._call, self._device = call, device
+    `sees`: the model takes media; its own code then says what it gets in each step, as it does for `generate`."""
+
+    def __init__(self, call: Call, model: Any, device: torch.device, *, use_cache: bool, sees: bool = False) -> None:
+        self._call, self._device, self._model, self._sees = call, device, model, sees
         self._switch = switch_of(model.config)
         takes = inspect.signature(model.forward).parameters
         self._name = next((name for name in _STATES if name in takes), None) if use_cache else None
@@ -215,6 +217,8 @@ class Alone:
         inputs = self._inputs(job.ids, first) | {"logits_to_keep": 1, "use_cache": self._name is not None}
         if self._name is not None:
             inputs[self._name] = own.state
+        if self._sees:
+            inputs = self._prepared(job, inputs, first)
         output = self._call([job.request.adapter], inputs, flat=False)
         if self._name is not None:
             own.state = getattr(output, self._name, None)
@@ -222,6 +226,20 @@ class Alone:
                 self._name = None
         scores: Tensor = output.logits[0, -1].float()
         return scores
+
+    def _prepared(self, job: Job, inputs: dict[str, Any], first: int) -> dict[str, Any]:
+        """The inputs from the token `first` on, as the model's own code makes them for `generate`."""
+        sight, new = job.sight, inputs.pop("input_ids")
+        if sight is not None:
+            inputs |= sight.for_model(self._model) if first == 0 else {}
+            inputs |= sight.tokens(job.ids, self._device)
+            positions = sight.positions(self._model, job.ids)
+            if positions is not None:
+                inputs["position_ids"] = positions[..., first:]
+        ids = torch.tensor([job.ids], device=self._device)
+        how: dict[str, Any] = {"next_sequence_length": new.shape[1], "is_first_iteration": first == 0}
+        found: dict[str, Any] = self._model.prepare_inputs_for_generation(ids, **how, **inputs)
+        return found
 
     def _inputs(self, tokens: Sequence[int], first: int) -> dict[str, Any]:
         """From the token `first` on."""

@@ -2,7 +2,8 @@
 
 A request joins and leaves between two steps. Where memory ends, the youngest go back to the queue and are read again
 later, with what they have written; where a step fails, its requests are tried one by one, and only those that fail by
-themselves end.
+themselves end. What a request sees and hears is read by other threads when its turn has come, and it runs when that is
+done.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tunesmith.engines.base import Overloaded, Token
 from tunesmith.engines.batching.failures import Failure, failure_of, no_memory, not_finite
 from tunesmith.engines.batching.job import Job
 from tunesmith.engines.batching.runners import Runner
+from tunesmith.engines.batching.sight import Readers, Sight
 from tunesmith.engines.batching.threads import Mode, eagerly, give_back_threads
 from tunesmith.engines.batching.waiting import FairQueue
 from tunesmith.models.out_of_memory import free_memory
@@ -43,11 +45,13 @@ class Scheduler:
         most_waiting: int,
         model: str,
         mode: Mode = torch.inference_mode,
+        readers: Readers | None = None,
     ) -> None:
-        self._mode = mode
+        self._mode, self._readers = mode, readers
         self._runner, self._device, self._model = runner, device, model
         self._at_once, self._most_waiting = at_once, most_waiting
         self._waiting, self._running = FairQueue[Job](), list[Job]()
+        self._reading: dict[Job, Future[Sight]] = {}
         self._tasks: deque[Callable[[], None]] = deque()
         self._counts: Counter[str] = Counter()
         self._seconds = 1.0  # that a request takes, a moving mean
@@ -83,7 +87,8 @@ class Scheduler:
 
     def stats(self) -> dict[str, float]:
         with self._wake:
-            now = {"running": len(self._running), "waiting": len(self._waiting), "at_once": self._at_once}
+            waiting = len(self._waiting) + len(self._reading)
+            now = {"running": len(self._running), "waiting": waiting, "at_once": self._at_once}
             return {**now, **self._runner.stats(), **self._counts}
 
     def end_adapter(self, name: str) -> None:
@@ -94,6 +99,7 @@ class Scheduler:
             for job in waiting:
                 job.cancelled = True
             self._waiting.remove_cancelled()
+        waiting += self._stop_reading(lambda job: job.request.adapter == name)
         for job in waiting + [job for job in self._running if job.request.adapter == name]:
             self._fail(job, UnavailableError(problem))
         self._count(waiting)
@@ -122,10 +128,11 @@ class Scheduler:
                     self._round()
                 except Exception as error:
                     self._broken(failure_of(error).problem)
-        for job in [*self._running, *self._waiting]:
+        waiting = [*self._waiting, *self._stop_reading(lambda _: True)]
+        for job in [*self._running, *waiting]:
             job.end("cancelled")
         self._leave()
-        self._count(list(self._waiting))
+        self._count(waiting)
         for task in self._tasks:
             task()
 
@@ -134,7 +141,7 @@ class Scheduler:
         get_logger().error("the engine closes")
         with self._wake:
             self._closed = True
-        for job in [*self._running, *self._waiting]:
+        for job in [*self._running, *self._waiting, *self._stop_reading(lambda _: True)]:
             job.end("error", error=problem)
             job.tell_end()
         self._running.clear()
@@ -142,9 +149,17 @@ class Scheduler:
     def _wait(self) -> bool:
         """Until there is something to do; False: the engine closes."""
         with self._wake:
-            while not (self._closed or self._tasks or self._running or len(self._waiting)):
+            while not (self._closed or self._tasks or self._running or self._has_next()):
                 self._wake.wait()
             return not self._closed
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._running) + len(self._reading) < min(self._at_once, self._limit)
+
+    def _has_next(self) -> bool:
+        """Whether one that waits can begin, or one that is read can go on."""
+        return (self._has_room and len(self._waiting) > 0) or any(future.done() for future in self._reading.values())
 
     def _round(self) -> None:
         """One task, and one step of all that run."""
@@ -152,6 +167,7 @@ class Scheduler:
             self._tasks.popleft()()
         with self._wake:
             gone = self._waiting.remove_cancelled()
+        gone += self._stop_reading(lambda job: job.cancelled)
         for job in [*gone, *(job for job in self._running if job.cancelled)]:
             job.end("cancelled")
         self._count(gone)
@@ -163,19 +179,48 @@ class Scheduler:
             self._leave()
 
     def _admit(self) -> None:
-        while len(self._running) < min(self._at_once, self._limit):
+        for job in [job for job, future in self._reading.items() if future.done()]:
+            self._take_in(job, self._reading.pop(job))
+        while self._has_room:
             with self._wake:
                 if not len(self._waiting):
                     return
                 job = self._waiting.pop()
-            if self._runner.begin(job):
-                self._running.append(job)
-            elif self._running:
-                self._limit = len(self._running)
-                self._put_back(job)
+            if job.request.media and job.sight is None:
+                assert self._readers is not None, "refused where nobody reads"
+                self._reading[job] = self._readers.begin(job.request, self._notify)
             else:
-                self._fail(job, no_memory())
-                self._count([job])
+                self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        if self._runner.begin(job):
+            self._running.append(job)
+        elif self._running:
+            self._limit = len(self._running)
+            self._put_back(job)
+        else:
+            self._fail(job, no_memory())
+            self._count([job])
+
+    def _take_in(self, job: Job, future: Future[Sight]) -> None:
+        """One whose media are read, or cannot be."""
+        try:
+            job.sight = future.result()
+        except Exception as error:
+            self._fail(job, failure_of(error).problem)
+            self._count([job])
+        else:
+            self._begin(job)
+
+    def _stop_reading(self, which: Callable[[Job], bool]) -> list[Job]:
+        found = [job for job in self._reading if which(job)]
+        for job in found:
+            self._reading.pop(job).cancel()
+        return found
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify()
 
     def _put_back(self, job: Job) -> None:
         with self._wake:

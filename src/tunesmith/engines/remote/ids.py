@@ -14,7 +14,7 @@ from tunesmith.engines.remote.chat import connect, models_of
 from tunesmith.engines.remote.failures import no_protocol
 from tunesmith.engines.remote.fields import as_fields, refused
 from tunesmith.engines.remote.http import Cancelled, Line, Server
-from tunesmith.engines.room import room_of
+from tunesmith.engines.room import no_media, room_of
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -67,6 +67,8 @@ class RemoteEngine(Engine):
     def submit(self, request: Request, sink: Sink) -> Handle:
         if request.constraint is not None:
             raise refused("a constraint on the reply", "it decides token by token, and here whole texts come")
+        if request.media:
+            raise no_media(request)
         body = self._body(request.adapter, request.prompt, request.sampling)
         body |= {"max_tokens": room_of(request, self.context), "stream": True}
         body["stream_options"] = {"include_usage": True}
