@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("torch_one_thread")]
 TOKENS = 10
 # One of each way in which features reach tokens, positions are counted and masks are made.
 TYPES = (
-    "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "ernie4_5_vl_moe", "gemma3", "gemma4",
-    "paligemma", "mllama", "internvl", "idefics3", "qwen2_audio", "qwen2_5_omni"
+    "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "ernie4_5_vl_moe", "gemma3",
+    "gemma4", "paligemma", "mllama", "internvl", "idefics3", "qwen2_audio", "qwen2_5_omni"
 )  # fmt: skip
 WITHOUT_CACHE = ("llava", "qwen2_vl", "gemma3", "mllama")
 

@@ -130,7 +130,7 @@ def _asked(weights: Any, renderer: Renderer, every: Iterable[tuple[Any, int]], s
             rows.update(len(values).to_bytes(8, "little") + values.tobytes())
         for one in media_of(row):
             digest = one.medium.facts.digest if one.medium.facts else ""
-            rows.update(json.dumps([one.medium.kind, digest, one.start, one.end]).encode())
+            rows.update(json.dumps([one.medium.kind, digest, int(one.start), int(one.end)]).encode())
     return {
         "weights": weights,
         "rows": rows.hexdigest(),

@@ -45,9 +45,19 @@ def test_a_seeded_reply_does_not_depend_on_what_else_runs(sighted: Sighted, engi
     seeded = [sighted.request(chat, 8, Sampling(max_new_tokens=8, seed=5)) for chat in sighted.chats()]
     together = [ids_of(piece) for piece in answers(engine, seeded)]
     assert together == [ids_of(answers(engine, [one])[0]) for one in seeded]
+
+
+def test_more_than_may_wait_are_refused(sighted: Sighted, engine: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, picture = Slow(sighted, monkeypatch), sighted.request(sighted.chats()[1], 4)
+    for _ in range(3):  # as many as may run; they wait for their pictures, and take the places
+        engine.submit(picture, lambda piece: None)
+    while len(engine._scheduler._reading) < 3:
+        slow.asked.wait(0.01)
+    for _ in range(4):
+        engine.submit(picture, lambda piece: None)
     with pytest.raises(Overloaded):
-        for one in [sighted.request(sighted.chats()[1], 40)] * 30:
-            engine.submit(one, lambda piece: None)
+        engine.submit(picture, lambda piece: None)
+    slow.go.set()
 
 
 class Slow:

@@ -1,0 +1,93 @@
+"""Rows with pictures in `tunesmith predict` and in what a run predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import tunesmith
+from tests.seeing import colour_rows, coloured, seeing_model
+from tunesmith.config import load_config
+from tunesmith.config.generate import GenerateConfig
+from tunesmith.engines.base import Sampling
+from tunesmith.engines.rows import prompt_and_label
+from tunesmith.evaluate.dataset import _rows
+from tunesmith.evaluate.predict import _asked
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("torch_one_thread")]
+
+
+@pytest.fixture(scope="module")
+def sees(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return seeing_model(tmp_path_factory.mktemp("sees"), stories)
+
+
+@pytest.fixture
+def keys(sees: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "model_name_or_path": str(sees),
+        "dataset": str(colour_rows(tmp_path / "data", 6)),
+        "output_dir": str(tmp_path / "out"),
+        "use_cpu": True,
+        "do_sample": False,
+        "max_new_tokens": 4,
+    }
+
+
+def lines_of(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "generated_predictions.jsonl").read_text().splitlines()]
+
+
+def plain(model: Path, rows: Path, prompts: list[list[int]]) -> list[str]:
+    """What transformers itself makes of the same ids and pictures."""
+    import torch
+    from PIL import Image
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    processor = AutoProcessor.from_pretrained(model)
+    loaded = LlavaForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+    found = []
+    for row, prompt in zip(json.loads(rows.read_text()), prompts, strict=True):
+        picture = Image.open(rows.parent / row["images"][0])
+        pixels = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
+        ids = torch.tensor([prompt])
+        said = loaded.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, do_sample=False, max_new_tokens=4
+        )
+        text = processor.tokenizer.decode(said[0, len(prompt) :], skip_special_tokens=True)
+        found.append(text)
+    return found
+
+
+def every_row(keys: dict[str, Any]) -> list[tuple[Any, int]]:
+    datasets = _rows(load_config(keys, {}, verb="predict"), 1)
+    return [(dataset, number) for dataset in datasets.values() for number in range(len(dataset))]
+
+
+def test_predictions_of_rows_with_pictures_are_those_of_transformers(keys: dict[str, Any], tmp_path: Path) -> None:
+    found = tunesmith.predict(keys)
+    lines = lines_of(tmp_path / "out")
+    assert found["predict_rows"] == 6
+    prompts = [prompt_and_label(dataset[number], (2,))[0] for dataset, number in every_row(keys)]
+    expected = plain(Path(keys["model_name_or_path"]), Path(keys["dataset"]), prompts)
+    assert [line["predict"] for line in lines] == expected
+    assert [line["label"].strip() for line in lines] == ["red", "green", "blue", "black", "red", "green"]
+    only = {"do_train": False, "do_predict": True, "eval_dataset": keys["dataset"], "dataset": None}
+    tunesmith.train({**keys, **only, "output_dir": str(tmp_path / "run")})
+    assert lines_of(tmp_path / "run") == lines
+
+
+def test_another_picture_in_a_row_is_another_question(keys: dict[str, Any], tmp_path: Path) -> None:
+    def asked() -> dict[str, Any]:
+        renderer: Any = SimpleNamespace(fingerprint=dict)
+        return _asked("weights", renderer, every_row(keys), Sampling.of(GenerateConfig()))
+
+    before = asked()
+    assert asked() == before
+    coloured("black", 99).save(tmp_path / "data" / "0.png")
+    after = asked()
+    assert {name for name in before if before[name] != after[name]} == {"rows"}
