@@ -50,6 +50,7 @@ TABLE: dict[str, Variable] = {
         Variable("API_KEY", "", "keys of the API, between commas: 16 to 256 visible ASCII characters each"),
         Variable("API_KEY_FILE", "", "file with keys of the API, one on each line"),
         Variable("API_MODEL_NAME", "", "name of the model in the API (default: the last part of its path)"),
+        Variable("API_REMOTE_MEDIA", "0", "the API fetches media from https addresses that clients name"),
         Variable("FASTAPI_ROOT_PATH", "", "path under which a proxy has the API"),
         Variable("MAX_CONCURRENT", "", "most requests that the API runs at once (default: what the engine takes)"),
         Variable("REMOTE_API_KEY", "", "key of the server that infer_backend: remote asks"),

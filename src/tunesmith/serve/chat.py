@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.requests import Request as HttpRequest
@@ -15,6 +17,7 @@ from tunesmith.serve import responses
 from tunesmith.serve.body import read_json
 from tunesmith.serve.errors import unsupported
 from tunesmith.serve.grammar import Grammar, as_json
+from tunesmith.serve.media import RequestMedia
 from tunesmith.serve.request import ChatRequest, read_chat
 from tunesmith.serve.running import Running
 from tunesmith.serve.service import Service
@@ -38,18 +41,33 @@ class Reader(Protocol):
 async def create(http: HttpRequest) -> Any:
     service: Service = http.scope["service"]
     wishes = read_chat(await read_json(http, service.limits))
-    chat = await asyncio.to_thread(_Chat, service, wishes, http.scope["client_name"])
+    media = service.media()
+    # Apart from the threads of others: an address may take its time.
+    threads = service.readers if wishes.messages.places else None
+    making = partial(_Chat, service, wishes, http.scope["client_name"], media)
+    chat = await asyncio.get_running_loop().run_in_executor(threads, making)
     return await answer(http, chat, _whole, _events)
 
 
 class _Chat:
-    """A request in the engine's terms. Made in a thread: templates, tokenizers and grammars take their time."""
+    """A request in the engine's terms. Made in a thread: templates, tokenizers and grammars take their time. `close`
+    when it is answered."""
 
-    def __init__(self, service: Service, wishes: ChatRequest, client: str) -> None:
-        self.service, self.wishes = service, wishes
+    def __init__(self, service: Service, wishes: ChatRequest, client: str, media: RequestMedia) -> None:
+        self.service, self.wishes, self.close = service, wishes, media.close
+        try:
+            self._make(client, media)
+        except BaseException:
+            media.close()
+            raise
+
+    def _make(self, client: str, media: RequestMedia) -> None:
+        service, wishes = self.service, self.wishes
         self._renderer = service.renderer(wishes.thinking)
         adapter = service.adapter(wishes.model)
-        self.prompt = service.chat_prompt(self._renderer, wishes.messages, wishes.tools)
+        prompt = service.chat_prompt(self._renderer, media.settled(wishes.messages), wishes.tools)
+        self.prompt = tuple(prompt.ids)
+        seen = tuple(replace(one, where=place) for one, place in zip(prompt.media, wishes.messages.places, strict=True))
         room = service.check_room(len(self.prompt), wishes.max_tokens, "messages")
         self._thinks_first = service.thinks_first(self.prompt)
         self._json_calls = False
@@ -57,7 +75,9 @@ class _Chat:
         raw = self._marks_are_special()
         changes = {"skip_special_tokens": False} if raw else {}
         self.requests = [
-            Request(self.prompt, sampling, adapter, service.grammars.constraint(grammar) if grammar else None, client)
+            Request(
+                self.prompt, sampling, adapter, service.grammars.constraint(grammar) if grammar else None, client, seen
+            )
             for sampling in wishes.samplings(service.engine.defaults, room, **changes)
         ]
         self.stamp = service.stamp("chatcmpl", wishes.model)

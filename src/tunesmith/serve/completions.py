@@ -47,6 +47,9 @@ class _Completion:
             self.echoes += [echo] * len(samplings)
         self.stamp = service.stamp("cmpl", wishes.model)
 
+    def close(self) -> None:
+        """Nothing is held for it."""
+
 
 class _Choice:
     """One reply on its way."""

@@ -17,6 +17,14 @@ class Limits:
     messages: int = 2048
     parts: int = 1024
     """Parts of one message's content."""
+    media: int = 16
+    """Images, sounds and videos of one request."""
+    media_bytes: int = 20_000_000
+    """Of one of them."""
+    media_pixels: int = 100_000_000
+    """Of all images of one request, and of one frame of each of its videos."""
+    media_seconds: float = 1800.0
+    """Of all its sound and video."""
     tools: int = 128
     calls: int = 128
     """Tool calls of one message."""

@@ -24,12 +24,18 @@ from tunesmith.serve.fields import (
     wrong_type,
 )
 from tunesmith.serve.limits import LIMITS
+from tunesmith.serve.parts import Content, read_content
 
-__all__ = ["read_messages", "read_tools"]
+__all__ = ["Messages", "read_messages", "read_tools"]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_MEDIA = {"image_url", "input_image", "input_audio", "audio_url", "video_url", "file"}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class Messages(list[Message]):
+    """Messages of a chat. `places`: where their media stand in the request, in their order."""
+
+    places: tuple[str, ...] = ()
 
 
 def _arguments(value: Any, where: str) -> dict[str, Any]:
@@ -57,30 +63,7 @@ def _calls(value: Any, where: str) -> list[ToolCall]:
     return found
 
 
-def _part(value: Any, where: str) -> str:
-    if not isinstance(value, dict):
-        raise wrong_type(value, where, "an object")
-    kind = value.get("type")
-    if kind in _MEDIA:
-        message = f"{where} is a part of type {kind}: this model reads text only"
-        raise unsupported(message, where, "unsupported_content_type")
-    if kind == "refusal":
-        return str(read_object(value, {"type": text(), "refusal": text()}, where, required=["refusal"])["refusal"])
-    choice("text")(kind, f"{where}.type")
-    return str(read_object(value, {"type": text(), "text": text()}, where, required=["text"])["text"])
-
-
-@described(anyOf=[{"type": "string"}, {"type": "array", "items": {"type": "object"}, "maxItems": LIMITS.parts}])
-def _content(value: Any, where: str) -> str:
-    """A string, or parts of text, which are joined as they are."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise wrong_type(value, where, "a string or an array of parts")
-    return "".join(list_of(_part, LIMITS.parts)(value, where))
-
-
-_PLAIN: dict[str, Reader] = {"role": choice(*_ROLES), "content": _content, "name": text(1, 256)}
+_PLAIN: dict[str, Reader] = {"role": choice(*_ROLES), "content": read_content, "name": text(1, 256)}
 _WRITTEN: dict[str, Reader] = {
     "tool_calls": _calls,
     "reasoning_content": text(),
@@ -99,7 +82,8 @@ _BODIES = {
 """By role."""
 
 
-def _message(value: Any, where: str, called: Mapping[str, str]) -> Message:
+def _message(value: Any, where: str, called: Mapping[str, str]) -> tuple[Message, tuple[str, ...]]:
+    """The message, and where its media stand."""
     if not isinstance(value, dict):
         raise wrong_type(value, where, "an object")
     if value.get("role") is None:
@@ -108,25 +92,31 @@ def _message(value: Any, where: str, called: Mapping[str, str]) -> Message:
         raise unsupported(f'{where} has the role "function", which "tool" has replaced', f"{where}.role")
     role = choice(*_ROLES)(value["role"], f"{where}.role")
     found = _BODIES[role].read(value, where)
+    content: Content | None = found.pop("content", None)
+    if content is not None and content.media and role != "user":
+        place = content.media[0].where
+        raise unsupported(f"{place} is in a message of the role {role}: users show media", place)
     if role == "assistant":
-        return _assistant(found, where)
-    if "content" not in found:
+        return _assistant(found, content, where), ()
+    if content is None:
         raise missing(f"{where}.content")
     if role != "tool":
-        return Message("system" if role == "developer" else role, found["content"], name=found.get("name"))
+        media, places = tuple(one.medium for one in content.media), tuple(one.where for one in content.media)
+        said = "system" if role == "developer" else role
+        return Message(said, content.text, name=found.get("name"), media=media), places  # type: ignore[arg-type]
     if "tool_call_id" not in found:
         raise missing(f"{where}.tool_call_id")
     name = found.get("name") or called.get(found["tool_call_id"])
-    return Message("tool", found["content"], tool_call_id=found["tool_call_id"], name=name)
+    return Message("tool", content.text, tool_call_id=found["tool_call_id"], name=name), ()
 
 
-def _assistant(found: Mapping[str, Any], where: str) -> Message:
+def _assistant(found: Mapping[str, Any], content: Content | None, where: str) -> Message:
     calls = found.get("tool_calls", ())
-    if not calls and not {"content", "refusal"} & found.keys():
+    if not calls and content is None and "refusal" not in found:
         raise missing(f"{where}.content")
     return Message(
         "assistant",
-        found.get("content") or found.get("refusal", ""),
+        (content and content.text) or found.get("refusal", ""),
         reasoning=found.get("reasoning_content") or found.get("reasoning"),
         tool_calls=tuple(calls),
         name=found.get("name"),
@@ -139,18 +129,22 @@ def _assistant(found: Mapping[str, Any], where: str) -> Message:
     minItems=1,
     maxItems=LIMITS.messages,
 )
-def read_messages(value: Any, where: str) -> list[Message]:
+def read_messages(value: Any, where: str) -> Messages:
     """Messages of a chat; results of tools get the name of the function that was called.
 
     Raises ApiError (400) naming the message and its field.
     """
     plain = list_of(anything, LIMITS.messages, least=1)(value, where)
-    messages: list[Message] = []
+    messages = Messages()
     called: dict[str, str] = {}
     for index, one in enumerate(plain):
-        message = _message(one, f"{where}[{index}]", called)
+        message, places = _message(one, f"{where}[{index}]", called)
+        messages.places += places
         called |= {call.id: call.name for call in message.tool_calls if call.id}
         messages.append(message)
+    if len(messages.places) > LIMITS.media:
+        place = messages.places[LIMITS.media]
+        raise invalid(f"{place} is one medium too many: there may be {LIMITS.media}", place, "too_many_media")
     return messages
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tunesmith.config.generate import GenerateConfig
-from tunesmith.core.types import Message
 from tunesmith.engines.base import Sampling
 from tunesmith.serve.errors import invalid, missing, unsupported
 from tunesmith.serve.fields import (
@@ -31,7 +30,7 @@ from tunesmith.serve.fields import (
     wrong_type,
 )
 from tunesmith.serve.limits import LIMITS
-from tunesmith.serve.messages import read_messages, read_tools
+from tunesmith.serve.messages import Messages, read_messages, read_tools
 
 __all__ = [
     "CHAT",
@@ -106,7 +105,7 @@ class ToolChoice:
 class ChatRequest(Wishes):
     """`schema`: what the reply has to be, as JSON; None: anything. `thinking`: None leaves it to the config."""
 
-    messages: list[Message]
+    messages: Messages
     tools: list[dict[str, Any]]
     choice: ToolChoice
     parallel: bool = True

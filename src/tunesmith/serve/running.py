@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.engines.base import Handle, Piece, Request, Sink
 from tunesmith.serve.errors import ApiError, as_api_error, server_error
+from tunesmith.serve.media import spoilt
 
 if TYPE_CHECKING:
     from tunesmith.serve.service import Service
@@ -25,11 +26,11 @@ class Running:
     """The replies to one request. `start`, then iterate over `pieces`, then `close`, which cancels what has not ended.
 
     `start` raises ApiError where the engine does not take them; `pieces` does where one fails, and where all together
-    take longer than they may.
+    take longer than they may. `ended` is called by `close`.
     """
 
-    def __init__(self, service: Service, requests: Sequence[Request]) -> None:
-        self._service, self._requests = service, requests
+    def __init__(self, service: Service, requests: Sequence[Request], ended: Callable[[], None]) -> None:
+        self._service, self._requests, self._when_ended = service, requests, ended
         self._queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._handles: list[Handle] = []
         self._has_slot = self._closed = False
@@ -92,7 +93,7 @@ class Running:
         metrics.count("completion_tokens_total", end.completion_tokens)
         metrics.count("replies_total", reason=end.finish_reason)
         if end.finish_reason == "error":
-            raise as_api_error(end.error) if end.error else server_error("the engine has failed")
+            raise _as_api_error(end.error) if end.error else server_error("the engine has failed")
         if end.finish_reason == "cancelled":
             raise ApiError(503, "the server is being stopped", kind="server_error", code="stopping")
 
@@ -105,6 +106,13 @@ class Running:
             self._timer.cancel()
         for handle in self._handles:
             handle.cancel()
+        self._when_ended()
         self._service.running.discard(self)
         if self._has_slot:
             self._service.slots.give_back()
+
+
+def _as_api_error(error: TunesmithError) -> ApiError:
+    """A medium that cannot be read is told with its place in the request, which the engine has been given."""
+    place = (error.problems[0].where or "").partition(": ")[0]
+    return spoilt(error, place) if place.startswith("messages[") else as_api_error(error)

@@ -18,10 +18,10 @@ from starlette.responses import JSONResponse
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.types import Message
 from tunesmith.serve.body import read_json
-from tunesmith.serve.errors import ApiError, as_api_error, invalid, server_error
+from tunesmith.serve.errors import ApiError, as_api_error, invalid, server_error, unsupported
 from tunesmith.serve.fields import Body, Reader, boolean, described, integer, list_of, object_with, schema_of, text
 from tunesmith.serve.limits import LIMITS
-from tunesmith.serve.messages import read_messages
+from tunesmith.serve.messages import Messages, read_messages
 from tunesmith.serve.request import IGNORED
 from tunesmith.serve.service import Service
 from tunesmith.serve.streams import while_connected
@@ -34,7 +34,9 @@ def _scored(value: Any, where: str) -> str | list[Message]:
     """A text as the model reads it, or the messages of a chat, the last one a reply."""
     if isinstance(value, str):
         return str(text(1)(value, where))
-    messages: list[Message] = read_messages(value, where)
+    messages: Messages = read_messages(value, where)
+    if messages.places:
+        raise unsupported(f"{messages.places[0]}: texts are scored", messages.places[0], "unsupported_content_type")
     if messages[-1].role != "assistant":
         message = f"{where} has to end with the assistant's message: that is what is scored"
         raise invalid(message, f"{where}[{len(messages) - 1}].role")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from tunesmith._version import __version__
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.suggest import did_you_mean
-from tunesmith.core.types import Chat, Message
+from tunesmith.core.types import Chat, Encoded, Message
 from tunesmith.engines.base import Engine
 from tunesmith.engines.rewards import RewardEngine
+from tunesmith.media.fetch import Fetcher, Policy
 from tunesmith.render import Renderer
 from tunesmith.serve.errors import ApiError, as_api_error, invalid, not_found, unsupported
 from tunesmith.serve.grammar import Grammars
 from tunesmith.serve.limits import LIMITS, Limits
+from tunesmith.serve.media import RequestMedia
 from tunesmith.serve.metrics import Metrics
 from tunesmith.serve.settings import Settings
 from tunesmith.serve.slots import Slots
@@ -43,6 +46,9 @@ class Ending(Protocol):
     """An answer that is being made. `close` ends it, and may be called again."""
 
     def close(self) -> None: ...
+
+_READERS = 4
+"""Requests with media that are looked at at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,10 @@ class Service:
         self.texts = TokenTexts(self.made.tokenizer)
         self.grammars = Grammars(self.made.tokenizer, self.made.renderer.stop_ids, self.limits.grammar_seconds)
         self.renderers: dict[bool, Renderer] = {}
+        policy = Policy(remote=self.settings.remote_media, most_bytes=self.limits.media_bytes)
+        self.fetcher = Fetcher(policy)
+        # Apart from the threads that others make their prompts in: an address may take its time.
+        self.readers = ThreadPoolExecutor(_READERS, "tunesmith-media-of-requests")
         digest = self.made.renderer.template_digest + __version__ + self.settings.model_name
         self.fingerprint = f"fp_{sha256(digest.encode()).hexdigest()[:12]}"
 
@@ -141,7 +151,10 @@ class Service:
 
             made = {
                 wanted: make_renderer(
-                    replace(self.template, enable_thinking=wanted), self.made.tokenizer, fallback=self.fallback
+                    replace(self.template, enable_thinking=wanted),
+                    self.made.tokenizer,
+                    fallback=self.fallback,
+                    media=self.made.renderer.media,
                 )
                 for wanted in (True, False)
             }
@@ -153,13 +166,18 @@ class Service:
             raise unsupported(message, "chat_template_kwargs.enable_thinking")
         return self.renderers[thinking]
 
+    def media(self) -> RequestMedia:
+        """For the media of one request."""
+        media: Any = self.made.renderer.media
+        return RequestMedia(media, self.fetcher, self.limits)
+
     def chat_prompt(
         self, renderer: Renderer, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> tuple[int, ...]:
+    ) -> Encoded:
         """Raises ApiError (400) for a chat that the template refuses."""
         shown = [{**tool, "function": _without(tool["function"], "strict")} for tool in tools]
         try:
-            return tuple(renderer.encode_prompt(messages, shown))
+            return renderer.prompt(messages, shown)
         except TunesmithError as error:
             raise as_api_error(error, "messages") from None
 

@@ -22,7 +22,8 @@ _ROOT = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`max_concurrent` None: as many requests at once as the engine takes."""
+    """`max_concurrent` None: as many requests at once as the engine takes. `remote_media`: media are fetched from https
+    addresses that clients name."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -30,6 +31,7 @@ class Settings:
     model_name: str = "model"
     root_path: str = ""
     max_concurrent: int | None = None
+    remote_media: bool = False
 
     @classmethod
     def from_env(cls, model_name: str, note: Callable[[str], None]) -> Settings:
@@ -45,6 +47,7 @@ class Settings:
             model_name=_matching("API_MODEL_NAME", NAME, "1 to 128 visible ASCII characters") or model_name,
             root_path=_matching("FASTAPI_ROOT_PATH", _ROOT, "a path like /models/first").rstrip("/"),
             max_concurrent=_number("MAX_CONCURRENT", 1, 100_000) if env.get("MAX_CONCURRENT") else None,
+            remote_media=env.get_bool("API_REMOTE_MEDIA"),
         )
         if not settings.keys and not settings.is_loopback:
             what = "a server that others can reach needs a key"

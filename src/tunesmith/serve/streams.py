@@ -31,6 +31,9 @@ class Made(Protocol):
     wishes: Any
     """What was asked for; `stream` says how it is answered."""
 
+    def close(self) -> None:
+        """It is answered, or will not be."""
+
 
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
@@ -62,10 +65,14 @@ async def answer(
     events: Callable[[Running, Any], AsyncIterator[str]],
 ) -> Any:
     """The replies to what `made` asks of the engine: one object, or a stream. Both end where the client leaves."""
-    running = Running(made.service, made.requests)
-    if not made.wishes.stream:
-        return JSONResponse(await while_connected(http, whole(running, made)))
-    await while_connected(http, running.start())
+    running = Running(made.service, made.requests, made.close)
+    try:
+        if not made.wishes.stream:
+            return JSONResponse(await while_connected(http, whole(running, made)))
+        await while_connected(http, running.start())
+    except BaseException:
+        running.close()  # also where nothing of it has begun
+        raise
     return EventStream(running, events(running, made))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from typing import Any
 
 from starlette.requests import Request
@@ -34,7 +35,8 @@ async def tokenize(http: Request) -> Any:
     found = TOKENIZE.read(await read_json(http, service.limits))
     if ("prompt" in found) == ("messages" in found):
         raise missing("prompt") if "prompt" not in found else unsupported("either a prompt or messages", "prompt")
-    tokens = await asyncio.to_thread(_tokens, service, found)
+    threads = service.readers if "messages" in found and found["messages"].places else None
+    tokens = await asyncio.get_running_loop().run_in_executor(threads, _tokens, service, found)
     return JSONResponse({"count": len(tokens), "max_model_len": service.made.context, "tokens": list(tokens)})
 
 
@@ -44,7 +46,8 @@ def _tokens(service: Service, found: dict[str, Any]) -> tuple[int, ...]:
     if "prompt" in found:
         return service.plain_prompt(found["prompt"], "prompt")
     renderer = service.renderer(found.get("chat_template_kwargs", {}).get("enable_thinking"))
-    return service.chat_prompt(renderer, found["messages"], found.get("tools", []))
+    with closing(service.media()) as media:
+        return tuple(service.chat_prompt(renderer, media.settled(found["messages"]), found.get("tools", [])).ids)
 
 
 async def detokenize(http: Request) -> Any:

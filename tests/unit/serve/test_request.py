@@ -9,7 +9,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from openai.types.completion_create_params import CompletionCreateParamsBase as CompletionFields
 from openai.types.embedding_create_params import EmbeddingCreateParams as EmbeddingFields
 
-from tunesmith.core.types import Message, ToolCall
+from tunesmith.core.types import PLACE, Message, ToolCall
 from tunesmith.serve import embeddings, request
 from tunesmith.serve.errors import ApiError
 from tunesmith.serve.limits import LIMITS
@@ -182,6 +182,11 @@ def test_messages_of_all_kinds() -> None:
     ]
 
 
+URL = "data:image/png;base64,AAAA"
+PICTURE = {"type": "image_url", "image_url": {"url": URL, "detail": "auto"}}
+SOUND = "messages[1].content[0].input_audio"
+
+
 @pytest.mark.parametrize(
     ("message", "param"),
     [
@@ -194,8 +199,14 @@ def test_messages_of_all_kinds() -> None:
         ({"role": "assistant"}, "messages[1].content"),
         ({"role": "tool", "content": "a"}, "messages[1].tool_call_id"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0].text"),
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "messages[1].content[0]"),
-        ({"role": "user", "content": [{"type": "input_audio"}]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0].image_url"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[1].content[0].image_url.url"),
+        ({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "UklG"}}]}, SOUND + ".format"),
+        ({"role": "user", "content": [{"type": "file", "file": {"file_id": "a"}}]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "colour"}]}, "messages[1].content[0].type"),
+        ({"role": "system", "content": [PICTURE]}, "messages[1].content[0].image_url.url"),
+        ({"role": "assistant", "content": [PICTURE]}, "messages[1].content[0].image_url.url"),
+        ({"role": "user", "content": [PICTURE] * 17}, "messages[1].content[16].image_url.url"),
         (
             {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{"}}]},
             "messages[1].tool_calls[0].function.arguments",
@@ -210,11 +221,23 @@ def test_a_message_that_is_wrong_is_named(message: dict[str, Any], param: str) -
     assert refused(messages=[*HELLO, message]).param == param
 
 
-def test_media_are_refused_by_their_kind() -> None:
-    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    error = refused(messages=[{"role": "user", "content": [part]}])
-    assert error.code == "unsupported_content_type"
-    assert "reads text only" in error.message
+def test_media_stand_where_they_were_among_the_texts() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}
+    film = {"type": "video_url", "video_url": {"url": "https://example.org/a.mp4"}}
+    texts = [{"type": "text", "text": text} for text in ("See ", f" and {PLACE}", ".")]
+    found = chat(messages=[*HELLO, {"role": "user", "content": [texts[0], PICTURE, texts[1], sound, texts[2], film]}])
+    message = found.messages[1]
+    assert message.content == f"See {PLACE} and \ufffd{PLACE}.{PLACE}"
+    assert [medium.kind for medium in message.media] == ["image", "audio", "video"]
+    assert [medium.source for medium in message.media] == [
+        URL,
+        "data:audio/wav;base64,UklG",
+        "https://example.org/a.mp4",
+    ]
+    names = ["[1].image_url.url", "[3].input_audio.data", "[5].video_url.url"]
+    assert list(found.messages.places) == [f"messages[1].content{name}" for name in names]
+    plain = chat(messages=[{"role": "user", "content": f"what is {PLACE}?"}]).messages[0]
+    assert plain.content == f"what is {PLACE}?"
 
 
 def test_tool_choice() -> None:

@@ -29,8 +29,8 @@ _GB = 1024**3
 
 
 class Fitted:
-    """A model that is ready to run. `one_by_one`: requests have a forward of their own in any case. `sees`: they may have
-    media. `undo` gives the model back as it was."""
+    """A model that is ready to run. `one_by_one`: requests have a forward of their own in any case. `sees`: they may
+    have media. `undo` gives the model back as it was."""
 
     def __init__(
         self,
