@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.seeing import seeing_model
 from tests.serving import ScriptedEngine, say, serving
 from tunesmith.config import load_config
 from tunesmith.engines import make_engine
@@ -115,3 +116,17 @@ def test_a_small_model_is_held_to_the_form(tiny_model: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split()[1].rstrip(",") in ("cat", "dog", "bird")
     assert "raise --max-tokens" in short.stderr
+
+
+def test_a_picture_is_asked_about(tiny_model: Path, stories: Path, tmp_path: Path) -> None:
+    model = seeing_model(tmp_path / "sees", stories)
+    engine = make_engine(load_config({"model_name_or_path": str(model), "use_cpu": True}, verb="api"))
+    asked = "--model", "tiny", "--max-tokens", "3", "The color is"
+    with serving(engine) as (url, _):
+        ended = run("picture.py", url, *asked)
+    assert ended.returncode == 0, ended.stderr
+    assert 16 < int(ended.stdout.splitlines()[-1].split()[0]) < 30
+    with serving(ScriptedEngine(tiny_model, say("A square."))) as (url, _):
+        ended = run("picture.py", url, *asked)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("unsupported_content_type: ")

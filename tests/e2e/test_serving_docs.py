@@ -19,7 +19,9 @@ from tests.serving import api
 from tunesmith.core import env
 from tunesmith.serve import embeddings, request, scores
 from tunesmith.serve.app import ROUTES, TASKS
+from tunesmith.serve.fields import schema_of
 from tunesmith.serve.limits import LIMITS
+from tunesmith.serve.parts import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -60,10 +62,21 @@ def test_variables_and_limits() -> None:
         for number in re.findall(r"[\d,]*\d", section("Who may ask").rpartition("| limit")[2])
     ]
     assert numbers == [
-        LIMITS.body_bytes, LIMITS.header_bytes, LIMITS.json_depth, LIMITS.messages, LIMITS.tools, LIMITS.prompts,
-        LIMITS.inputs, LIMITS.generation_seconds,
+        LIMITS.body_bytes, LIMITS.header_bytes, LIMITS.json_depth, LIMITS.messages, LIMITS.tools, LIMITS.media,
+        LIMITS.media_bytes, LIMITS.media_pixels, LIMITS.media_seconds, LIMITS.prompts, LIMITS.inputs,
+        LIMITS.generation_seconds,
     ]  # fmt: skip
     assert f"for {LIMITS.drain_seconds:g} s at most" in PAGE.replace("\n", " ")
+
+
+def test_parts_of_messages_that_are_media() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(\{.*\})` \| (?:an? )?(\w+)", section("Media"), re.MULTILINE)
+    words = {"image": "image", "sound": "audio", "video": "video"}
+    assert {name: words[kind] for name, _, kind in rows} == {name: kind for name, (kind, _) in PARTS.items()}
+    for name, held, _ in rows:
+        assert set(re.findall(r'"(\w+)"', held)) == set(schema_of(PARTS[name][1])["properties"])
+    formats = schema_of(PARTS["input_audio"][1])["properties"]["format"]["enum"]
+    assert set(re.findall(r"`(\w+)`", section("Media").partition("in base64:")[2].partition("|")[0])) == set(formats)
 
 
 def get(url: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tunesmith.core.errors import Problem, UsageError
+from tunesmith.core.types import Medium, Modality
 
 if TYPE_CHECKING:
     from tunesmith.engines.conversation import Conversation
@@ -103,6 +104,33 @@ def _result(_: Chats, text: str) -> Then:
     return Send(text, "tool")
 
 
+def _show(kind: Modality) -> Callable[[Chats, str], Then]:
+    def run(chats: Chats, file: str) -> Then:
+        if not file:
+            for chat in chats.values():
+                chat.shown = [one for one in chat.shown if one.kind != kind]
+            _say(f"no {kind} goes with the next message")
+            return None
+        for chat in chats.values():
+            found = chat.show(kind, _unquoted(file))
+        _say(f"{kind}: {_measured(found)}; it goes with the next message")
+        return None
+
+    return run
+
+
+def _unquoted(file: str) -> str:
+    """Terminals put quotes around names that are dropped on them."""
+    return file[1:-1] if len(file) > 2 and file[0] == file[-1] and file[0] in "\"'" else file
+
+
+def _measured(medium: Medium) -> str:
+    facts = medium.facts
+    assert facts is not None, "that is what showing is for"
+    size = f"{facts.width} x {facts.height}" if facts.width else ""
+    return ", ".join(filter(None, (size, f"{facts.seconds:.1f} s" if facts.seconds else "")))
+
+
 def _retry(chats: Chats, _: str) -> Then:
     asked = [chat.take_back() for chat in chats.values()]
     if asked[0] is None:
@@ -185,6 +213,9 @@ _TABLE = (
     Command("/clear", "", "forgets the conversation", _clear, ("clear",)),
     Command("/system", "TEXT", "sets the system message; no TEXT: the default", _system),
     Command("/tools", "FILE", "the model may call these tools (JSON, as at OpenAI)", _tools),
+    Command("/image", "FILE", "a picture goes with the next message; no FILE: none", _show("image")),
+    Command("/audio", "FILE", "the same for sound", _show("audio")),
+    Command("/video", "FILE", "the same for a video", _show("video")),
     Command("/result", "TEXT", "answers the call of a tool", _result),
     Command("/retry", "", "asks the last question again", _retry),
     Command("/raw", "[TEXT]", "shows the exact prompt, of TEXT or the last one", _raw),

@@ -7,11 +7,13 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core import env
 from tunesmith.core.errors import DataError, MissingInputError, OutputError, Problem, UsageError
-from tunesmith.core.types import Chat, Message, Origin, Prompt, ToolCall
+from tunesmith.core.types import PLACE, Chat, Medium, Message, Modality, Origin, Prompt, ToolCall
 
 if TYPE_CHECKING:
     from tunesmith.engines.chat import ChatEngine
+    from tunesmith.media.settle import Settler
 
 __all__ = ["Conversation", "read_tools"]
 
@@ -22,6 +24,7 @@ class Conversation:
     system   the system message; None for the template's own
     tools    JSON schemas in OpenAI's form, which every reply may call
     adapter  a loaded adapter that answers; None: the model as configured
+    shown    what goes with the next message: each before its text, or in its places (PLACE) where it has as many
     """
 
     def __init__(self, engine: ChatEngine, system: str | None = None, *, adapter: str | None = None) -> None:
@@ -30,8 +33,24 @@ class Conversation:
         self.adapter = adapter
         self.tools: list[Mapping[str, Any]] = []
         self.messages: list[Message] = []
+        self.shown: list[Medium] = []
 
     # ---- asking ----
+
+    def show(self, kind: Modality, source: str) -> Medium:
+        """Have a picture, a video or a sound go with the next message. `source`: a path, or an address.
+
+        Raises UsageError (E-MEDIA-061) where the model takes none, DataError for one that is not there or damaged.
+        """
+        renderer = getattr(self.engine, "renderer", None)
+        if renderer is not None and renderer.media is None:
+            fix = "chat with a model that sees or hears (docs/multimodal.md)"
+            raise UsageError(Problem("E-MEDIA-061", "this model reads text only", got=kind, fix=fix))
+        if renderer is not None:
+            renderer.media.placeholder(kind)  # says which kinds it takes
+        medium = _settler(Path.cwd()).settle(Medium(kind, str(Path(source).expanduser())))
+        self.shown.append(medium)
+        return medium
 
     def stream(
         self, text: str, tools: Sequence[Mapping[str, Any]] | None = None, *, role: str = "user", **sampling: Any
@@ -76,7 +95,7 @@ class Conversation:
 
     def thinks_first(self, text: str) -> bool:
         """Whether the answer to `text` begins inside a thought: some templates open it in the prompt."""
-        return self.engine.thinks_first([*self._history(), Message("user", text)])
+        return self.engine.thinks_first([*self._history(), self._message(text, "user")])
 
     def prompt(self, text: str | None = None) -> list[int]:
         """The ids that `text` would send, or that the last answer came from; no ids before there is one.
@@ -89,7 +108,7 @@ class Conversation:
             raise UsageError(Problem("E-ENGINE-040", what, fix=fix))
         messages = self._history()
         if text is not None:
-            messages.append(Message("user", text))
+            messages.append(self._message(text, "user"))
         else:
             while messages and messages[-1].role == "assistant":
                 messages.pop()
@@ -101,14 +120,17 @@ class Conversation:
     # ---- what was said ----
 
     def clear(self) -> None:
-        """Forget what was said; the system message stays."""
+        """Forget what was said and shown; the system message stays."""
         self.messages.clear()
+        self.shown.clear()
 
     def take_back(self) -> Message | None:
-        """Forget the last exchange; returns what was asked, None where nothing was."""
+        """Forget the last exchange; returns what was asked, None where nothing was. What was shown with it goes with
+        the next message."""
         while self.messages:
             message = self.messages.pop()
             if message.role != "assistant":
+                self.shown = list(message.media)
                 return message
         return None
 
@@ -132,6 +154,7 @@ class Conversation:
         messages = list(chat.messages)
         self.system = messages.pop(0).content if messages and messages[0].role == "system" else None
         self.messages, self.tools = messages, list(chat.tools)
+        self.shown.clear()
 
     def close(self) -> None:
         self.engine.close()
@@ -144,7 +167,9 @@ class Conversation:
 
     def _message(self, text: str, role: str) -> Message:
         if role == "user":
-            return Message("user", text)
+            if self.shown and text.count(PLACE) != len(self.shown):
+                text = PLACE * len(self.shown) + text.replace(PLACE, "\ufffd")
+            return Message("user", text, media=tuple(self.shown))
         calls = [call for message in self.messages for call in message.tool_calls]
         answered = sum(message.role == "tool" for message in self.messages)
         if answered >= len(calls):
@@ -159,6 +184,8 @@ class Conversation:
 
     def _remember(self, asked: Message, pieces: Sequence[str], tools: Sequence[Mapping[str, Any]]) -> None:
         self.messages += [asked, self.engine.parse("".join(pieces), tools)]
+        if asked.role == "user":
+            self.shown.clear()
 
 
 def read_tools(path: Path) -> list[Mapping[str, Any]]:
@@ -181,6 +208,7 @@ def _read(path: Path) -> Any:
 def _as_chat(row: Any, path: Path) -> Chat:
     from tunesmith.data.formats.openai import OpenAI
     from tunesmith.data.rows import RowError
+    from tunesmith.data.settling import settled
 
     fix = 'write {"messages": [{"role": "user", "content": "..."}, ...], "tools": [...]}'
     if not isinstance(row, dict):
@@ -191,6 +219,7 @@ def _as_chat(row: Any, path: Path) -> Chat:
     )
     try:
         example = OpenAI("sft" if answered else "prompt").example(row, Origin(str(path), 0))
+        example = settled(example, _settler(path.absolute().parent).settle)
     except RowError as error:
         what = f"this is not a conversation: {error.reason}"
         raise DataError(Problem("E-ENGINE-044", what, str(path), error.got, error.fix or fix)) from error
@@ -200,13 +229,31 @@ def _as_chat(row: Any, path: Path) -> Chat:
 
 def _plain(message: Message) -> dict[str, Any]:
     """In OpenAI's form."""
-    plain: dict[str, Any] = {"role": message.role, "content": message.content}
+    plain: dict[str, Any] = {"role": message.role, "content": _parts(message) if message.media else message.content}
     if message.reasoning is not None:
         plain["reasoning_content"] = message.reasoning
     if message.tool_calls:
         plain["tool_calls"] = [_plain_call(call, place) for place, call in enumerate(message.tool_calls)]
     plain |= {key: value for key in ("tool_call_id", "name") if (value := getattr(message, key)) is not None}
     return plain
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    media, parts = iter(message.media), list[dict[str, Any]]()
+    for number, text in enumerate(message.content.split(PLACE)):
+        if number:
+            medium = next(media)
+            parts.append({"type": medium.kind, medium.kind: medium.source})
+        if text:
+            parts.append({"type": "text", "text": text})
+    return parts
+
+
+def _settler(folder: Path) -> Settler:
+    """Of media that a person names; relative paths begin at `folder`."""
+    from tunesmith.media.settle import Settler
+
+    return Settler(None, folder, env.data_cache_dir() / "media")
 
 
 def _plain_call(call: ToolCall, place: int) -> dict[str, Any]:

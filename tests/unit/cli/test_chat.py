@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from tunesmith.cli.chat import messages_of, talk
 from tunesmith.cli.chat_commands import COMMANDS
 from tunesmith.core.errors import DataError, OutputError, Problem, TunesmithError, UsageError
-from tunesmith.core.types import Message, ToolCall
+from tunesmith.core.types import PLACE, Message, ToolCall
 from tunesmith.engines.conversation import Conversation
 
 
@@ -44,7 +45,7 @@ class Parrot:
         yield f"{len(messages)}:"
         if messages[-1].content == "stop":
             raise KeyboardInterrupt
-        if messages[-1].content == "fail":
+        if messages[-1].content.lstrip(PLACE) == "fail":
             raise DataError(Problem("E-ENGINE-002", "no room"))
         yield messages[-1].content.upper()
         return 7
@@ -192,6 +193,65 @@ def test_the_adapter_is_chosen_for_each_answer() -> None:
     engine = Parrot()
     run("hello", "/adapter pirate", "hello", "/adapter off", "hello", engine=engine)
     assert engine.sampling == [{}, {"adapter": "pirate"}, {}]
+
+
+@pytest.fixture
+def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from PIL import Image
+
+    monkeypatch.setenv("TUNESMITH_DATA_CACHE", str(tmp_path / "cache"))
+    Image.new("RGB", (20, 10)).save(tmp_path / "a cat.png")
+    return tmp_path / "a cat.png"
+
+
+def test_a_picture_goes_with_the_next_message(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Parrot()
+    conversation = run(f"/image {picture}", f"/image '{picture}'", "what?", "/retry", "and now?", engine=engine)
+    assert "(image: 20 x 10; it goes with the next message)" in capsys.readouterr().err
+    asked, again, later = (messages[-1] for messages in engine.seen)
+    assert asked.content == f"{PLACE}{PLACE}what?"
+    assert [(medium.kind, medium.source) for medium in asked.media] == [("image", str(picture))] * 2
+    assert again == asked
+    assert later == Message("user", "and now?")
+    assert conversation.shown == []
+
+
+def test_what_is_shown_can_be_taken_back(picture: Path) -> None:
+    engine = Parrot()
+    run(f"/image {picture}", "/image", "one", f"/image {picture}", "/clear", "two", engine=engine)
+    assert not any(message.media for messages in engine.seen for message in messages)
+
+
+def test_a_picture_stays_until_it_has_an_answer(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conversation = Conversation(Parrot())
+    conversation.show("image", str(picture))
+    talk({"": conversation}, messages_of(["fail"]), interactive=True)
+    assert len(conversation.shown) == 1
+    assert "no room" in capsys.readouterr().err
+
+
+def test_a_conversation_with_pictures_is_saved_and_goes_on(picture: Path) -> None:
+    saved, engine = picture.parent / "chat.json", Parrot()
+    before = run(f"/image {picture}", f"see {PLACE}", f"/save {saved}", engine=engine).messages
+    row = json.loads(saved.read_text())
+    part = row["messages"][0]["content"][1]
+    assert part == {"type": "image", "image": str(picture)}
+    part["image"] = picture.name  # from the folder of the file on
+    saved.write_text(json.dumps(row))
+    after = run(f"/load {saved}", "again", engine=engine).messages
+    assert after[0] == before[0]
+    assert engine.seen[-1][0].media == before[0].media
+
+
+def test_media_that_cannot_be_shown_are_told(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine: Any = Parrot()
+    (picture.parent / "text.png").write_text("no picture")
+    for name, code in (("nowhere.png", "E-MEDIA-010"), ("text.png", "E-MEDIA-0"), ("", "")):
+        run(f"/image {picture.parent / name if name else ''}", engine=engine, interactive=True)
+        assert code in capsys.readouterr().err
+    engine.renderer = SimpleNamespace(media=None)
+    with pytest.raises(UsageError, match="E-MEDIA-061"):
+        run(f"/image {picture}", engine=engine)
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,11 @@ from tests.rude_server import Plan, events, rude_server
 from tests.serving import ScriptedEngine, say, serving
 from tunesmith.config import load_config
 from tunesmith.core.errors import ConfigError, TunesmithError, UsageError
-from tunesmith.core.types import Message, ToolCall
+from tunesmith.core.types import PLACE, Medium, Message, Modality, ToolCall
 from tunesmith.engines import make_chat_engine, make_engine
 from tunesmith.engines.base import Engine, Piece, Request, Sampling
 from tunesmith.engines.remote.chat import RemoteChat
+from tunesmith.engines.remote.fields import as_messages
 from tunesmith.engines.remote.http import Server
 from tunesmith.render import make_renderer
 
@@ -110,6 +111,25 @@ def test_results_of_calls_go_back_with_their_ids() -> None:
     assert six["tool_call_id"] == "mine"
     assert json.loads(called["tool_calls"][0]["function"]["arguments"]) == {"a": 2}
     assert asked[0].body["tools"] == [TOOL]
+
+
+def test_media_are_sent_as_parts_with_all_of_their_bytes(tmp_path: Path) -> None:
+    from base64 import b64decode
+
+    head = {"a.png": b"\x89PNG\r\n\x1a\n", "b.wav": b"RIFF\0\0\0\0WAVE", "c.mp4": b"\0\0\0\0ftypisom"}
+    for name, data in head.items():
+        (tmp_path / name).write_bytes(data)
+    kinds: tuple[Modality, ...] = ("image", "audio", "video")
+    media = [Medium(kind, str(tmp_path / name)) for kind, name in zip(kinds, head, strict=True)]
+    (sent,) = as_messages([Message("user", f"See {PLACE} and {PLACE}{PLACE}", media=media)])
+    assert [part["type"] for part in sent["content"]] == ["text", "image_url", "text", "input_audio", "video_url"]
+    _, image, _, sound, film = sent["content"]
+    assert image["image_url"]["url"].startswith("data:image/png;base64,")
+    assert b64decode(image["image_url"]["url"].partition(",")[2]) == head["a.png"]
+    assert (sound["input_audio"]["format"], b64decode(sound["input_audio"]["data"])) == ("wav", head["b.wav"])
+    assert film["video_url"]["url"].startswith("data:video/mp4;base64,")
+    with pytest.raises(UsageError, match="E-MEDIA-062"):
+        as_messages([Message("user", PLACE, media=[Medium("video", str(tmp_path))])])
 
 
 def test_what_somebody_has_set_is_sent_and_nothing_else() -> None:

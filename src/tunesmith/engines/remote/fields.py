@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import Problem, UsageError
-from tunesmith.core.types import Message, ToolCall
+from tunesmith.core.types import PLACE, Medium, Message, ToolCall
+from tunesmith.media.kinds import kind_of
 
 __all__ = ["CLOSING", "OPENING", "as_fields", "as_messages", "calls_of", "refused", "written_calls"]
 
@@ -65,7 +68,7 @@ def as_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     open_calls: list[str] = []
     for number, message in enumerate(messages):
-        one: dict[str, Any] = {"role": message.role, "content": message.content}
+        one: dict[str, Any] = {"role": message.role, "content": _parts(message) if message.media else message.content}
         if message.name is not None:
             one["name"] = message.name
         if message.tool_calls:
@@ -79,6 +82,31 @@ def as_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
             open_calls = [other for other in open_calls if other != name]
         found.append(one)
     return found
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    media, parts = iter(message.media), list[dict[str, Any]]()
+    for number, text in enumerate(message.content.split(PLACE)):
+        if number:
+            parts.append(_part(next(media)))
+        if text:
+            parts.append({"type": "text", "text": text})
+    return parts
+
+
+def _part(medium: Medium) -> dict[str, Any]:
+    """A settled medium with all of its bytes. Raises UsageError (E-MEDIA-062) for what is not one file."""
+    path = Path(str(medium.source))
+    data = path.read_bytes() if isinstance(medium.source, str) and path.is_file() else b""
+    kind = kind_of(data)
+    if kind is None:
+        what, fix = "this cannot be sent to a server as one file", "make one file of it, in a common format"
+        raise UsageError(Problem("E-MEDIA-062", what, str(path), medium.kind, fix))
+    text = b64encode(data).decode()
+    if medium.kind == "audio":
+        form = kind.partition("/")[2]
+        return {"type": "input_audio", "input_audio": {"data": text, "format": {"mpeg": "mp3"}.get(form, form)}}
+    return {"type": f"{medium.kind}_url", f"{medium.kind}_url": {"url": f"data:{kind};base64,{text}"}}
 
 
 def _call(call: ToolCall, name: str) -> dict[str, Any]:

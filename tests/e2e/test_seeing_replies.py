@@ -1,4 +1,4 @@
-"""Rows with pictures in `tunesmith predict` and in what a run predicts."""
+"""A small model that sees: rows with pictures in predictions, and a chat."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 import tunesmith
 from tests.seeing import colour_rows, coloured, seeing_model
+from tunesmith.cli.chat import messages_of, talk
 from tunesmith.config import load_config
 from tunesmith.config.generate import GenerateConfig
 from tunesmith.engines.base import Sampling
@@ -91,3 +92,19 @@ def test_another_picture_in_a_row_is_another_question(keys: dict[str, Any], tmp_
     coloured("black", 99).save(tmp_path / "data" / "0.png")
     after = asked()
     assert {name for name in before if before[name] != after[name]} == {"rows"}
+
+
+def test_a_chat_with_a_picture(sees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coloured("green", 3).save(tmp_path / "it.png")
+    keys = {"model_name_or_path": str(sees), "use_cpu": True, "do_sample": False, "max_new_tokens": 4}
+    with tunesmith.chat(keys) as conversation:
+        lines = messages_of(["/image " + str(tmp_path / "it.png"), "The color is", "/raw", "/audio a.wav"])
+        talk({"": conversation}, lines, interactive=True)
+        out = capsys.readouterr()
+        said = conversation.messages[-1].content
+        assert out.out.startswith(f"{said}\n")
+        assert f"{'<image>' * 16} The color is\n" in out.out  # what the model was given
+        assert "E-MEDIA-040" in out.err  # it hears nothing
+        engine: Any = conversation.engine
+        again = engine.generate(conversation.messages[:1])
+    assert again.text == said
