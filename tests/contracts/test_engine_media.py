@@ -9,7 +9,12 @@ from tests.busy_engine import answers, differing
 from tests.media_families import CASES
 from tests.seeing_engine import Sighted
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("torch_one_thread")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("torch_one_thread"),
+    # Processors of transformers make arrays of tensors.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 TOKENS = 10
 # One of each way in which features reach tokens, positions are counted and masks are made.

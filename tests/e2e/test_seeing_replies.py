@@ -1,4 +1,4 @@
-"""A small model that sees: rows with pictures in predictions, and a chat."""
+"""Small models that see: rows with pictures in predictions, a chat, and adapters."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 import tunesmith
+from tests.media_families import CASES
 from tests.seeing import colour_rows, coloured, seeing_model
+from tests.seeing_engine import Sighted
 from tunesmith.cli.chat import messages_of, talk
 from tunesmith.config import load_config
 from tunesmith.config.generate import GenerateConfig
+from tunesmith.core.errors import UsageError
+from tunesmith.engines import make_engine
 from tunesmith.engines.base import Sampling
 from tunesmith.engines.rows import prompt_and_label
 from tunesmith.evaluate.dataset import _rows
@@ -76,7 +80,7 @@ def test_predictions_of_rows_with_pictures_are_those_of_transformers(keys: dict[
     prompts = [prompt_and_label(dataset[number], (2,))[0] for dataset, number in every_row(keys)]
     expected = plain(Path(keys["model_name_or_path"]), Path(keys["dataset"]), prompts)
     assert [line["predict"] for line in lines] == expected
-    assert [line["label"].strip() for line in lines] == ["red", "green", "blue", "black", "red", "green"]
+    assert [line["label"].strip(" .") for line in lines] == ["red", "green", "blue", "black", "red", "green"]
     only = {"do_train": False, "do_predict": True, "eval_dataset": keys["dataset"], "dataset": None}
     tunesmith.train({**keys, **only, "output_dir": str(tmp_path / "run")})
     assert lines_of(tmp_path / "run") == lines
@@ -108,3 +112,43 @@ def test_a_chat_with_a_picture(sees: Path, tmp_path: Path, capsys: pytest.Captur
         engine: Any = conversation.engine
         again = engine.generate(conversation.messages[:1])
     assert again.text == said
+
+
+@pytest.fixture(scope="module")
+def two_ways(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`base`: a model whose text part may be loaded alone; `text` and `whole`: adapters of the one and of the other;
+    `alone`: the text part, saved with the files of the processor."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder, made = tmp_path_factory.mktemp("two-ways"), Sighted(CASES["qwen3_5"])
+    made.model().save_pretrained(folder / "base")
+    text = AutoModelForCausalLM.from_pretrained(folder / "base")
+    text.save_pretrained(folder / "alone")
+    for name in ("base", "alone"):
+        made.tokenizer.save_pretrained(folder / name)
+        made.media.processor.image_processor.save_pretrained(folder / name)
+        told = json.dumps({"processor_class": made.case.processor})
+        (folder / name / "processor_config.json").write_text(told)
+    lora = {"target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+    get_peft_model(text, LoraConfig(**lora)).save_pretrained(folder / "text")
+    get_peft_model(made.model(), LoraConfig(**lora)).save_pretrained(folder / "whole")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "adapter", "sees"),
+    [("base", None, True), ("base", "whole", True), ("base", "text", False), ("alone", None, False)],
+)
+def test_an_adapter_gets_the_part_that_it_was_trained_on(
+    two_ways: Path, model: str, adapter: str | None, sees: bool
+) -> None:
+    named = {"adapter_name_or_path": str(two_ways / adapter)} if adapter else {}
+    keys = {"model_name_or_path": str(two_ways / model), "use_cpu": True, **named}
+    with make_engine(load_config(keys, {}, verb="api")) as engine:
+        assert (engine.renderer.media is not None) == sees
+        if adapter is None and sees:
+            with pytest.raises(UsageError, match="E-METHOD-024"):
+                engine.load_adapter("text", str(two_ways / "text"))
+            engine.load_adapter("whole", str(two_ways / "whole"))
+            assert engine.adapters == ("whole",)

@@ -69,8 +69,9 @@ class HFEngine(Engine):
         from tunesmith.media.limits import MediaLimits
         from tunesmith.methods.base import Adapters
         from tunesmith.methods.merge import attach_adapter, merge_adapters
+        from tunesmith.methods.towers import is_of_text_alone
         from tunesmith.models.catalog import fallback_template
-        from tunesmith.models.load import ATTENTION, infer_dtype, load
+        from tunesmith.models.load import ATTENTION, infer_dtype, language_type, load, settings_of
         from tunesmith.models.machine import pick_device
         from tunesmith.models.media import load_media
         from tunesmith.models.quantization.plan import base_of
@@ -79,7 +80,11 @@ class HFEngine(Engine):
 
         device = pick_device(bool(config.train.hf.get("use_cpu")))
         tokenizer = load_tokenizer(config.model)
+        adapters = Adapters.of(config.model)
         media = load_media(config.model, MediaLimits.of(config.media), tokenizer)
+        if media is not None and adapters.names and language_type(config.model) != settings_of(config.model).model_type:
+            # Of such a model the text part is loaded alone where no media are trained on, and adapters are of that.
+            media = None if is_of_text_alone(adapters.names[0], adapters) else media
         loaded = load(
             config.model,
             tokenizer,
@@ -89,7 +94,6 @@ class HFEngine(Engine):
             quantization=base_of(config, device),
             media=media is not None,
         )
-        adapters = Adapters.of(config.model)
         names = adapters.names
         model = merge_adapters(loaded.model, adapters.only(names[:-1]))
         if names:  # the last one stays beside the weights: exact, also where the base is in bfloat16

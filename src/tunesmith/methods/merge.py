@@ -11,6 +11,7 @@ from tunesmith.core.log import get_logger
 from tunesmith.methods import xlora
 from tunesmith.methods.base import NO_ADAPTERS, Adapters
 from tunesmith.methods.tasks import number_tasks
+from tunesmith.methods.towers import is_of_text_alone
 from tunesmith.models.heads import task_of
 from tunesmith.models.locate import check_folder
 
@@ -36,6 +37,7 @@ def attach_adapter(
     from peft import PeftModel
 
     kind = _compare_bases(model, name, inside, arguments)
+    _compare_parts(model, name, source)
     if known_as is not None and kind in TUNERS and TUNERS[kind].replies != "together":
         what, fix = "this adapter cannot be mixed with others in one batch", "give it as adapter_name_or_path"
         raise UsageError(Problem("E-ENGINE-010", what, name, kind, fix))
@@ -120,6 +122,16 @@ def _compare_tasks(model: Any, name: str, recorded: str) -> None:
         what = "an adapter of a reward model is for rewards alone, and one of a chat model has no layer for them"
         fix = "for chats an adapter of another stage; tunesmith score and api use one of stage rm; or merge it first"
         raise UsageError(Problem("E-METHOD-023", what, f"adapter_name_or_path: {name}", f"task_type {recorded}", fix))
+
+
+def _compare_parts(model: Any, name: str, source: Adapters) -> None:
+    """Raises UsageError where an adapter of a text part is put on the whole model: none of its weights would find its
+    place, and the base would answer."""
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not hasattr(getattr(bare, "model", None), "layers") and is_of_text_alone(name, source):
+        what = "the adapter was trained on the text part of this model alone, and here the whole model is loaded"
+        fix = "name it as adapter_name_or_path: then the text part is loaded, without what sees"
+        raise UsageError(Problem("E-METHOD-024", what, f"adapter_name_or_path: {name}", fix=fix))
 
 
 def _compare_bases(model: Any, name: str, inside: str, arguments: dict[str, Any]) -> str:

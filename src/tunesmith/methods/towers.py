@@ -12,8 +12,12 @@ from tunesmith.core.log import get_logger
 
 if TYPE_CHECKING:
     from tunesmith.config.method import MethodConfig
+    from tunesmith.methods.base import Adapters
 
-__all__ = ["Towers"]
+__all__ = ["Towers", "is_of_text_alone"]
+
+_TEXT_ALONE = "base_model.model.model.layers."
+"""How weights of an adapter are named that was trained on the text part of a model without the model around it."""
 
 # Modules within an encoder that take its output to the language model's width.
 _INNER_PROJECTORS = ("merger", "deepstack_merger_list")
@@ -23,6 +27,20 @@ _KEYS = {
     "projector": "freeze_multi_modal_projector",
     "language": "freeze_language_model",
 }
+
+
+def is_of_text_alone(name: str, source: Adapters) -> bool:
+    """Whether an adapter is one of the text part of a model, as it is when it is loaded alone. False as well for one
+    that cannot be read: who attaches it says so."""
+    from safetensors import SafetensorError, safe_open
+    from transformers.utils import cached_file
+
+    try:
+        file = cached_file(name, "adapter_model.safetensors", subfolder=source.folder or "", **source.hub)
+        with safe_open(str(file), "pt") as weights:
+            return any(key.startswith(_TEXT_ALONE) for key in weights.keys())  # noqa: SIM118 - no mapping
+    except (OSError, ValueError, SafetensorError):
+        return False
 
 
 class Towers:
