@@ -115,6 +115,8 @@ def _settings(name: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]
     from transformers import AutoConfig, FeatureExtractionMixin, ProcessorMixin
 
     config = AutoConfig.from_pretrained(name, **arguments)
+    if type(config) not in transformers.MODEL_FOR_MULTIMODAL_LM_MAPPING:
+        return None  # also where the text part of a model was saved with the processor of the whole
     settings, _ = ProcessorMixin.get_processor_dict(name, **arguments)
     named = settings.get("processor_class")
     if not set(settings) - {"chat_template"}:
