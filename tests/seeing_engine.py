@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.busy_engine import GAP, Said, greedy
+from tests.busy_engine import GAP, Said
 from tests.media_cases import Case, Shelf, media_of_case, tokenizer_of
 from tunesmith.config.engine import EngineConfig
 from tunesmith.config.generate import GenerateConfig
@@ -73,12 +73,12 @@ class Sighted:
             [Message("user", "And what do you like best of all?")],
         ]
 
-    def request(self, messages: Sequence[Message], tokens: int, sampling: Sampling | None = None) -> Request:
+    def request(self, messages: Sequence[Message], sampling: Sampling) -> Request:
         prompt = self.renderer.prompt(messages)
-        return Request(tuple(prompt.ids), sampling or greedy(tokens), media=tuple(prompt.media))
+        return Request(tuple(prompt.ids), sampling, media=tuple(prompt.media))
 
-    def generated(self, model: Any, messages: Sequence[Message], tokens: int) -> Said:
-        """What `generate` says, after the processor has made all of its inputs."""
+    def generated(self, model: Any, messages: Sequence[Message], tokens: int) -> tuple[Said, list[float]]:
+        """What `generate` says, after the processor has made all of its inputs, and how likely each token was."""
         inputs = self._inputs(messages)
         output = model.generate(
             **inputs,
@@ -90,9 +90,10 @@ class Sighted:
             return_dict_in_generate=True,
         )
         ids = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
-        best = torch.stack([logits[0].float() for logits in output.logits]).topk(2).values
+        logits = torch.stack([one[0].float() for one in output.logits])  # [tokens, V]
+        best = logits.topk(2).values
         close = (best[:, 0] - best[:, 1] < GAP).nonzero().flatten().tolist()
-        return Said(ids, close[0] if close else len(ids))
+        return Said(ids, close[0] if close else len(ids)), logits.log_softmax(-1).max(-1).values.tolist()
 
     def _inputs(self, messages: Sequence[Message]) -> dict[str, Any]:
         text = self.case.told(self.renderer.text(Chat(messages), open_reply=True))

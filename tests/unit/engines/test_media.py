@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.tiny_models import tiny_model
 from tunesmith.core.errors import DataError, Problem, UsageError
 from tunesmith.core.types import MediaFacts, Medium, Placed
 from tunesmith.engines.base import Overloaded, Piece, Request, Sampling
+from tunesmith.engines.batching.sight import keyed, span_of
 from tunesmith.engines.hf import HFEngine
 
 pytestmark = pytest.mark.usefixtures("torch_one_thread")
@@ -34,7 +37,7 @@ def engine(sighted: Sighted) -> Iterator[HFEngine]:
 
 
 def test_two_pictures_behind_the_same_ids_are_told_apart(sighted: Sighted, engine: HFEngine) -> None:
-    _, one, other, *_ = (sighted.request(chat, 4, greedy(4, logprobs=0)) for chat in sighted.chats())
+    _, one, other, *_ = (sighted.request(chat, greedy(4, logprobs=0)) for chat in sighted.chats())
     assert one.prompt == other.prompt
     first, again, second = answers(engine, [one, one, other])
     assert [token.logprob for token in first.tokens] == [token.logprob for token in again.tokens]
@@ -42,13 +45,13 @@ def test_two_pictures_behind_the_same_ids_are_told_apart(sighted: Sighted, engin
 
 
 def test_a_seeded_reply_does_not_depend_on_what_else_runs(sighted: Sighted, engine: HFEngine) -> None:
-    seeded = [sighted.request(chat, 8, Sampling(max_new_tokens=8, seed=5)) for chat in sighted.chats()]
+    seeded = [sighted.request(chat, Sampling(max_new_tokens=8, seed=5)) for chat in sighted.chats()]
     together = [ids_of(piece) for piece in answers(engine, seeded)]
     assert together == [ids_of(answers(engine, [one])[0]) for one in seeded]
 
 
 def test_more_than_may_wait_are_refused(sighted: Sighted, engine: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow, picture = Slow(sighted, monkeypatch), sighted.request(sighted.chats()[1], 4)
+    slow, picture = Slow(sighted, monkeypatch), sighted.request(sighted.chats()[1], greedy(4))
     for _ in range(3):  # as many as may run; they wait for their pictures, and take the places
         engine.submit(picture, lambda piece: None)
     while len(engine._scheduler._reading) < 3:
@@ -79,7 +82,7 @@ def test_text_is_answered_while_a_picture_is_read(
     sighted: Sighted, engine: HFEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow, pieces = Slow(sighted, monkeypatch), queue.SimpleQueue[Piece]()
-    text, picture, *_ = (sighted.request(chat, 4) for chat in sighted.chats())
+    text, picture, *_ = (sighted.request(chat, greedy(4)) for chat in sighted.chats())
     engine.submit(picture, pieces.put)
     assert slow.asked.wait(20)
     assert len(ids_of(answers(engine, [text])[0])) == 4
@@ -93,7 +96,7 @@ def test_what_waits_for_its_picture_can_be_cancelled(
     sighted: Sighted, engine: HFEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow, pieces = Slow(sighted, monkeypatch), queue.SimpleQueue[Piece]()
-    text, picture, *_ = (sighted.request(chat, 4) for chat in sighted.chats())
+    text, picture, *_ = (sighted.request(chat, greedy(4)) for chat in sighted.chats())
     handle = engine.submit(picture, pieces.put)
     assert slow.asked.wait(20)
     handle.cancel()
@@ -107,7 +110,7 @@ def test_what_waits_for_its_picture_can_be_cancelled(
 def test_an_engine_that_closes_ends_what_is_read(sighted: Sighted, monkeypatch: pytest.MonkeyPatch) -> None:
     slow, pieces = Slow(sighted, monkeypatch), queue.SimpleQueue[Piece]()
     engine = sighted.engine()
-    engine.submit(sighted.request(sighted.chats()[1], 4), pieces.put)
+    engine.submit(sighted.request(sighted.chats()[1], greedy(4)), pieces.put)
     assert slow.asked.wait(20)
     threading.Timer(0.2, slow.go.set).start()
     engine.close()
@@ -117,7 +120,7 @@ def test_an_engine_that_closes_ends_what_is_read(sighted: Sighted, monkeypatch: 
 
 
 def test_a_picture_that_cannot_be_read_ends_its_own_reply(sighted: Sighted, engine: HFEngine) -> None:
-    text, picture, *_ = (sighted.request(chat, 4) for chat in sighted.chats())
+    text, picture, *_ = (sighted.request(chat, greedy(4)) for chat in sighted.chats())
     bad = Medium("image", "nowhere", MediaFacts(70, 60, digest="nowhere"))
     placed = Placed(bad, picture.media[0].start, picture.media[0].end, "rows.json:3")
 
@@ -134,7 +137,7 @@ def test_a_picture_that_cannot_be_read_ends_its_own_reply(sighted: Sighted, engi
 
 
 def test_an_engine_of_a_text_model_refuses_pictures(sighted: Sighted) -> None:
-    placed = sighted.request(sighted.chats()[1], 4).media
+    placed = sighted.request(sighted.chats()[1], greedy(4)).media
     with engine_of(tiny_model("llama", None)) as engine, pytest.raises(UsageError, match="E-MEDIA-060"):
         engine.submit(Request((5, 6, 7), greedy(2), media=placed), lambda piece: None)
 
@@ -142,7 +145,70 @@ def test_an_engine_of_a_text_model_refuses_pictures(sighted: Sighted) -> None:
 def test_messages_with_pictures_are_answered(sighted: Sighted, engine: HFEngine) -> None:
     chat = sighted.chats()[1]
     reply = engine.generate(chat, do_sample=False, max_new_tokens=5)
-    expected = answers(engine, [sighted.request(chat, 5)])[0]
+    expected = answers(engine, [sighted.request(chat, greedy(5))])[0]
     assert reply.text == expected.text
     assert reply.prompt_tokens == len(sighted.renderer.prompt(chat).ids)
     assert "".join(engine.stream(chat, do_sample=False, max_new_tokens=5)) == expected.text
+
+
+def lora(sighted: Sighted, folder: Path, targets: str) -> str:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    get_peft_model(sighted.model(), LoraConfig(target_modules=targets, init_lora_weights=False)).save_pretrained(folder)
+    return str(folder)
+
+
+def test_adapters_by_name_answer_about_pictures(sighted: Sighted, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    language = lora(sighted, tmp_path / "language", r".*language_model.*\.(q|v)_proj")
+    chat = sighted.chats()[1]
+    said, likely = sighted.generated(PeftModel.from_pretrained(sighted.model(), language).eval(), chat, 4)
+    asked = sighted.request(chat, greedy(4, logprobs=0))
+    with sighted.engine() as engine:
+        engine.load_adapter("poet", language)
+        base, poet = answers(engine, [asked, replace(asked, adapter="poet")])
+        assert ids_of(poet)[: said.sure] == said.ids[: said.sure]
+        assert [token.logprob for token in poet.tokens[: said.sure]] == pytest.approx(likely[: said.sure], abs=1e-4)
+        assert poet.tokens[0].logprob != base.tokens[0].logprob
+        with pytest.raises(UsageError, match="E-ENGINE-010"):
+            engine.load_adapter("painter", lora(sighted, tmp_path / "all", r".*\.q_proj"))
+        assert engine.adapters == ("poet",)
+        assert answers(engine, [asked])[0].tokens == base.tokens
+
+
+def test_where_memory_runs_out_fewer_run_at_once(
+    sighted: Sighted, engine: HFEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    asked = [sighted.request(chat, greedy(6)) for chat in sighted.chats()]
+    before = [ids_of(piece) for piece in answers(engine, asked)]
+    real = engine._fitted.runner.step
+
+    def step(jobs: Any) -> Any:
+        if len(jobs) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(jobs)
+
+    monkeypatch.setattr(engine._fitted.runner, "step", step)
+    assert [ids_of(piece) for piece in answers(engine, asked)] == before
+    assert engine.stats()["at_once"] == 1
+    assert engine.stats()["sent_back"] > 0
+
+
+def test_ids_are_alike_where_their_media_are() -> None:
+    def placed(digest: str, start: int) -> Placed:
+        return Placed(Medium("image", "x", MediaFacts(1, 1, digest=digest)), start, start + 3)
+
+    ids = (5, 7, 7, 7, 6)
+    one, again, other = (keyed(ids, [placed(digest, 1)]) for digest in ("a", "a", "b"))
+    assert one.tolist() == again.tolist()
+    assert one[[0, 4]].tolist() == [5, 6]
+    assert all(one[1:4] < 0)
+    assert not any(one[1:4] == other[1:4])
+    assert keyed((5, 7, 8, 7, 6), [placed("a", 1)])[2] != one[2]  # ids among them count as well
+    assert span_of([placed("a", 1), placed("b", 6)]) == (1, 9)
+    assert span_of([]) == (0, 0)

@@ -17,6 +17,7 @@ import torch
 
 from tunesmith.config.tuners import TUNERS
 from tunesmith.core.errors import Problem, UsageError
+from tunesmith.methods.towers import Towers
 
 __all__ = ["NamedAdapters", "unknown_adapter"]
 
@@ -67,8 +68,9 @@ class NamedAdapters:
             raise UsageError(Problem("E-ENGINE-009", "an adapter of this name is loaded already", got=name))
         self.model = attach_adapter(self.model, path, known_as=name)
         self.names += (name,)
-        self._hook()
         try:
+            self._check_towers()
+            self._hook()
             self._try(name)
         except (ValueError, NotImplementedError, TypeError) as error:
             self.unload(name)
@@ -88,6 +90,17 @@ class NamedAdapters:
         with warnings.catch_warnings():  # that another one is active then: which one has no effect here
             warnings.simplefilter("ignore")
             self.model.delete_adapter(name)
+
+    def _check_towers(self) -> None:
+        """Raises ValueError where an adapter is in what sees or hears: a picture is no row of a batch."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        bare = self.model.get_base_model()
+        towers = Towers(bare)
+        if towers.several:
+            for name, module in bare.named_modules():
+                if isinstance(module, BaseTunerLayer) and (part := towers.part_of(name)) != "language":
+                    raise ValueError(f"it changes the {part} part of the model")
 
     def _try(self, name: str) -> None:
         ids = torch.zeros(1, 2, dtype=torch.long, device=self.model.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,10 @@ class Fitted:
         self.device: torch.device = model.device
         self._before = attention_of(self.bare)
         family = family_of(self.bare.config.model_type)
-        reason = _alone(self.bare, family, settings)
+        reason = _alone(self.bare, family, settings, sees=sees)
         chooses = told_depths(self.bare.config) is not None
         if adapters.replies != "together":
             reason = "its adapter wants whole rows"
-        if sees:
-            reason = "it sees or hears"
         if one_by_one:
             reason = "flash_attn or full_determinism asks for it"
         if chooses:
@@ -68,7 +67,7 @@ class Fitted:
             self.budget: int | None = None
         else:
             self.budget = _tokens(settings.kv_cache_gb, shapes, self.device)
-            self.runner = Together(adapters, self.device, shapes, self.budget, settings.prefill_chunk_tokens)
+            self.runner = Together(adapters, self.bare, self.device, shapes, self.budget, settings.prefill_chunk_tokens)
 
     def _shapes(self, adapters: NamedAdapters, family: Family, mode: Mode) -> tuple[LayerShape, ...] | None:
         register()
@@ -82,13 +81,15 @@ class Fitted:
             set_attention(self.bare, self._before)
 
 
-def _alone(model: Any, family: Family, settings: EngineConfig) -> str | None:
+def _alone(model: Any, family: Family, settings: EngineConfig, *, sees: bool) -> str | None:
     """Why the requests of a model are not computed together; None: they are."""
     reasons = {
         "use_kv_cache is false": not settings.use_kv_cache,
         "a model of this type reads no flat batches": not family.flat,
         "it has modules that read one sequence at a time": bool(family.per_sequence),
         "its positions depend on the longest sequence": bool(longest_kinds(model.config)),
+        "what it sees has a mask of its own": sees and hasattr(model, "create_masks_for_generate"),
+        "it has logits of all tokens": "logits_to_keep" not in inspect.signature(type(model).forward).parameters,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

@@ -12,7 +12,7 @@ from tunesmith.core.errors import TunesmithError
 from tunesmith.core.log import get_logger
 from tunesmith.engines.base import End, FinishReason, Piece, Request, Sink, Token
 from tunesmith.engines.batching.choose import Chooser
-from tunesmith.engines.batching.sight import Sight
+from tunesmith.engines.batching.sight import Sight, keyed, span_of
 from tunesmith.engines.batching.stops import ReplyText
 from tunesmith.engines.detokenize import Detokenizer
 
@@ -21,6 +21,8 @@ __all__ = ["Job"]
 
 class Job:
     """ids        prompt and reply so far, without a stop token
+    prompt     its ids, with media told apart: where others begin alike is found by this
+    span       from the first token that stands for a medium to one past the last
     room       how many tokens the reply may have
     held       what the runner keeps of it; None: nothing yet, or not any more
     cached     tokens of the prompt that were not computed
@@ -30,7 +32,8 @@ class Job:
     def __init__(self, request: Request, sink: Sink, tokenizer: Any, stop_ids: tuple[int, ...], room: int) -> None:
         self.request, self.room = request, room
         self.ids = list(request.prompt)
-        self.prompt = np.asarray(request.prompt, dtype=np.int64)
+        self.prompt = keyed(request.prompt, request.media)
+        self.span = span_of(request.media)
         self.held: Any = None
         self.cached = 0
         self.sight: Sight | None = None
@@ -58,7 +61,8 @@ class Job:
         return self.reason is not None
 
     def array(self) -> NDArray[np.int64]:
-        return np.asarray(self.ids, dtype=np.int64)
+        """As `prompt`, with the reply behind it."""
+        return np.concatenate([self.prompt, np.asarray(self.ids[len(self.prompt) :], dtype=np.int64)])
 
     def take(self, token: Token) -> None:
         """The next token of the reply. It may be the last: then the job has `ended`."""

@@ -62,12 +62,13 @@ class Runner(Protocol):
 
 
 class Together:
-    """`chunk`: most tokens of prompts that are read in one step."""
+    """`chunk`: most tokens of prompts that are read in one step. What stands from the first medium of a prompt to its
+    last is read in one piece."""
 
     def __init__(
-        self, call: Call, device: torch.device, shapes: tuple[LayerShape, ...], budget: int, chunk: int
+        self, call: Call, model: Any, device: torch.device, shapes: tuple[LayerShape, ...], budget: int, chunk: int
     ) -> None:
-        self._call, self._device, self._chunk = call, device, chunk
+        self._call, self._model, self._device, self._chunk = call, model, device, chunk
         self.prefixes = Prefixes()
         self.memory = Memory(shapes, budget, lambda: self.prefixes.give_back(self.memory))
 
@@ -91,12 +92,10 @@ class Together:
         left, parts, of, read = self._chunk, list[Part](), dict[int, Job](), list[Job]()
         for job in jobs:
             if isinstance(job.held, Place):
-                part = Part(job.ids[-1:], job.held, True, job.request.adapter)
+                part = self._part(job, len(job.ids) - 1, len(job.ids))
             elif left > 0 and not any(_same_ahead(job, other) for other in read):
-                at = job.held.length
-                ids = job.ids[at : at + left]
-                left -= len(ids)
-                part = Part(ids, job.held, at + len(ids) == len(job.ids), job.request.adapter)
+                part = self._part(job, job.held.length, _end_of_piece(job, left))
+                left -= len(part.ids)
                 read.append(job)
             else:
                 continue
@@ -104,9 +103,22 @@ class Together:
             of[id(part.held)] = job
         batch = RowBatch(parts, self._device)
         adapters = [part.adapter for part in batch.parts for _ in part.ids]
-        logits = self._call(adapters, batch.inputs(self._device), flat=True).logits[0].float()
+        logits = self._call(adapters, batch.inputs(self._model, self._device), flat=True).logits[0].float()
         batch.advance()
         return [of[id(part.held)] for part in batch.parts if part.wanted], logits
+
+    def _part(self, job: Job, first: int, end: int) -> Part:
+        """The tokens [first, end) of a job."""
+        ids, own = job.ids[first:end], (job.held, end == len(job.ids), job.request.adapter)
+        if job.sight is None:
+            return Part(ids, *own)
+        positions = job.sight.positions(self._model, job.ids, first)
+        if positions is not None:
+            positions = positions[..., : end - first]
+        if not first <= job.span[0] < end:
+            return Part(ids, *own, positions)
+        told = job.sight.tokens(job.ids, self._device)
+        return Part(ids, *own, positions, job.sight, {name: one[:, first:end] for name, one in told.items()})
 
     def drop(self, job: Job, *, keep: bool) -> None:
         held, job.held = job.held, None
@@ -159,10 +171,21 @@ class Together:
                     most = length
                     layers = other.held.layers() if isinstance(other.held, Place) else other.held.layers
         most = min(most, last)
+        if job.span[0] < most < job.span[1]:  # all media of a prompt are computed together
+            most = job.span[0]
         if layers is not None and most - row.length >= SHORTEST:
             if not job.count:
                 job.cached += most - row.length
             row.take(layers, most)
+
+
+def _end_of_piece(job: Job, most: int) -> int:
+    """Where the next piece of a prompt ends: after `most` tokens, but not among its media."""
+    at, (first, last) = job.held.length, job.span
+    end = min(at + most, len(job.ids))
+    if not at <= first < end or end >= last:
+        return end
+    return first if at < first else last
 
 
 def _same(job: Job, other: Job) -> int:
@@ -233,9 +256,9 @@ class Alone:
         if sight is not None:
             inputs |= sight.for_model(self._model) if first == 0 else {}
             inputs |= sight.tokens(job.ids, self._device)
-            positions = sight.positions(self._model, job.ids)
+            positions = sight.positions(self._model, job.ids, first)
             if positions is not None:
-                inputs["position_ids"] = positions[..., first:]
+                inputs["position_ids"] = positions
         ids = torch.tensor([job.ids], device=self._device)
         how: dict[str, Any] = {"next_sequence_length": new.shape[1], "is_first_iteration": first == 0}
         found: dict[str, Any] = self._model.prepare_inputs_for_generation(ids, **how, **inputs)

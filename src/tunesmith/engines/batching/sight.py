@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.types import Placed
 from tunesmith.models.seeing import rope_trunk, sequence_positions
 
 if TYPE_CHECKING:
     from tunesmith.engines.base import Request
     from tunesmith.media.processor import Media
 
-__all__ = ["Readers", "Sight"]
+__all__ = ["Readers", "Sight", "keyed", "span_of"]
 
 _THREADS = 2
 
@@ -47,9 +51,9 @@ class Sight:
         told = self.media.token_types(ids, trained=written, inputs=self.inputs)
         return {name: value[None].to(device) for name, value in told.items()}
 
-    def positions(self, model: Any, ids: Sequence[int]) -> Tensor | None:
-        """[3, 1, T] where the model has positions of its own for what it sees: those of the prompt by its own code, and
-        one more for each token that is written. None: a token has its number."""
+    def positions(self, model: Any, ids: Sequence[int], first: int = 0) -> Tensor | None:
+        """[3, 1, n] from the token `first` on, where the model has positions of its own for what it sees: those of the
+        prompt by its own code, and one more for each token that is written. None: a token has its number."""
         trunk = rope_trunk(model)
         if trunk is None:
             return None
@@ -58,8 +62,25 @@ class Sight:
             types = self.tokens(ids[: self.length], model.device)
             own = {name: value.to(model.device) for name, value in self.inputs.items()}
             self._positions = sequence_positions(trunk, prompt, types, own)
-        more = torch.arange(1, len(ids) - self.length + 1, device=model.device)
-        return torch.cat([self._positions, (self._positions.max() + more).expand(3, 1, -1)], -1)
+        written = torch.arange(max(first, self.length), len(ids), device=model.device) - self.length
+        behind = (self._positions.max() + 1 + written).expand(3, 1, -1)
+        return torch.cat([self._positions[..., first:], behind], -1)
+
+
+def span_of(media: Sequence[Placed]) -> tuple[int, int]:
+    """The first token that stands for a medium, and one past the last; (0, 0) where there is none."""
+    return min((one.start for one in media), default=0), max((one.end for one in media), default=0)
+
+
+def keyed(ids: Sequence[int], media: Sequence[Placed]) -> NDArray[np.int64]:
+    """The ids, with numbers below 0 where they stand for media: two of them are alike where id and medium are."""
+    found = np.asarray(ids, dtype=np.int64).copy()
+    for one in media:
+        facts = one.medium.facts
+        assert facts is not None, "settled before it came here"
+        digest = blake2b(f"{one.medium.kind} {facts.digest}".encode(), digest_size=7).digest()
+        found[one.start : one.end] = -1 - (int.from_bytes(digest) ^ found[one.start : one.end])
+    return found
 
 
 class Readers:

@@ -9,8 +9,8 @@ T tokens of the row, H heads, G heads of keys and values, D size of a head, L to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from tunesmith.engines.batching.sight import Sight
 from tunesmith.engines.batching.slots import Lane, LayerShape, Place, Row
 from tunesmith.engines.batching.threads import Mode, eagerly
 from tunesmith.models.attention import LayerAttention
@@ -28,12 +29,20 @@ __all__ = ["Part", "RowBatch", "layer_shapes"]
 @dataclass(frozen=True, slots=True)
 class Part:
     """The tokens of one request in the row: the next one, of which the place is in a lane, or those of a prompt behind
-    what its row holds. `wanted`: whether its last token is to have scores."""
+    what its row holds. `wanted`: whether its last token is to have scores. `positions` [3, 1, n]: where they are not
+    just counted. `sight`: the media that tokens of it stand for; `types`: what the model is told of each token then."""
 
     ids: Sequence[int]
     held: Place | Row
     wanted: bool
     adapter: str | None = None
+    positions: Tensor | None = None
+    sight: Sight | None = None
+    types: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> range:
+        return range(self.held.length, self.held.length + len(self.ids))
 
 
 class _OneForward(Cache):  # type: ignore[misc]  # mypy does not look into transformers
@@ -69,20 +78,41 @@ class RowBatch(_OneForward):
         self._tokens: tuple[_LaneTokens | _PromptTokens, ...] = (*lane_tokens, *prompt_tokens)
         self._fresh: tuple[int, Tensor] | None = None
 
-    def inputs(self, device: torch.device) -> dict[str, Any]:
+    def inputs(self, model: Any, device: torch.device) -> dict[str, Any]:
         """What the model is called with."""
         ids = [token for part in self.parts for token in part.ids]
-        positions = [part.held.length + number for part in self.parts for number in range(len(part.ids))]
         ends = accumulate(len(part.ids) for part in self.parts)
         wanted = [end - 1 for part, end in zip(self.parts, ends, strict=True) if part.wanted]
         return {
             "input_ids": torch.tensor([ids]).to(device, non_blocking=True),
-            "position_ids": torch.tensor([positions]).to(device, non_blocking=True),
+            "position_ids": self._positions(device),
             "past_key_values": self,
             "use_cache": True,
             "kept": self,
             "logits_to_keep": torch.tensor(wanted, dtype=torch.long).to(device, non_blocking=True),
+            **self._media(model, device),
         }
+
+    def _positions(self, device: torch.device) -> Tensor:
+        if all(part.positions is None for part in self.parts):
+            return torch.tensor([[at for part in self.parts for at in part.counted]]).to(device, non_blocking=True)
+        own = (
+            torch.tensor(part.counted, device=device).expand(3, 1, -1) if part.positions is None else part.positions
+            for part in self.parts
+        )
+        return torch.cat(list(own), -1)
+
+    def _media(self, model: Any, device: torch.device) -> dict[str, Tensor]:
+        """Of all parts together, and what the model is told of each token of the row."""
+        seen = [part.sight for part in self.parts if part.sight is not None]
+        if not seen:
+            return {}
+        found = seen[0].media.join([one.for_model(model) for one in seen])
+        for name, like in next(part.types for part in self.parts if part.sight is not None).items():
+            plain = (like.new_zeros(1, len(part.ids), *like.shape[2:]) for part in self.parts)
+            own = [part.types.get(name, zeros) for part, zeros in zip(self.parts, plain, strict=True)]
+            found[name] = torch.cat(own, 1)
+        return found
 
     def advance(self) -> None:
         """The tokens of this forward are there from now on."""
