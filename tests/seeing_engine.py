@@ -47,9 +47,9 @@ class Sighted:
         config = self.case.config(self.tokenizer.convert_tokens_to_ids)
         return getattr(transformers, self.case.model)(config).eval()
 
-    def engine(self, **settings: Any) -> HFEngine:
+    def engine(self, *, one_by_one: bool = False, **settings: Any) -> HFEngine:
         how = GenerateConfig(), EngineConfig(**settings)
-        return HFEngine(self.model(), self.tokenizer, self.renderer, *how)
+        return HFEngine(self.model(), self.tokenizer, self.renderer, *how, one_by_one=one_by_one)
 
     def some(self) -> list[Medium]:
         """Three, of which the first two differ in nothing but what is in them."""

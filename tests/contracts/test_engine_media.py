@@ -3,7 +3,6 @@ equal those of transformers' `generate` on what the model's own processor makes 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ from tests.busy_engine import answers, differing, greedy
 from tests.media_families import CASES
 from tests.seeing_engine import Sighted
 from tunesmith.engines.base import Piece
-from tunesmith.engines.batching import fitting
 from tunesmith.engines.batching.runners import Alone, Together
-from tunesmith.models.family import family_of
+from tunesmith.models.families.flat import SEEING
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,12 +23,11 @@ pytestmark = [
 
 TOKENS = 10
 # One of each way in which features reach tokens, positions are counted and masks are made.
-TYPES = (
-    "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "ernie4_5_vl_moe", "gemma3",
-    "gemma4", "paligemma", "mllama", "internvl", "idefics3", "qwen2_audio", "qwen2_5_omni"
-)  # fmt: skip
+ALONE = ("llava", "qwen2_vl", "qwen3_5", "gemma3", "gemma4", "paligemma", "mllama", "qwen2_audio", "qwen2_5_omni")
 WITHOUT_CACHE = ("llava", "qwen2_vl", "gemma3", "mllama")
-IN_ONE_ROW = ("llava", "llava_next", "qwen2_vl", "qwen3_vl", "glm4v", "ernie4_5_vl_moe", "internvl", "idefics3")
+IN_ONE_ROW = (
+    "llava", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "ernie4_5_vl_moe", "internvl", "idefics3"
+)  # fmt: skip
 
 
 def compare(name: str, runner: type, **settings: Any) -> list[Piece]:
@@ -55,16 +52,15 @@ def compare(name: str, runner: type, **settings: Any) -> list[Piece]:
 
 
 @pytest.mark.parametrize(
-    ("name", "cache"), [*((name, True) for name in TYPES), *((name, False) for name in WITHOUT_CACHE)]
+    ("name", "cache"), [*((name, True) for name in ALONE), *((name, False) for name in WITHOUT_CACHE)]
 )
-def test_replies_equal_those_of_generate(name: str, cache: bool) -> None:
-    compare(name, Alone, use_kv_cache=cache)
+def test_replies_one_by_one_equal_those_of_generate(name: str, cache: bool) -> None:
+    compare(name, Alone, one_by_one=name in SEEING, use_kv_cache=cache)
 
 
 @pytest.mark.parametrize("name", IN_ONE_ROW)
-def test_media_in_one_row_with_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for types that read flat batches: prompts in pieces, and what requests begin with alike is computed once."""
-    monkeypatch.setattr(fitting, "family_of", lambda model_type: replace(family_of(model_type), flat=True))
+def test_replies_in_one_row_equal_those_of_generate(name: str) -> None:
+    """Prompts come in pieces, and what requests begin with alike is computed once."""
     pieces = compare(name, Together, prefill_chunk_tokens=7)
     ends = [piece.end for piece in pieces if piece.end]
     assert all(end.cached_tokens > 10 for end in ends)

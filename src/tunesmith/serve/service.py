@@ -47,6 +47,7 @@ class Ending(Protocol):
 
     def close(self) -> None: ...
 
+
 _READERS = 4
 """Requests with media that are looked at at a time."""
 
