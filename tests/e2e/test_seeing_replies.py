@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import openai
 import pytest
 
 import tunesmith
 from tests.media_families import CASES
 from tests.seeing import colour_rows, coloured, seeing_model
 from tests.seeing_engine import Sighted
+from tests.serving import serving
 from tunesmith.cli.chat import messages_of, talk
 from tunesmith.config import load_config
 from tunesmith.config.generate import GenerateConfig
 from tunesmith.core.errors import UsageError
+from tunesmith.core.types import PLACE, Medium, Message
 from tunesmith.engines import make_engine
 from tunesmith.engines.base import Sampling
 from tunesmith.engines.rows import prompt_and_label
 from tunesmith.evaluate.dataset import _rows
 from tunesmith.evaluate.predict import _asked
+from tunesmith.media.settle import Settler
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("torch_one_thread")]
 
@@ -152,3 +158,36 @@ def test_an_adapter_gets_the_part_that_it_was_trained_on(
                 engine.load_adapter("text", str(two_ways / "text"))
             engine.load_adapter("whole", str(two_ways / "whole"))
             assert engine.adapters == ("whole",)
+
+
+def test_sound_is_heard_through_the_api(tmp_path: Path) -> None:
+    """By a model whose output layer cannot be restricted to chosen positions."""
+    import wave
+
+    made = Sighted(CASES["qwen2_audio"])
+    made.model().save_pretrained(tmp_path / "hears")
+    made.tokenizer.save_pretrained(tmp_path / "hears")
+    made.media.processor.feature_extractor.save_pretrained(tmp_path / "hears")
+    told = json.dumps({"processor_class": made.case.processor})
+    (tmp_path / "hears" / "processor_config.json").write_text(told)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes((np.sin(np.arange(12_000) / 9) * 9_000).astype("<i2").tobytes())
+    engine = make_engine(load_config({"model_name_or_path": str(tmp_path / "hears"), "use_cpu": True}, verb="api"))
+    medium = Settler(None, None, tmp_path / "blobs").settle(Medium("audio", str(tmp_path / "a.wav")))
+    chat = [Message("user", f"{PLACE}What is it?", media=[medium])]
+    expected = engine.generate(chat, do_sample=False, max_new_tokens=4)
+    data = base64.b64encode((tmp_path / "a.wav").read_bytes()).decode()
+    parts = [
+        {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
+        {"type": "text", "text": "What is it?"},
+    ]
+    with serving(engine) as (url, _), openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        answer: Any = client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": parts}],  # type: ignore[list-item,misc]
+            max_tokens=4,
+            temperature=0,
+        )
+    assert answer.choices[0].message.content == expected.text
+    assert answer.usage.prompt_tokens == expected.prompt_tokens > 19  # 0.75 s are that many tokens

@@ -93,6 +93,7 @@ class HFEngine(Engine):
             device=device,
             quantization=base_of(config, device),
             media=media is not None,
+            for_replies=True,
         )
         names = adapters.names
         model = merge_adapters(loaded.model, adapters.only(names[:-1]))
