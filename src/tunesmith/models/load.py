@@ -113,8 +113,8 @@ def load(
     """Tokenizer (unless it is given) and model in `dtype` on `device`. quantization: what of the base is quantized, as
     `models.quantization.plan.base_of` tells it; None for ordinary weights. `seed`: of the rows of new tokens.
     `longest`: tokens of the longest row of a training, which scaled positions follow. `head`: what the model ends in.
-    `media`: it is to see or hear, so its text part alone is not enough. `for_replies`: nothing is trained or evaluated,
-    so its output layer may compute all positions.
+    `media`: it is to see or hear, so its text part alone is not enough. `for_replies`: such a one is not trained nor
+    evaluated, so its output layer may compute all positions.
 
     Raises MissingInputError where the model is not there or is none of the kind, MachineError where a package that
     the config asks for is missing.
@@ -129,7 +129,7 @@ def load(
     grow(model, tokenizer, config, seed)
     if head != "tokens":
         prepare_rewards(model, tokenizer)
-    elif not for_replies:
+    elif not (media and for_replies):
         _check_forward(model)
     return Loaded(model if "device_map" in placed else model.to(device), tokenizer, family_of(model.config.model_type))
 
