@@ -23,7 +23,8 @@ FLAT = frozenset(_TYPES.split())
 
 _SEEING = """
     ernie4_5_vl_moe glm46v glm4v glm4v_moe glm_ocr granite4_vision idefics3 internvl llava llava_next llava_next_video
-    qwen2_5_vl qwen2_audio qwen2_vl qwen3_vl qwen3_vl_moe video_llava
+    qwen2_5_omni qwen2_5_omni_thinker qwen2_5_vl qwen2_audio qwen2_vl qwen3_omni_moe qwen3_omni_moe_thinker qwen3_vl
+    qwen3_vl_moe video_llava
 """
 SEEING = frozenset(_SEEING.split())
 """Types of models that see or hear, of which the same is true with media among their tokens: what reads text in them is
