@@ -137,7 +137,7 @@ class StreamTally:
         """Plain values."""
         return {
             "windows": self.windows,
-            "bad": self._bad,
+            "bad": list(self._bad),
             "lost": list(self._lost),
             "labels": dict(self._labels),
             "columns": [list(columns) for columns in self._columns],
