@@ -130,13 +130,11 @@ def check(
 
 def _make_renderer(config: RunConfig) -> tuple[Renderer, Any]:
     """(renderer, tokenizer) of the config's model."""
-    from tunesmith.models.catalog import fallback_template
+    from tunesmith.models.renderer import renderer_of
     from tunesmith.models.tokenizer import load_tokenizer
-    from tunesmith.render import make_renderer
 
     tokenizer = load_tokenizer(config.model)
-    fallback = fallback_template(config.model.model_name_or_path)
-    return make_renderer(config.template, tokenizer, fallback=fallback), tokenizer
+    return renderer_of(config, tokenizer), tokenizer
 
 
 def _strips(found: Lint, renderer: Renderer, tokenizer: Any, on_too_long: str) -> dict[int, list[PreviewRow]]:

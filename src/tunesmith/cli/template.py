@@ -147,10 +147,14 @@ def check(
 def _renderer(model: str, template: str) -> Renderer:
     from tunesmith.config.model import ModelConfig
     from tunesmith.config.template import TemplateConfig
+    from tunesmith.media.limits import MediaLimits
+    from tunesmith.models.media import load_media
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.render import make_renderer
 
-    tokenizer = load_tokenizer(ModelConfig(model_name_or_path=model))
+    config = ModelConfig(model_name_or_path=model)
+    tokenizer = load_tokenizer(config)
+    media = load_media(config, MediaLimits(), tokenizer)
     wanted = None if template == "auto" else template
     if wanted is None and not tokenizer.chat_template:
         raise UsageError(
@@ -162,7 +166,7 @@ def _renderer(model: str, template: str) -> Renderer:
             )
         )
     # Thoughts as the data has them: the same on both sides of a comparison.
-    return make_renderer(TemplateConfig(template=wanted, enable_thinking=None), tokenizer)
+    return make_renderer(TemplateConfig(template=wanted, enable_thinking=None), tokenizer, media=media)
 
 
 def _rows_of(data: Path, rows: int) -> dict[str, Any]:

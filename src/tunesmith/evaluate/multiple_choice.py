@@ -71,18 +71,16 @@ class Answer:
 def evaluate_choices(config: RunConfig) -> Evaluation:
     """Raises UsageError for an unknown task, MissingInputError where its files are not there, DataError for what they
     hold and for questions that are longer than the model's context."""
-    from tunesmith.models.catalog import fallback_template
     from tunesmith.models.load import settings_of
+    from tunesmith.models.renderer import renderer_of
     from tunesmith.models.tokenizer import load_tokenizer
-    from tunesmith.render import make_renderer
 
     begin = time.perf_counter()
     evaluate = config.evaluate
     benchmark, split = find_task(str(evaluate.task))
     source = _source(config, benchmark, split)
     context = getattr(settings_of(config.model), "max_position_embeddings", None)
-    fallback = fallback_template(config.model.model_name_or_path)
-    renderer = make_renderer(config.template, load_tokenizer(config.model), fallback=fallback)
+    renderer = renderer_of(config, load_tokenizer(config.model))
     items, missing = prepare(config, benchmark, split, source, renderer, context)
     longest = max(len(item.asked.prompt) for item in items)
     engine_config = config.engine

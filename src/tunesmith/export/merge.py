@@ -93,13 +93,16 @@ def export_model(config: RunConfig) -> Path:
 
 def _renderer(config: RunConfig, tokenizer: Any) -> Renderer | None:
     """Of the template that the config names, else of the model's own; None for a model that has none to use."""
+    from tunesmith.media.limits import MediaLimits
+    from tunesmith.models.media import load_media
     from tunesmith.render import make_renderer
 
     named = config.template.template not in (None, "auto")
     if not named and not tokenizer.chat_template:
         return None
+    media = load_media(config.model, MediaLimits.of(config.media), tokenizer)
     try:
-        return make_renderer(config.template, tokenizer)
+        return make_renderer(config.template, tokenizer, media=media)
     except DataError:
         if named:
             raise

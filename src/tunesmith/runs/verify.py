@@ -225,15 +225,12 @@ def _digests(config: RunConfig, use: str, item: Any) -> tuple[dict[tuple[str, st
 
 
 def _template(config: RunConfig, found: Mapping[str, Any]) -> Check:
-    from tunesmith.models.catalog import fallback_template
+    from tunesmith.models.renderer import renderer_of
     from tunesmith.models.tokenizer import load_tokenizer
-    from tunesmith.render import make_renderer
 
     name = config.template.template or "auto"
     try:
-        tokenizer = load_tokenizer(config.model)
-        fallback = fallback_template(config.model.model_name_or_path)
-        renderer = make_renderer(config.template, tokenizer, fallback=fallback)
+        renderer = renderer_of(config, load_tokenizer(config.model))
     except TunesmithError as error:
         return Check("template", name, "missing", error.problems[0].what)
     return Check.of("template", name, found["template_digest"], renderer.template_digest)

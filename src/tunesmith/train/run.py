@@ -106,6 +106,7 @@ def _run(
     from tunesmith.models.packing import check_packing
     from tunesmith.models.prepare import warn_if_longer
     from tunesmith.models.quantization.plan import base_of
+    from tunesmith.models.renderer import renderer_of
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.models.vocabulary import warn_if_unseen
     from tunesmith.train.calibration import calibration_of
@@ -129,7 +130,7 @@ def _run(
     if plan.packing and not fast.flat:
         check_packing(config.model)
     tokenizer = load_tokenizer(config.model)
-    renderer = _make_renderer(config, tokenizer)
+    renderer = renderer_of(config, tokenizer)
     position = read_position(plan.resume, streaming=config.data.streaming)
     datasets = _build_data(config, plan, renderer, position)
     facts = facts_of(config, plan) | _data_facts(config, plan, datasets)
@@ -181,17 +182,6 @@ def _objective(config: RunConfig, plan: RunPlan) -> Objective:
     if objective.rewards:
         check_rewards(config.model, settings_of(config.model))
     return objective
-
-
-def _make_renderer(config: RunConfig, tokenizer: Any) -> Renderer:
-    from tunesmith.media.limits import MediaLimits
-    from tunesmith.models.catalog import fallback_template
-    from tunesmith.models.media import load_media
-    from tunesmith.render import make_renderer
-
-    media = load_media(config.model, MediaLimits.of(config.media), tokenizer)
-    fallback = fallback_template(config.model.model_name_or_path)
-    return make_renderer(config.template, tokenizer, fallback=fallback, media=media)
 
 
 def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: Mapping[str, Any] | None) -> Datasets:

@@ -28,7 +28,7 @@ def check_template(config: RunConfig, tokenizer: Any, renderer: Renderer) -> Non
     from tunesmith.render import make_renderer
     from tunesmith.render.checking import check_texts
 
-    own = make_renderer(replace(config.template, template=None), tokenizer)
+    own = make_renderer(replace(config.template, template=None), tokenizer, media=renderer.media)
     sample = replace(config.data, max_samples=min(_ROWS, config.data.max_samples or _ROWS))
     which = "train" if config.data.dataset else "eval"
     examples = read_examples(sample, stage=config.objective.stage, which=which)
