@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tunesmith.models.quantization.plan import Base
     from tunesmith.models.reward import Head
 
-__all__ = ["ATTENTION", "Loaded", "infer_dtype", "language_type", "load", "settings_of", "torch_dtype"]
+__all__ = ["ATTENTION", "Loaded", "auto_class", "infer_dtype", "language_type", "load", "settings_of", "torch_dtype"]
 
 # `flash_attn` of the config -> `attn_implementation` of transformers, for padded batches and for generation (flat ones:
 # `models.kernels`). `auto` is SDPA where the model knows it, and what transformers takes instead where it does not.
@@ -152,7 +152,7 @@ def _build(
     arguments: dict[str, Any] = {"dtype": torch_dtype(dtype)}
     with _explaining(config):
         settings, scaled = AutoConfig.from_pretrained(name, **_sources(config)), False
-        auto = _auto_class(type(settings), head, media)
+        auto = auto_class(type(settings), head, media)
         if config.flash_attn != "auto" or attention != ATTENTION["auto"]:
             arguments["attn_implementation"] = part_attention(settings, attention, ATTENTION[config.flash_attn])
         check_kind(config, settings, head)
@@ -215,7 +215,7 @@ def _route(model: Any, depths: Depths, seed: int) -> None:
     get_logger().info(text, ", ".join(map(str, routed)), depths.capacity)
 
 
-def _auto_class(kind: type, head: Head, media: bool) -> Any:
+def auto_class(kind: type, head: Head, media: bool) -> Any:
     """transformers' class that loads a model with this class of config: a language model, or one that sees or hears
     where `media` are read or there is no other."""
     from transformers import (

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from tunesmith.models.attention import SharedBounds
 from tunesmith.models.seeing import TOKEN_INPUTS
 from tunesmith.models.shared import Segment
 
-__all__ = ["IGNORE", "model_inputs"]
+__all__ = ["IGNORE", "model_inputs", "on_device"]
 
 IGNORE = -100  # label of a position that is not trained; the field's convention
 
@@ -28,3 +31,12 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
         if "segments" in batch:
             found["bounds"] = SharedBounds([Segment(*one) for one in batch["segments"]])
     return found
+
+
+def on_device(value: Any, device: torch.device | str) -> Any:
+    """A batch, or a part of one, with all its tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: on_device(one, device) for name, one in value.items()}
+    return [on_device(one, device) for one in value] if isinstance(value, list) else value

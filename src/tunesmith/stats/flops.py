@@ -48,9 +48,9 @@ def count_flops(config: RunConfig) -> RunFlops:
     plan = resolve_plan(config)
     renderer, _ = make_renderer_of(config)
     train = build(config, renderer)
-    shapes = flops_of_model(config, plan)
-    each, mixture = shapes.each, shapes.mixture
     pieces = train.pieces if isinstance(train, PackedDataset) else train
+    shapes = flops_of_model(config, plan, media=pieces.has_media)
+    each, mixture = shapes.each, shapes.mixture
     tokens, rows = train.num_tokens, len(train)
     total = each.of(pieces.lengths, train.num_trained)
     head = each.of_head(pieces.lengths, train.num_trained)
@@ -92,23 +92,22 @@ class Shapes:
     mixture: Mixture | None
 
 
-def flops_of_model(config: RunConfig, plan: RunPlan) -> Shapes:
-    """What there is to tell of the config's model, built without numbers. Where a model chooses its way by numbers in
+def flops_of_model(config: RunConfig, plan: RunPlan, *, media: bool) -> Shapes:
+    """What there is to tell of the config's model, with what sees and hears in it if there are `media`, built without
+    numbers. Where a model chooses its way by numbers in
     code that has to run, it is built with random ones."""
     import torch
 
     try:
         with torch.device("meta"):
-            return _measured(config, plan, shapes_only=True)
+            return _measured(config, plan, media, shapes_only=True)
     except (NotImplementedError, RuntimeError, ValueError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         get_logger().info("the model is built with random weights, as shapes alone do not tell its way (%s)", said)
-        return _measured(config, plan, shapes_only=False)
+        return _measured(config, plan, media, shapes_only=False)
 
 
-def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> Shapes:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
+def _measured(config: RunConfig, plan: RunPlan, media: bool, *, shapes_only: bool) -> Shapes:
     from tunesmith.methods import METHODS
     from tunesmith.methods.base import Given, count_parameters
     from tunesmith.models.depth_plan import plan_depths
@@ -116,7 +115,7 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> Shapes:
     from tunesmith.models.family import family_of
     from tunesmith.models.fast_path import plan_fast_path
     from tunesmith.models.flops import measure_flops
-    from tunesmith.models.load import settings_of, torch_dtype
+    from tunesmith.models.load import auto_class, settings_of, torch_dtype
     from tunesmith.models.loss_forward import HeadFacts, install
     from tunesmith.models.mixture import active_parameters, mixture_of
     from tunesmith.models.reward import check_rewards
@@ -132,7 +131,7 @@ def _measured(config: RunConfig, plan: RunPlan, *, shapes_only: bool) -> Shapes:
     if rewards:
         check_rewards(config.model, settings)
         settings.num_labels = 1
-    auto = AutoModelForSequenceClassification if rewards else AutoModelForCausalLM
+    auto = auto_class(type(settings), "new reward" if rewards else "tokens", media)
     model = auto.from_config(settings, trust_remote_code=trust, dtype=dtype)
     if depths := plan_depths(config.model, settings):
         add_routers(model, depths)

@@ -8,7 +8,7 @@ Weights of turns and tokens do not count, but for 0, which is not trained. The i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import exp
@@ -27,6 +27,7 @@ from tunesmith.train.counting import Counting
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
     from tunesmith.data.dataset import TokenDataset
+    from tunesmith.data.seen import MediaOfSequences
 
 __all__ = ["Perplexity", "perplexity"]
 
@@ -54,14 +55,18 @@ def perplexity(config: RunConfig, file: Path | None = None) -> Perplexity:
     `file`: a line of JSON for each row, in the order of the rows: where it is from, its tokens, loss and perplexity.
     Raises UsageError in a stage whose rows are not texts to write.
     """
+    from tunesmith.data.collate import FlatCollator, PaddingCollator
+    from tunesmith.models.tokenizer import pad_id_of
+
     stage = config.objective.stage
     if stage not in ("pt", "sft"):
         what, fix = f"stage {stage} compares or answers: its rows have no perplexity", "stage=sft, or stage=pt"
         raise UsageError(Problem("E-STATS-008", what, config.place("stage"), fix=fix))
     refuse_streams(config)
-    samples, tokenizer = _samples(config)
-    model, flat, device = _model(config, tokenizer)
-    sums, counts = _score(model, samples, flat, device, config, tokenizer)
+    samples, read_media, tokenizer = _samples(config)
+    model, flat, device = _model(config, tokenizer, media=read_media is not None)
+    collate = (FlatCollator if flat else PaddingCollator)(pad_id_of(tokenizer), read_media=read_media)
+    sums, counts = _score(model, samples, collate, device, config)
     if file is not None:
         _write(file, samples, sums, counts)
     trained = counts > 0
@@ -84,8 +89,9 @@ def perplexity(config: RunConfig, file: Path | None = None) -> Perplexity:
     )
 
 
-def _samples(config: RunConfig) -> tuple[TokenDataset, Any]:
-    """Each sample of each row by itself, in order: cut to cutoff_len, neither mixed nor packed."""
+def _samples(config: RunConfig) -> tuple[TokenDataset, MediaOfSequences | None, Any]:
+    """Each sample of each row by itself, in order: cut to cutoff_len, neither mixed nor packed; what reads its media;
+    and the tokenizer."""
     from tunesmith.data import build_datasets
     from tunesmith.data.dataset import TokenDataset
 
@@ -99,10 +105,10 @@ def _samples(config: RunConfig) -> tuple[TokenDataset, Any]:
         datasets = build_datasets(data, renderer, stage=stage, seed=seed, on_progress=count)
     (found,) = datasets.eval.values()
     assert isinstance(found, TokenDataset), "single sequences, as nothing is packed"
-    return found, tokenizer
+    return found, datasets.read_media, tokenizer
 
 
-def _model(config: RunConfig, tokenizer: Any) -> tuple[Any, bool, str]:
+def _model(config: RunConfig, tokenizer: Any, *, media: bool) -> tuple[Any, bool, str]:
     """The model with its adapters, whether it reads flat batches, and its device."""
     from tunesmith.methods.base import Adapters
     from tunesmith.methods.merge import attach_adapter, merge_adapters
@@ -121,6 +127,7 @@ def _model(config: RunConfig, tokenizer: Any) -> tuple[Any, bool, str]:
         attention=fast.at_load,
         device=device,
         quantization=base_of(config, device),
+        media=media,
     )
     adapters = Adapters.of(config.model)
     model = merge_adapters(loaded.model, adapters.only(adapters.names[:-1]))
@@ -131,25 +138,20 @@ def _model(config: RunConfig, tokenizer: Any) -> tuple[Any, bool, str]:
 
 
 def _score(
-    model: Any, samples: TokenDataset, flat: bool, device: str, config: RunConfig, tokenizer: Any
+    model: Any, samples: TokenDataset, collate: Callable[[list[Any]], dict[str, Any]], device: str, config: RunConfig
 ) -> tuple[Floats, Floats]:
     """(sum of -log p [N], trained tokens [N]) of each sample."""
     import torch
-    from torch import Tensor
 
-    from tunesmith.data.collate import FlatCollator, PaddingCollator
     from tunesmith.losses.token import CROSS_ENTROPY
-    from tunesmith.models.tokenizer import pad_id_of
-    from tunesmith.objectives.inputs import model_inputs
+    from tunesmith.objectives.inputs import model_inputs, on_device
     from tunesmith.objectives.sft import trained
 
-    collate = (FlatCollator if flat else PaddingCollator)(pad_id_of(tokenizer))
     sums, counts = np.zeros(len(samples)), np.zeros(len(samples))
     done = 0
     with Counting("scoring", "rows") as count, torch.inference_mode():
         for numbers in _batches(samples, int(config.train.hf.get("per_device_eval_batch_size", 8))):
-            batch = collate([_unweighted(samples[number]) for number in numbers])
-            batch = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in batch.items()}
+            batch = on_device(collate([_unweighted(samples[number]) for number in numbers]), device)
             asked = trained(batch)
             positions = asked["loss_positions"]
             assert positions is not None

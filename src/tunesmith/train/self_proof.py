@@ -15,7 +15,7 @@ the loss falls: in float32 the bounds grow with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from tunesmith.models.depths import same_choices
 from tunesmith.models.loss_forward import LossForward, language_model_of
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 from tunesmith.models.seeing import set_attention
+from tunesmith.objectives.inputs import on_device
 
 if TYPE_CHECKING:
     from tunesmith.config import RunPlan
@@ -109,8 +110,8 @@ def prove_itself(
         arithmetic = torch.autocast(device.type, getattr(torch, plan.autocast))
     objective = objective.provable()
     half = plan.autocast is not None or plan.dtype != "float32"
-    batch = _on(device, _as_trained(rows, plan, pad_id, read_media))
-    padded = _on(device, PaddingCollator(pad_id, read_media=read_media)(rows))
+    batch = on_device(_as_trained(rows, plan, pad_id, read_media), device)
+    padded = on_device(PaddingCollator(pad_id, read_media=read_media)(rows), device)
     training = model.training
     model.eval()  # no dropout, and no activations that are computed again
     try:
@@ -204,17 +205,6 @@ def _as_trained(rows: list[dict[str, Any]], plan: RunPlan, pad_id: int, read_med
         pack["media"] = [own for row in rows for own in row["media"]]
     pack.setdefault("lengths", np.array([len(row["input_ids"]) for row in rows]))  # pairs tell theirs
     return FlatCollator(pad_id, one_row=False, read_media=read_media)([pack])
-
-
-def _on(device: torch.device, batch: Mapping[str, Any]) -> dict[str, Any]:
-    def moved(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return _on(device, value)
-        if isinstance(value, list):
-            return [moved(one) for one in value]
-        return value.to(device) if isinstance(value, Tensor) else value
-
-    return {name: moved(value) for name, value in batch.items()}
 
 
 @contextmanager
