@@ -81,7 +81,8 @@ def test_preview_as_json(tunesmith, tiny_model: Path, tiny_data: Path) -> None:
     assert len(answer) == 1
     assert answer[0].endswith("<|im_end|>")
     assert found["total_rows"] == 16
-    assert found["shown"] == {"rows": 1, "samples": 1, "tokens": row["tokens"], "trained": row["trained"]}
+    counts = {"tokens": row["tokens"], "trained": row["trained"], "media": 0, "media_tokens": 0}
+    assert found["shown"] == {"rows": 1, "samples": 1, **counts}
 
 
 def test_a_row_that_is_not_there_is_an_error(

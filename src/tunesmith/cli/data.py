@@ -78,8 +78,10 @@ def preview(
     template = None if stage == "pt" else renderer.name
     if html:
         from tunesmith.data.html.preview_page import preview_page
+        from tunesmith.data.shown_media import thumbnails
 
-        write_page(html, preview_page(found, _title(config), summary(found, template)))
+        pictures = thumbnails(one for row in found.rows for one in row.media)
+        write_page(html, preview_page(found, _title(config), summary(found, template), pictures))
     if as_json:
         print_json(as_dict(found, template))
         return
@@ -117,9 +119,11 @@ def check(
         found = lint(config.data, stage=stage, seed=_seed(config), renderer=renderer, notify=count)
     if html:
         from tunesmith.data.html.check_page import check_page
+        from tunesmith.data.shown_media import thumbnails
 
         strips = _strips(found, renderer, tokenizer, config.data.on_too_long) if renderer is not None else {}
-        write_page(html, check_page(found.report, _title(config), strips))
+        pictures = thumbnails(one for rows in strips.values() for row in rows for one in row.media)
+        write_page(html, check_page(found.report, _title(config), strips, pictures))
     if as_json:
         print_json(found.report.to_dict())
     else:

@@ -27,21 +27,22 @@ __all__ = [
 
 MARKS = "⟦", "⟧"
 TRAINED_STYLE, OTHER_STYLE = "bold green", "dim"
-_NOT_TRAINED = ("prompt", "system", "tool", "history", "given", "weight", "template", "cut")
+_NOT_TRAINED = ("prompt", "system", "tool", "media", "history", "given", "weight", "template", "cut")
 _STYLES = {"prompt": "cyan", "system": "magenta", "tool": "blue", "history": "yellow", "given": "yellow"}
-_STYLES |= {"weight": "yellow", "cut": "red strike"}
+_STYLES |= {"media": "bright_blue", "weight": "yellow", "cut": "red strike"}
 # Text of a dataset must not steer the terminal. Tabs and line ends are harmless.
 _CONTROL = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
 _CONTROL |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 def head(row: PreviewRow) -> str:
-    """Which row it is, from where, and its numbers."""
+    """Which row it is, from where, its numbers, and a paragraph for each of its media."""
     which = f", {row.label}" if row.label else ""
     which += f" (sample {row.sample} of {row.samples})" if row.samples > 1 else ""
     counts = f"{row.tokens:,} tokens, {row.trained:,} trained"
     note = f"\n  {row.note}" if row.note else ""
-    return f"row {row.number}{which}: {row.origin}, {counts}{note}"
+    media = "".join(f"\n  {one.name.translate(_CONTROL)}\n    {one.told}" for one in row.media)
+    return f"row {row.number}{which}: {row.origin}, {counts}{note}{media}"
 
 
 def parts(row: PreviewRow) -> Iterator[tuple[str, bool]]:
@@ -90,7 +91,7 @@ def legend(rows: Sequence[PreviewRow]) -> Text:
 def token_lines(row: PreviewRow) -> Iterator[str]:
     """A line per piece: its ids, its text, whether it is trained and with which weight, else why not."""
     for piece in (*row.pieces, *row.lost):
-        ids = " ".join(map(str, piece.ids))
+        ids = f"{len(piece.ids):,} ids" if piece.why == "media" else " ".join(map(str, piece.ids))
         text = repr(piece.text)[1:-1] if piece.text.isprintable() else piece.text.encode("unicode_escape").decode()
         told = (
             f"trained{'' if piece.weight == 1 else f', weight {piece.weight:g}'}" if piece.trained else str(piece.why)
@@ -126,11 +127,14 @@ def _print_coloured(rows: Sequence[PreviewRow]) -> None:
 def totals(rows: Sequence[PreviewRow]) -> dict[str, int]:
     """What is shown, in numbers; samples that training drops do not count."""
     kept = [row for row in rows if not row.dropped]
+    media = [one for row in kept for one in row.media if not one.cut]
     return {
         "rows": len({row.number for row in rows}),
         "samples": len(kept),
         "tokens": sum(row.tokens for row in kept),
         "trained": sum(row.trained for row in kept),
+        "media": len(media),
+        "media_tokens": sum(one.tokens for one in media),
     }
 
 
@@ -138,7 +142,8 @@ def summary(found: Preview, template: str | None) -> list[str]:
     """What is to say below the samples. `template`: its name, None where there is none."""
     shown = totals(found.rows)
     several = f" ({shown['samples']:,} samples)" if shown["samples"] > shown["rows"] else ""
-    counts = f"{shown['tokens']:,} tokens, {shown['trained']:,} trained"
+    media = f" ({shown['media_tokens']:,} of them for {shown['media']:,} media)" if shown["media"] else ""
+    counts = f"{shown['tokens']:,} tokens{media}, {shown['trained']:,} trained"
     lines = [f"shown: {shown['rows']:,} of {found.total:,} rows{several}, {counts}"]
     if template:
         lines.append(f"template: {template}")
@@ -161,6 +166,7 @@ def as_dict(found: Preview, template: str | None) -> dict[str, Any]:
             "note": row.note,
             "dropped": row.dropped,
             "label": row.label,
+            "media": [one.to_dict() for one in row.media],
             "parts": [
                 {"text": "".join(piece.text for piece in run), "trained": trained, "why": why, "weight": weight}
                 for (trained, why, weight), run in _alike(row)

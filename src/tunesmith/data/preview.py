@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tunesmith.core.errors import Problem
-from tunesmith.core.types import Encoded, Example, Origin
+from tunesmith.core.types import Encoded, Example, Origin, Placed
 from tunesmith.data.blocks import NOTHING_TRAINED
 from tunesmith.data.dataset import TokenDataset
 from tunesmith.data.length import fit_lengths
@@ -22,6 +22,7 @@ from tunesmith.data.reading import open_walks
 from tunesmith.data.reasons import message_ranges, reason_at
 from tunesmith.data.report import DatasetReport
 from tunesmith.data.sequences import View, encode_examples
+from tunesmith.data.shown_media import ShownMedium, mark, show_media
 from tunesmith.data.truncate import cut_point
 from tunesmith.data.walk import Walk, fetch
 from tunesmith.render.errors import RenderError
@@ -41,7 +42,8 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The fewest tokens that make whole characters: mostly one. Trained if any of them is.
+    """The fewest tokens that make whole characters: mostly one; or all that stand for a medium. Trained if any of them
+    is.
 
     `weight`: what it counts in the loss. `why`: why it is not trained, a key of `reasons.REASONS`.
     """
@@ -72,6 +74,7 @@ class PreviewRow:
     samples: int = 1
     label: str = ""
     lost: tuple[Piece, ...] = ()
+    media: tuple[ShownMedium, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,7 @@ def preview_rows(
             ]
         places = [(number, place, len(one.samples)) for one in outcome for place in range(1, len(one.samples) + 1)]
         for (view, sample), fit, place in zip(samples, fits, places, strict=True):
-            yield _row(sample, view, fit, decode, place)
+            yield _row(sample, view, fit, decode, place, renderer.media)
 
 
 def _weighted(sample: Encoded, weight: float) -> Encoded:
@@ -243,21 +246,27 @@ def _fit(sample: Encoded, view: View, cutoff_len: int | None, on_too_long: str) 
     return _Fit(cut.length, note)
 
 
-def _row(sample: Encoded, view: View, fit: _Fit, decode: Decode, place: tuple[int, int, int]) -> PreviewRow:
-    """`place`: (number of the row, which of its samples, of how many)."""
+def _row(sample: Encoded, view: View, fit: _Fit, decode: Decode, place: tuple[int, int, int], media: Any) -> PreviewRow:
+    """`place`: (number of the row, which of its samples, of how many). `media`: the renderer's."""
     kept, lost = _pieces(sample, view, fit.length, decode)
     number, which, samples = place
     counts = fit.length, int(np.count_nonzero(np.asarray(sample.trained, dtype=np.bool_)[: fit.length]))
-    return PreviewRow(number, sample.origin, kept, *counts, fit.note, fit.dropped, which, samples, view.label, lost)
+    shown = show_media(sample.media, media, fit.length) if sample.media else ()
+    told = fit.note, fit.dropped, which, samples, view.label, lost, shown
+    return PreviewRow(number, sample.origin, kept, *counts, *told)
 
 
 def _pieces(sample: Encoded, view: View, length: int, decode: Decode) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
     """The pieces of the first `length` tokens, and those of the others, each with the reason if it is not trained."""
     parts = [
         split_pieces(
-            sample.ids[part], sample.trained[part], decode, None if sample.weights is None else sample.weights[part]
+            sample.ids[part],
+            sample.trained[part],
+            decode,
+            None if sample.weights is None else sample.weights[part],
+            [replace(one, start=one.start - begin, end=one.end - begin) for one in sample.media if one.start >= begin],
         )
-        for part in (slice(length), slice(length, None))
+        for begin, part in ((0, slice(length)), (length, slice(length, None)))
     ]
     text = "".join(piece.text for pieces in parts for piece in pieces)
     ranges = message_ranges(text, view.content, view.label)
@@ -265,26 +274,40 @@ def _pieces(sample: Encoded, view: View, length: int, decode: Decode) -> tuple[t
     start = 0
     for piece in parts[0]:
         end = start + len(piece.text)
-        kept.append(piece if piece.trained else replace(piece, why=reason_at(ranges, start, end)))
+        kept.append(piece if piece.trained or piece.why else replace(piece, why=reason_at(ranges, start, end)))
         start = end
     return tuple(kept), tuple(replace(piece, trained=False, why="cut") for piece in parts[1])
 
 
 def split_pieces(
-    ids: Sequence[int], trained: Sequence[bool], decode: Decode, weights: Sequence[float] | None = None
+    ids: Sequence[int],
+    trained: Sequence[bool],
+    decode: Decode,
+    weights: Sequence[float] | None = None,
+    media: Sequence[Placed] = (),
 ) -> list[Piece]:
-    """Tokens with the text that each adds. Tokens that hold parts of one character are kept together.
+    """Tokens with the text that each adds. Tokens that hold parts of one character are kept together, and so are those
+    of each of `media`, with a mark as their text.
 
     The text of a token is what decoding gains by it behind the piece before it: decoded alone, tokens of SentencePiece
     lose their blank, and those of byte-level BPE may be no characters at all.
     """
     pieces: list[Piece] = []
     context, begin = 0, 0
+    held = {one.start: one for one in media}
     for end in range(1, len(ids) + 1):
-        text = decode(ids[context:end])[len(decode(ids[context:begin])) :]
-        if text.endswith("\ufffd") and end - begin < LONGEST_CHARACTER and end < len(ids):
-            continue
+        medium = held.get(begin)
+        if medium is not None:
+            if end < min(medium.end, len(ids)):
+                continue
+            text = mark(medium)
+        else:
+            text = decode(ids[context:end])[len(decode(ids[context:begin])) :]
+            unfinished = text.endswith("\ufffd") and end - begin < LONGEST_CHARACTER
+            if unfinished and end < len(ids) and end not in held:
+                continue
         weight = 1.0 if weights is None else max(float(one) for one in weights[begin:end])
-        pieces.append(Piece(text, tuple(int(token) for token in ids[begin:end]), any(trained[begin:end]), weight))
+        own, is_trained = tuple(int(token) for token in ids[begin:end]), any(trained[begin:end])
+        pieces.append(Piece(text, own, is_trained, weight, "media" if medium is not None and not is_trained else None))
         context, begin = begin, end
     return pieces

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tunesmith.core.types import Chat, Message, Text
+from tunesmith.core.types import PLACE, Chat, Message, Text
 
 __all__ = ["REASONS", "Range", "message_ranges", "reason_at"]
 
@@ -19,6 +19,7 @@ REASONS = {
     "history": "an earlier answer that this sample does not train (mask_history, train_turns, or a sample of its own)",
     "given": "an answer that belongs to the prompt of a pair",
     "weight": "an answer whose weight is 0",
+    "media": "stands for an image, a video or a sound, which the model gets in place of it",
     "template": "written by the template",
     "cut": "behind cutoff_len",
 }
@@ -70,7 +71,8 @@ def _find(text: str, wanted: str, start: int) -> int:
 
 
 def _texts(message: Message) -> Iterator[str]:
-    for text in (message.reasoning, message.content or message.written):
+    content = message.content or message.written or ""
+    for text in (message.reasoning, *(content.split(PLACE) if message.media else [content])):
         if text and text.strip():
             yield text.strip()
 

@@ -192,8 +192,16 @@ class Media:
         read = [(medium.kind, self._blank(medium) if blank else self._kept(medium, self._read)) for medium in media]
         return without_text(self._call(read, {"return_tensors": "pt"}, [str(medium.source) for medium in media]))
 
+    def size_of(self, medium: Medium) -> Size:
+        """How large a settled medium is when the processor gets it."""
+        return size_of(medium, self._limits)
+
+    def shapes_of(self, medium: Medium) -> dict[str, tuple[int, ...]]:
+        """Of what the model takes for one medium, by its names. Nothing is decoded."""
+        return {name: tuple(value.shape) for name, value in self.inputs([medium], blank=True).items()}
+
     def _blank(self, medium: Medium) -> Any:
-        return blank_medium(medium.kind, size_of(medium, self._limits))
+        return blank_medium(medium.kind, self.size_of(medium))
 
     def join(self, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors of several sequences as those of one batch."""

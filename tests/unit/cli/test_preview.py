@@ -93,7 +93,7 @@ def test_counts_are_of_what_is_shown_and_kept() -> None:
     lost = row(("a", True), number=1, note="dropped: too long", dropped=True)
     again = row(("b", True), sample=2, samples=2)
     found = Preview([CHAT, again, lost], 8, [report], ["x: read as alpaca"])
-    assert totals(found.rows) == {"rows": 2, "samples": 2, "tokens": 6, "trained": 3}
+    assert totals(found.rows) == {"rows": 2, "samples": 2, "tokens": 6, "trained": 3, "media": 0, "media_tokens": 0}
     assert summary(found, "auto") == [
         "shown: 2 of 8 rows, 6 tokens, 3 trained",
         "template: auto",

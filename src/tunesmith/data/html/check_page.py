@@ -12,6 +12,7 @@ from tunesmith.data.lint.redact import secret_ranges
 from tunesmith.data.lint.report import LintReport, percent
 from tunesmith.data.lint.statistics import DatasetStatistics
 from tunesmith.data.preview import PreviewRow
+from tunesmith.data.shown_media import Thumbnail
 
 __all__ = ["check_page"]
 
@@ -21,12 +22,13 @@ MOST_PIECES = 1500
 Strips = Mapping[int, Sequence[PreviewRow]]
 
 
-def check_page(report: LintReport, title: str, strips: Strips) -> str:
-    """`strips`: the samples of the rows that findings name, by the number of the row; empty without a tokenizer."""
-    return page(f"Data check: {title}", _body(report, title, strips))
+def check_page(report: LintReport, title: str, strips: Strips, pictures: Mapping[str, Thumbnail]) -> str:
+    """`strips`: the samples of the rows that findings name, by the number of the row; empty without a tokenizer.
+    `pictures`: of their media, by their digests."""
+    return page(f"Data check: {title}", _body(report, title, strips, pictures))
 
 
-def _body(report: LintReport, title: str, strips: Strips) -> Iterator[str]:
+def _body(report: LintReport, title: str, strips: Strips, pictures: Mapping[str, Thumbnail]) -> Iterator[str]:
     yield f"<h1>Data check: {escape(title)}</h1>"
     cutoff = f", cutoff_len {report.cutoff_len:,}" if report.cutoff_len else ""
     yield f'<p class="dim">stage {escape(report.stage)}{cutoff}</p>'
@@ -39,7 +41,7 @@ def _body(report: LintReport, title: str, strips: Strips) -> Iterator[str]:
     if strips:
         yield legend()
     for one in report.findings:
-        yield from _finding(one, strips)
+        yield from _finding(one, strips, pictures)
     yield "<h2>Datasets</h2>"
     for numbers in report.datasets:
         yield from _dataset(numbers, report.cutoff_len)
@@ -60,7 +62,7 @@ def _cards(report: LintReport) -> Iterator[str]:
     yield "</div>"
 
 
-def _finding(one: Finding, strips: Strips) -> Iterator[str]:
+def _finding(one: Finding, strips: Strips, pictures: Mapping[str, Thumbnail]) -> Iterator[str]:
     share = f" ({percent(one.share)})" if one.total > one.count else ""
     yield f'<section class="finding {one.severity}">'
     yield f'<div class="head"><h3><span class="badge">{one.severity}</span>{escape(one.what)}</h3></div>'
@@ -69,14 +71,14 @@ def _finding(one: Finding, strips: Strips) -> Iterator[str]:
     if one.kinds:
         yield table(("which", "times"), list(one.kinds.items())[:20])
     for place in one.places:
-        yield from _place(place, strips.get(place.row, ()))
+        yield from _place(place, strips.get(place.row, ()), pictures)
     more = one.count - len(one.places)
     if one.places and more > 0 and one.unit == "rows":
         yield f'<p class="dim">and {more:,} more</p>'
     yield "</section>"
 
 
-def _place(place: Place, samples: Sequence[PreviewRow]) -> Iterator[str]:
+def _place(place: Place, samples: Sequence[PreviewRow], pictures: Mapping[str, Thumbnail]) -> Iterator[str]:
     note = f' <span class="dim">({escape(place.note)})</span>' if place.note else ""
     head = f"<code>{escape(place.origin)}</code>{note} {escape(place.excerpt)}"
     if not samples:
@@ -85,7 +87,7 @@ def _place(place: Place, samples: Sequence[PreviewRow]) -> Iterator[str]:
     yield f"<details><summary>{head}</summary>"
     for row in samples:
         text = "".join(piece.text for piece in (*row.pieces, *row.lost))
-        yield from row_strips(row, secret_ranges(text), MOST_PIECES)
+        yield from row_strips(row, pictures, secret_ranges(text), MOST_PIECES)
     yield "</details>"
 
 

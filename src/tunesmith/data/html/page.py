@@ -1,4 +1,5 @@
-"""The frame of a page: its head, its style, and a policy that lets a browser run and load nothing."""
+"""The frame of a page: its head, its style, and a policy that lets a browser run nothing, and load nothing but pictures
+that stand in the page itself."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ STYLE = """
 :root { color-scheme: light dark; --ink: #1c2128; --dim: #626b76; --paper: #fff; --box: #f5f6f8; --line: #d9dde3;
   --error: #b3261e; --warning: #8a5300; --note: #35607e; --good: #1a6b3a;
   --trained: #c4ecd0; --prompt: #dbe8fb; --system: #e9e0f8; --tool: #d3efef; --history: #fbeccb; --template: #e6e8eb;
-  --cut: #f9d9d6; --bar: #4c86c6; }
+  --media: #f6d5ea; --cut: #f9d9d6; --bar: #4c86c6; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --dim: #9aa4b0; --paper: #14171b; --box: #1d2127;
   --line: #353b44; --error: #ff8a80; --warning: #f3b95f; --note: #8fc3ea; --good: #7fd6a0;
   --trained: #1e5233; --prompt: #1f3554; --system: #3a2d57; --tool: #154848; --history: #54400f; --template: #30353c;
-  --cut: #5c2622; --bar: #5f9ad8; } }
+  --media: #55264a; --cut: #5c2622; --bar: #5f9ad8; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 70rem; color: var(--ink); background: var(--paper);
   font: 15px/1.5 system-ui, sans-serif; }
@@ -46,16 +47,19 @@ details { margin: .4rem 0; } summary { cursor: pointer; overflow-wrap: anywhere;
 .strip span { border-radius: .2rem; padding: .1rem 0; box-shadow: inset -1px 0 0 var(--paper); }
 .trained { background: var(--trained); font-weight: 600; } .prompt { background: var(--prompt); }
 .system { background: var(--system); } .tool { background: var(--tool); } .template { background: var(--template); }
-.history, .given, .weight { background: var(--history); }
+.media { background: var(--media); } .history, .given, .weight { background: var(--history); }
 .cut { background: var(--cut); text-decoration: line-through; }
 .weighted { border-bottom: 2px solid var(--good); }
 .legend span { display: inline-block; padding: 0 .5rem; border-radius: .2rem; margin: 0 .5rem .3rem 0; }
+figure { display: inline-block; vertical-align: top; margin: .4rem 1rem .4rem 0; max-width: 30rem; }
+figure img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; margin-bottom: .3rem; }
+figcaption { font-size: 13px; overflow-wrap: anywhere; }
 .chart { display: block; max-width: 100%; height: auto; } .chart .bar { fill: var(--bar); }
 .chart text { fill: var(--dim); font: 11px system-ui, sans-serif; } .chart .axis { stroke: var(--line); }
 .chart .mark { stroke: var(--error); stroke-dasharray: 3 2; } .chart .marked { fill: var(--error); }
 """
 _HASH = b64encode(sha256(STYLE.encode()).digest()).decode()
-_POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
+_POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; img-src data:; base-uri 'none'; form-action 'none'"
 # A page is text in the order in which it stands: characters that turn writing around would show another order.
 _TURNING = {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F)}
 _CONTROL = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}

@@ -35,8 +35,9 @@ HOSTILE = [
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "span", "section", "details"),
     *("summary", "table", "tr", "th", "td", "code", "b", "svg", "rect", "line", "text"),
+    *("figure", "figcaption", "img", "br"),
 }
-VOID = {"meta"}
+VOID = {"meta", "img", "br"}
 
 
 class Reader(HTMLParser):
@@ -47,6 +48,7 @@ class Reader(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
         self.values: list[str] = []
+        self.sources: list[str] = []
         self.texts: list[str] = []
         self.open: list[str] = []
         self.feed(text)
@@ -56,6 +58,7 @@ class Reader(HTMLParser):
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.values += [value for _, value in attrs if value]
+        self.sources += [value or "" for name, value in attrs if name == "src"]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -75,7 +78,8 @@ def read(text: str) -> Reader:
     found = Reader(text)
     assert found.open == []
     assert found.tags <= TAGS
-    assert not {name for name in found.attributes if name.startswith("on") or name in ("style", "src", "href")}
+    assert not {name for name in found.attributes if name.startswith("on") or name in ("style", "href")}
+    assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in found.sources)
     assert not re.search(r"https?://|url\(|@import", text)
     return found
 
@@ -91,7 +95,7 @@ def hostile(write, renderer):
     name = write("<b>x.jsonl", [*rows, rows[0], {"instruction": HOSTILE[0], "output": 7}])
     found = lint(DataConfig(dataset=(name,), cutoff_len=60), stage="sft", renderer=renderer)
     strips = {number: list(preview_rows(renderer, decode, [example], 60)) for number, example in found.examples.items()}
-    return found, check_page(found.report, name, strips)
+    return found, check_page(found.report, name, strips, {})
 
 
 def test_hostile_rows_are_text(hostile) -> None:
@@ -132,7 +136,7 @@ def test_the_policy_allows_this_style_and_nothing_else(hostile) -> None:
 
 def test_a_report_of_nothing_is_a_page(write) -> None:
     name = write("x.jsonl", [{"instruction": "Hello", "output": "Good day."}])
-    text = check_page(lint(DataConfig(dataset=(name,)), stage="sft").report, "run.yaml", {})
+    text = check_page(lint(DataConfig(dataset=(name,)), stage="sft").report, "run.yaml", {}, {})
     reader = read(text)
     assert "Nothing was found." in reader.texts
     assert any("names no model" in told for told in reader.texts)
@@ -154,7 +158,7 @@ def test_preview_shows_tokens_with_reason_weight_and_what_is_cut() -> None:
         label="chosen",
         lost=(Piece("!", (9,), False, why="cut"),),
     )
-    text = preview_page(Preview([row], 9, [], []), "run.yaml", ["shown: 1 of 9 rows"])
+    text = preview_page(Preview([row], 9, [], []), "run.yaml", ["shown: 1 of 9 rows"], {})
     read(text)
     assert '<span class="prompt" title="id 5 · not trained: a message of the user">Hi↵\n</span>' in text
     assert '<span class="trained weighted" title="id 6, 7 · trained, weight 0.5">Yo</span>' in text
