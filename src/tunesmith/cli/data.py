@@ -111,12 +111,13 @@ def check(
     log.setup()
 
     from tunesmith.data.lint.run import lint
+    from tunesmith.media.limits import MediaLimits
     from tunesmith.train.counting import Counting
 
     renderer, tokenizer = _make_renderer(config) if config.model.model_name_or_path else (None, None)
-    stage = config.objective.stage
+    stage, limits = config.objective.stage, MediaLimits.of(config.media)
     with Counting("checking", "rows") as count:
-        found = lint(config.data, stage=stage, seed=_seed(config), renderer=renderer, notify=count)
+        found = lint(config.data, stage=stage, seed=_seed(config), renderer=renderer, limits=limits, notify=count)
     if html:
         from tunesmith.data.html.check_page import check_page
         from tunesmith.data.shown_media import thumbnails

@@ -61,6 +61,8 @@ class BadRows:
             group.places.append(origin)
         if group.got is None:
             group.got = got
+        elif group.of_media and got and group.count <= PLACES_SHOWN:
+            group.got += f"; {got}"  # each row has files of its own
         if group.fix is None:
             group.fix = fix
 

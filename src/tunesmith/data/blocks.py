@@ -39,6 +39,8 @@ class Fault:
     field: str | None = None
     got: str | None = None
     fix: str | None = None
+    media: Sequence[tuple[str, Problem]] = ()
+    """All media of the row that cannot be used, by their names."""
 
     @property
     def told(self) -> str:
@@ -80,7 +82,8 @@ def convert(
                 found.examples.append(replace(example, trusted_markup=True) if trusted_markup else example)
                 found.positions.append(position)
         except RowError as error:
-            found.faults.append(Fault(origin, error.code, error.reason, error.field, error.got, error.fix))
+            told = error.code, error.reason, error.field, error.got, error.fix, error.media
+            found.faults.append(Fault(origin, *told))
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, NamedTuple, NoReturn
 
+from tunesmith.core.errors import Problem
 from tunesmith.core.types import Origin
 from tunesmith.data.doubled_keys import mark_doubled
 
@@ -143,6 +144,8 @@ class RowError(Exception):
         self.field = field
         self.got = None if got is None else shorten(got) or None
         self.fix = fix
+        self.media: Sequence[tuple[str, Problem]] = ()
+        """All media of the row that cannot be used, by their names, where that is the fault."""
 
     def at(self, place: str) -> RowError:
         """This error with the part of the row where it is said in `got`."""

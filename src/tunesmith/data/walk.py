@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,15 @@ from tunesmith.data.progress import Estimate, Progress
 from tunesmith.data.report import DatasetReport
 
 if TYPE_CHECKING:
+    from tunesmith.data.blocks import Fault
     from tunesmith.data.opened import OpenDataset
     from tunesmith.data.rows import Row
     from tunesmith.data.spec import DatasetSpec
 
 __all__ = ["Walk", "fetch"]
 
-_BLOCK = 256  # rows
+_BLOCK = 256
+"""Rows that are converted at a time."""
 Ints = npt.NDArray[np.int64]
 
 
@@ -40,8 +42,11 @@ class Walk:
         self.tallies: Counter[str] = Counter()
         self.examples = 0
         """Rows that an example was made of, each once."""
+        self.block = _BLOCK
         self.notify: Progress | None = None
         """Called after each block of the first time."""
+        self.on_fault: Callable[[Fault], None] | None = None
+        """Called with each row that cannot be used, the first time."""
         self._positions = array("q")
         self._counted = False
 
@@ -84,6 +89,8 @@ class Walk:
             for fault in found.faults:
                 self.bad.add(fault.origin, fault.code, fault.reason, fault.field, fault.got, fault.fix)
                 self.report.drop(fault.told, fault.origin)
+                if self.on_fault is not None:
+                    self.on_fault(fault)
             yield from found.examples
             if self.notify is not None:
                 self.notify(self.report.rows, total.rows)
@@ -95,7 +102,7 @@ class Walk:
 
     def _blocks(self) -> Iterator[list[Row]]:
         rows = self.opened.rows()
-        while block := list(islice(rows, _BLOCK)):
+        while block := list(islice(rows, self.block)):
             yield block
 
 

@@ -103,6 +103,8 @@ def _dataset(one: DatasetStatistics, cutoff_len: int | None) -> Iterator[str]:
     yield histogram_svg(lengths, cutoff_len)
     if one.longer_than_cutoff:
         yield f"<p>{one.longer_than_cutoff:,} rows are longer than cutoff_len.</p>"
+    for kind, media in one.media.items():
+        yield f"<p>{escape(media.told(kind))}.</p>"
     if one.scripts:
         scripts = ", ".join(f"{name} {percent(share)}" for name, share in one.scripts.items())
         yield f"<p>Letters: {escape(scripts)}.</p>"

@@ -51,7 +51,7 @@ details { margin: .4rem 0; } summary { cursor: pointer; overflow-wrap: anywhere;
 .cut { background: var(--cut); text-decoration: line-through; }
 .weighted { border-bottom: 2px solid var(--good); }
 .legend span { display: inline-block; padding: 0 .5rem; border-radius: .2rem; margin: 0 .5rem .3rem 0; }
-figure { display: inline-block; vertical-align: top; margin: .4rem 1rem .4rem 0; max-width: 30rem; }
+figure { display: inline-block; vertical-align: top; margin: .4rem 1rem .4rem 0; max-width: 21rem; }
 figure img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; margin-bottom: .3rem; }
 figcaption { font-size: 13px; overflow-wrap: anywhere; }
 .chart { display: block; max-width: 100%; height: auto; } .chart .bar { fill: var(--bar); }

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from tunesmith.core.types import NOWHERE, Chat, Encoded, Example, Feedback, Message, Origin, Preference, Prompt, Text
-from tunesmith.data.lint.texts import all_texts
+from tunesmith.data.lint.texts import all_texts, shown
 
 if TYPE_CHECKING:
     from tunesmith.data.lint.columns import Columns
@@ -79,7 +79,7 @@ class LintRow:
     @cached_property
     def question(self) -> str:
         """The last thing a user said."""
-        return next((message.content for message in reversed(self.prompt) if message.role == "user"), "")
+        return next((shown(message) for message in reversed(self.prompt) if message.role == "user"), "")
 
     @cached_property
     def answer(self) -> str:

@@ -12,7 +12,7 @@ from tunesmith.core.types import Feedback
 from tunesmith.data.lint.base import LintRow
 from tunesmith.data.lint.scripts import count_scripts
 from tunesmith.data.lint.sketch import Sketches, sketch
-from tunesmith.data.lint.texts import all_messages, digest, message_digest, normalise, spoken
+from tunesmith.data.lint.texts import all_messages, digest, media_names, message_digest, normalise, spoken
 
 __all__ = ["MOST_SKETCHED", "NO_ANSWER", "Columns", "Gatherer"]
 
@@ -94,7 +94,8 @@ class Gatherer:
                 part = np.array([value[name] for value in values], dtype=_DTYPES.get(name, np.int64))
             self._parts[name].append(part)
         if (room := MOST_SKETCHED - self._rows) > 0:
-            self._sketches.append(sketch([normalise(spoken(row.example)) for row in rows[:room]]))
+            found = sketch([normalise(spoken(row.example)) for row in rows[:room]])
+            self._sketches.append(found.apart([_media(row) for row in rows[:room]]))
         self._rows += len(rows)
 
     def columns(self, names: Sequence[str]) -> Columns:
@@ -102,6 +103,12 @@ class Gatherer:
         found = {name: np.concatenate(parts) if parts else _empty(name) for name, parts in self._parts.items()}
         held = np.zeros(self._rows, dtype=np.bool_)
         return Columns(**found, held=held, sketches=Sketches.concatenate(self._sketches), names=tuple(names))
+
+
+def _media(row: LintRow) -> int:
+    """32 bits that stand for the media of a row; 0 where it has none."""
+    names = [name for message in all_messages(row.example) for name in media_names(message)]
+    return digest(names) >> 32 if names else 0
 
 
 def _empty(name: str) -> np.ndarray:
@@ -115,12 +122,14 @@ def _numbers(row: LintRow) -> dict[str, int]:
     prompt, answer, question = row.prompt, row.answer.strip(), row.question.strip()
     has_answer = bool(row.answers)
     liked = row.example.liked if isinstance(row.example, Feedback) else None
-    first = next((message.content for message in prompt if message.role == "user"), "")
+    first = next(
+        ([message.content.strip(), *media_names(message)] for message in prompt if message.role == "user"), [""]
+    )
     return {
         "dataset": row.dataset,
         "text": message_digest(messages) if messages else digest([row.answer.strip()]),
         "prompt": message_digest(prompt),
-        "question": digest([first.strip()]),
+        "question": digest(first),
         "answer": digest([answer]),
         "prompt_length": len(question),
         "answer_length": len(answer) if has_answer else NO_ANSWER,

@@ -105,7 +105,9 @@ def _content(tokens: TokenDataset, index: int) -> bytes:
 def _content_of_piece(tokens: TokenDataset, index: int) -> bytes:
     sample = tokens[index]
     ids, mask = np.ascontiguousarray(sample["input_ids"]), np.packbits(sample["trained"])
-    return bytes([int(tokens.kinds[index])]) + len(ids).to_bytes(8, "little") + bytes(ids) + bytes(mask)
+    text = bytes([int(tokens.kinds[index])]) + len(ids).to_bytes(8, "little") + bytes(ids) + bytes(mask)
+    media = (one.medium for placed in sample.get("media", ()) for one in placed)
+    return text + "".join(one.facts.digest if one.facts else repr(one.source) for one in media).encode()
 
 
 def _copies(tokens: TokenDataset, keys: Keys) -> tuple[int, str]:

@@ -87,6 +87,8 @@ class LintReport:
         for one in self.datasets[:3]:
             if one.usable:
                 yield from _wrapped(self._about(one, unit, several=len(self.datasets) > 1), 2)
+            for kind, media in one.media.items():
+                yield from _wrapped(f"{f'{one.name}: ' if len(self.datasets) > 1 else ''}{media.told(kind)}", 2)
 
     def _about(self, one: DatasetStatistics, unit: str, *, several: bool) -> str:
         """A line on one dataset: how long its rows are, in which scripts, how its answers end."""

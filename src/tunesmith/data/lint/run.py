@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from tunesmith.core.types import Example
 from tunesmith.data.lint.base import Context, Finding, LintRow, Place, Severity, Tally
 from tunesmith.data.lint.checks import ROW_CHECKS, SET_CHECKS
 from tunesmith.data.lint.columns import Columns, Gatherer
+from tunesmith.data.lint.media import BadMedia, Decoding, MediaNumbers, in_turn
 from tunesmith.data.lint.redact import redact
 from tunesmith.data.lint.report import LintReport
 from tunesmith.data.lint.statistics import describe
@@ -28,6 +29,7 @@ from tunesmith.data.progress import Progress
 from tunesmith.data.reading import most_bad, open_walks
 from tunesmith.data.sequences import encode_examples
 from tunesmith.data.walk import Walk, fetch
+from tunesmith.media.limits import MediaLimits
 
 if TYPE_CHECKING:
     from tunesmith.config.data import DataConfig
@@ -70,9 +72,11 @@ def lint(
     stage: str,
     seed: int = 42,
     renderer: Renderer | None = None,
+    limits: MediaLimits | None = None,
     notify: Progress | None = None,
 ) -> Lint:
-    """Check the data of a config. Without a renderer the checks that need tokens are left out, and it is said.
+    """Check the data of a config. Without a renderer the checks that need tokens are left out, and it is said. Media
+    are decoded to the size that `limits` say.
 
     Raises what reading raises for files that are missing or cannot be read; rows that cannot be used are findings.
     """
@@ -80,8 +84,11 @@ def lint(
     blocks = stage == "pt" and data.packs(stage)
     cutoff_len = None if blocks or renderer is None else data.cutoff_len
     context = Context(stage, cutoff_len, getattr(renderer, "control", None), data.on_too_long)
-    found = _Pass(context, renderer)
-    found.run(walks, notify)
+    found, bad_media = _Pass(context, renderer), [BadMedia() for _ in walks]
+    decoding = [_decoding(walk, limits or MediaLimits()) for walk in walks]
+    for walk, own in zip(walks, bad_media, strict=True):
+        walk.on_fault = own.add
+    found.run(in_turn(walks, notify, decoding))
     columns = found.gatherer.columns([walk.report.name for walk in walks])
     columns.held = _held(data, walks, columns, seed)
 
@@ -90,10 +97,15 @@ def lint(
     limits = (bad, most_bad(data, media=False)), (media, most_bad(data, media=True))
     stops = any(not walk.examples for walk in walks) or any(most is not None and own > most for own, most in limits)
     findings = [*_bad_rows(walks, stops), *_one_kind_of_label(walks), *found.findings(columns, stops)]
+    for walk, own in zip(walks, bad_media, strict=True):
+        findings += own.findings(walk.report.rows, stops=stops)
     stops |= any(one.code in ("E-DATA-061", "E-LINT-012") and one.severity == "error" for one in findings)
     examples = _resolve(findings, walks)
     statistics = [
-        describe(columns, number, walk.report.use, walk.report.rows, context.cutoff_len)
+        replace(
+            describe(columns, number, walk.report.use, walk.report.rows, context.cutoff_len),
+            media=found.media.of(number),
+        )
         for number, walk in enumerate(walks)
     ]
     notices = [notice for walk in walks for notice in walk.notices]
@@ -104,7 +116,7 @@ def lint(
 def lint_examples(examples: Sequence[Example], renderer: Renderer | None = None, stage: str = "sft") -> list[Finding]:
     """What is wrong with examples that are in memory, all of them training data."""
     found = _Pass(Context(stage, None, getattr(renderer, "control", None)), renderer)
-    found.run([examples], None)
+    found.run([examples])
     findings = found.findings(found.gatherer.columns(["examples"]), stops=True)
     _resolve(findings, [examples])
     return findings
@@ -115,13 +127,13 @@ class _Pass:
 
     def __init__(self, context: Context, renderer: Renderer | None) -> None:
         self.context, self.renderer = context, renderer
-        self.gatherer = Gatherer()
+        self.gatherer, self.media = Gatherer(), MediaNumbers()
         self.unrendered = _Unrendered()
         has_control = context.control is not None
         known = [check for check in ROW_CHECKS if renderer is not None or not check.needs_tokens]
         self.tallies = [Tally(check) for check in known if has_control or check.code != "E-LINT-023"]
 
-    def run(self, datasets: Sequence[Iterable[Example]], notify: Progress | None) -> None:
+    def run(self, datasets: Iterable[Iterable[Example]]) -> None:
         number = 0
         for index, examples in enumerate(datasets):
             rest = iter(examples)
@@ -131,9 +143,8 @@ class _Pass:
                     for tally in self.tallies:
                         tally.add(row, self.context)
                 self.gatherer.add(rows)
+                self.media.add(rows)
                 number += len(rows)
-                if notify is not None:
-                    notify(number, None)
 
     def _rows(self, batch: Sequence[Example], number: int, dataset: int) -> list[LintRow]:
         if self.renderer is None:
@@ -169,6 +180,14 @@ class _Pass:
         ]
 
 
+def _decoding(walk: Walk, limits: MediaLimits) -> Decoding | None:
+    """What decodes the media of a dataset from now on; None where it has none."""
+    if walk.opened.settle is None:
+        return None
+    walk.opened.settle = decoding = Decoding(walk.opened.settle, limits)
+    return decoding
+
+
 def _held(data: DataConfig, walks: Sequence[Walk], columns: Columns, seed: int) -> np.ndarray:
     """Which rows are evaluation data: `eval_dataset`, and what val_size takes from the training data, as a run does."""
     use = np.array([walk.report.use == "eval" for walk in walks], dtype=np.bool_)
@@ -192,9 +211,9 @@ def _held(data: DataConfig, walks: Sequence[Walk], columns: Columns, seed: int) 
 
 
 def _bad_rows(walks: Sequence[Walk], stops: bool) -> Iterator[Finding]:
-    """Rows that no example could be made of, by reason."""
+    """Rows that no example could be made of, by reason; of those with bad media `BadMedia` knows more."""
     for one in walks:
-        for group in one.bad.groups():
+        for group in (group for group in one.bad.groups() if not group.of_media):
             places = [Place(-1, redact(group.got or ""), origin) for origin in group.places]
             fix = group.fix or f"mend these rows, or leave them out with {group.key}: skip"
             severity: Severity = "error" if stops else "warning"

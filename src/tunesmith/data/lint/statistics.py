@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.data.lint.columns import Columns
+from tunesmith.data.lint.media import MediaStatistics
 from tunesmith.data.lint.scripts import SCRIPTS
 
 __all__ = ["DatasetStatistics", "Lengths", "describe", "histogram"]
@@ -47,6 +48,8 @@ class DatasetStatistics:
     """Share of the letters in each script, the commonest first."""
     unfinished: float | None = None
     """Share of the answers that end without a final sign; None where there are no answers."""
+    media: dict[str, MediaStatistics] = field(default_factory=dict)
+    """By kind; empty where there are none."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

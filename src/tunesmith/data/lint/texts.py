@@ -8,10 +8,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from tunesmith.core.types import Chat, Example, Feedback, Message, Preference, Prompt, Text
+from tunesmith.core.types import PLACE, Chat, Example, Feedback, Message, Preference, Prompt, Text
 from tunesmith.data.lint.redact import redact
 
-__all__ = ["all_messages", "all_texts", "digest", "excerpt", "message_digest", "normalise", "spoken"]
+__all__ = [
+    "all_messages",
+    "all_texts",
+    "digest",
+    "excerpt",
+    "media_names",
+    "message_digest",
+    "normalise",
+    "shown",
+    "spoken",
+]
 
 WIDTH = 90
 _WORDS = re.compile(r"[^\w]+")
@@ -53,13 +63,25 @@ def spoken(example: Example) -> str:
 
 
 def message_digest(messages: Iterable[Message]) -> int:
-    """64 bits that stand for messages, their roles included; outer blanks do not count."""
+    """64 bits that stand for messages, their roles and media included; outer blanks do not count."""
     pieces: list[str] = []
     for message in messages:
         pieces += (message.role, (message.written or message.content).strip(), message.reasoning or "")
+        pieces += media_names(message)
         if message.tool_calls and not message.written:
             pieces += (f"{call.name} {_plain(call.arguments)}" for call in message.tool_calls)
     return digest(pieces)
+
+
+def media_names(message: Message) -> list[str]:
+    """What tells the media of a message from others: the bytes of their files, or their names where nobody looked."""
+    return [f"{one.kind} {one.facts.digest if one.facts else one.source!r}" for one in message.media]
+
+
+def shown(message: Message) -> str:
+    """The text of a message, with `<image>` and the like where media stand."""
+    media = iter(message.media)
+    return re.sub(PLACE, lambda _: f"<{next(media).kind}>", message.content) if message.media else message.content
 
 
 def digest(pieces: Sequence[str]) -> int:

@@ -109,10 +109,10 @@ def test_histograms_hold_every_value_once() -> None:
 def test_progress_and_batches(write, renderer, monkeypatch) -> None:
     monkeypatch.setattr("tunesmith.data.lint.run.BATCH", 3)
     told = []
-    lint(
-        DataConfig(dataset=(write("x.jsonl", ROWS),)), stage="sft", renderer=renderer, notify=lambda *n: told.append(n)
-    )
-    assert told == [(3, None), (6, None), (8, None)]
+    data = DataConfig(dataset=tuple(write(f"{name}.jsonl", ROWS * 3) for name in "ab"))
+    found = lint(data, stage="sft", renderer=renderer, notify=lambda *progress: told.append(progress))
+    assert [one.usable for one in found.report.datasets] == [24, 24]
+    assert told == [(16, None), (24, None), (40, 48), (48, 48)], "how many there are is known in the last dataset"
 
 
 def test_the_text_fits_80_columns_and_a_screen(write, renderer) -> None:
@@ -201,5 +201,5 @@ def test_the_rows_are_not_kept(write, monkeypatch) -> None:
 
     before = sum(type(one) is Chat for one in gc.get_objects())
     lint(DataConfig(dataset=(name,)), stage="sft", notify=count)
-    assert len(alive) == 5
+    assert len(alive) == 75
     assert max(alive) - before <= 2 * 256 + 256
