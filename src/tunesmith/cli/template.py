@@ -12,6 +12,7 @@ import typer
 
 from tunesmith.cli.app import Verb, make_app
 from tunesmith.cli.output import has_colour, print_json
+from tunesmith.core import log
 from tunesmith.core.errors import Problem, UsageError
 
 if TYPE_CHECKING:
@@ -96,10 +97,14 @@ def render(
 ) -> None:
     """Print chats as the template writes them; what is trained stands between marks."""
     from tunesmith.render.checking import builtin_chats, marked_text
+    from tunesmith.render.places import shortened
 
     renderer = _renderer(model, template)
     chats = _rows_of(data, rows) if data else dict(list(builtin_chats().items())[:rows])
-    shown = {case: [marked_text(sample) for sample in renderer.samples(chat)] for case, chat in chats.items()}
+    shown = {
+        case: [shortened(marked_text(sample), renderer.media) for sample in renderer.samples(chat)]
+        for case, chat in chats.items()
+    }
     if as_json:
         print_json(shown)
         return
@@ -152,6 +157,7 @@ def _renderer(model: str, template: str) -> Renderer:
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.render import make_renderer
 
+    log.setup()
     config = ModelConfig(model_name_or_path=model)
     tokenizer = load_tokenizer(config)
     media = load_media(config, MediaLimits(), tokenizer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import MachineError, MissingInputError, Problem, TunesmithError, UsageError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from tunesmith.config.model import ModelConfig
 
 __all__ = ["family_of_type", "load_media", "make_media", "media_family_of", "with_gaps"]
+
+_FILES = ("processor_config.json", "preprocessor_config.json")
+"""What transformers loads a processor from; a folder has one of them, or both."""
 
 
 def media_family_of(processor: str) -> MediaFamily:
@@ -43,7 +47,7 @@ def load_media(config: ModelConfig, limits: MediaLimits, tokenizer: Any) -> Medi
     """
     config = located(config)
     name, arguments = str(config.model_name_or_path), hub_arguments(config)
-    if gguf_file(name):  # a format of language models
+    if gguf_file(name) or _reads_only(name):  # GGUF is a format of language models
         return None
     quiet_libraries()
     try:
@@ -107,6 +111,13 @@ def _again(config: ModelConfig, limits: MediaLimits) -> Media:
     media = load_media(config, limits, load_tokenizer(config))
     assert media is not None, "it was there before"
     return media
+
+
+def _reads_only(name: str) -> bool:
+    """Whether a folder has no file of a processor: that is told without importing transformers' processors, which takes
+    seconds."""
+    folder = Path(name)
+    return folder.is_dir() and not any((folder / file).is_file() for file in _FILES)
 
 
 def _settings(name: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:

@@ -20,7 +20,7 @@ from tunesmith.core.types import PLACE, Chat, Medium, Message, Modality, Placed
 from tunesmith.render.errors import RenderError
 from tunesmith.render.spans import Span, merge
 
-__all__ = ["MediaTexts", "Placeholder", "check_media", "expanded", "media_of", "part_list", "pieces"]
+__all__ = ["MediaTexts", "Placeholder", "check_media", "expanded", "media_of", "part_list", "pieces", "shortened"]
 
 
 Placeholder: TypeAlias = Callable[[Modality, int], str]
@@ -166,6 +166,14 @@ def _other_places(chat: Chat, kinds: Sequence[Modality], given: Sequence[Medium]
             fix="name a template of the catalog that fits the model; and no placeholders in texts with trusted_markup",
         )
     )
+
+
+def shortened(text: str, media: MediaTexts | None) -> str:
+    """A text for people: a placeholder that stands in it many times in a row is written once, with how often."""
+    for token in media.tokens if media is not None else ():
+        runs = re.compile(f"(?:{re.escape(token)}){{3,}}")
+        text = runs.sub(lambda run, one=token: f"[{one} {len(run[0]) // len(one):,} times]", text)  # type: ignore[misc]
+    return text
 
 
 def _source(medium: Medium) -> str:
