@@ -9,7 +9,6 @@ import pytest
 from tests.seeing import colour_rows, seeing_model
 from tunesmith.__main__ import main
 
-
 ROWS, PATCHES = 8, 16
 
 
