@@ -67,7 +67,7 @@ class ShownMedium:
     def to_dict(self) -> dict[str, Any]:
         facts = self.medium.facts
         assert facts is not None, "it was settled"
-        given = {name: value for name, value in self.given._asdict().items() if value}
+        given = {name: value for name, value in zip(Size._fields, self.given, strict=True) if value}
         source = list(self.medium.source) if isinstance(self.medium.source, tuple) else self.medium.source
         return {
             "kind": self.medium.kind,
