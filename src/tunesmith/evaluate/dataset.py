@@ -20,7 +20,6 @@ from tunesmith.train.saving import naming_the_disk
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
-    from tunesmith.render import Renderer
 
 __all__ = ["RESULTS", "predict_dataset"]
 
@@ -50,21 +49,15 @@ def predict_dataset(config: RunConfig) -> dict[str, Any]:
 def _rows(config: RunConfig, seed: int) -> dict[str, Any]:
     """Prepared before the weights are read, as most mistakes are in the data."""
     from tunesmith.data import build_datasets
-    from tunesmith.media.limits import MediaLimits
-    from tunesmith.models.catalog import fallback_template
-    from tunesmith.models.media import load_media
+    from tunesmith.models.renderer import renderer_of
     from tunesmith.models.tokenizer import load_tokenizer
-    from tunesmith.render import make_renderer
 
     data = config.data
     wanted = data.eval_dataset or data.dataset
     data = replace(data, dataset=(), eval_dataset=wanted, val_size=0.0, streaming=False)
     # What precedes the last reply is the prompt, whatever a training masks.
     template = replace(config.template, train_on_prompt=False, mask_history=False, train_turns="all")
-    fallback = fallback_template(config.model.model_name_or_path)
-    tokenizer = load_tokenizer(config.model)
-    media = load_media(config.model, MediaLimits.of(config.media), tokenizer)
-    renderer: Renderer = make_renderer(template, tokenizer, fallback=fallback, media=media)
+    renderer = renderer_of(config, load_tokenizer(config.model), template)
     with Counting("preparing", "rows") as count:
         datasets = build_datasets(data, renderer, stage=config.objective.stage, seed=seed, on_progress=count)
     for line in [*renderer.notices, *datasets.report.lines()]:
