@@ -67,13 +67,15 @@ class ShownMedium:
     def to_dict(self) -> dict[str, Any]:
         facts = self.medium.facts
         assert facts is not None, "it was settled"
-        given = {name: value for name, value in zip(Size._fields, self.given, strict=True) if value}
+        size = self.given
+        given = {"width": size.width, "height": size.height, "fps": size.fps, "samples": size.samples}
+        given |= {"frames": len(size.frames)}
         source = list(self.medium.source) if isinstance(self.medium.source, tuple) else self.medium.source
         return {
             "kind": self.medium.kind,
             "source": source,
             **asdict(facts),
-            "given": {**given, "frames": len(self.given.frames)} if self.given.frames else given,
+            "given": {name: value for name, value in given.items() if value},
             "tensors": {name: list(shape) for name, shape in self.tensors.items()},
             "start": self.start,
             "end": self.end,
