@@ -161,7 +161,7 @@ def test_an_adapter_gets_the_part_that_it_was_trained_on(
 
 
 def test_sound_is_heard_through_the_api(tmp_path: Path) -> None:
-    """By a model whose output layer cannot be restricted to chosen positions."""
+    """By a model whose class has no logits_to_keep."""
     import wave
 
     made = Sighted(CASES["qwen2_audio"])

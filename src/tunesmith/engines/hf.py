@@ -93,7 +93,6 @@ class HFEngine(Engine):
             device=device,
             quantization=base_of(config, device),
             media=media is not None,
-            for_replies=True,
         )
         names = adapters.names
         model = merge_adapters(loaded.model, adapters.only(names[:-1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from tunesmith.core.errors import MachineError, MissingInputError, Problem, Usag
 from tunesmith.core.log import get_logger
 from tunesmith.models.depth_plan import Depths, plan_depths
 from tunesmith.models.family import Family, family_of
+from tunesmith.models.keep import take_logits_to_keep
 from tunesmith.models.locate import gguf_file, located, model_folder
 from tunesmith.models.machine import cpu_has_bf16
 from tunesmith.models.quiet import quiet_libraries
@@ -108,13 +108,11 @@ def load(
     longest: int | None = None,
     head: Head = "tokens",
     media: bool = False,
-    for_replies: bool = False,
 ) -> Loaded:
     """Tokenizer (unless it is given) and model in `dtype` on `device`. quantization: what of the base is quantized, as
     `models.quantization.plan.base_of` tells it; None for ordinary weights. `seed`: of the rows of new tokens.
     `longest`: tokens of the longest row of a training, which scaled positions follow. `head`: what the model ends in.
-    `media`: it is to see or hear, so its text part alone is not enough. `for_replies`: such a one is not trained nor
-    evaluated, so its output layer may compute all positions.
+    `media`: it is to see or hear, so its text part alone is not enough.
 
     Raises MissingInputError where the model is not there or is none of the kind, MachineError where a package that
     the config asks for is missing.
@@ -127,10 +125,10 @@ def load(
     if quantization is not None:
         quantization.finish(model, dtype, device)
     grow(model, tokenizer, config, seed)
-    if head != "tokens":
+    if head == "tokens":
+        take_logits_to_keep(model)
+    else:
         prepare_rewards(model, tokenizer)
-    elif not (media and for_replies):
-        _check_forward(model)
     return Loaded(model if "device_map" in placed else model.to(device), tokenizer, family_of(model.config.model_type))
 
 
@@ -297,15 +295,3 @@ def _check_complete(found: Mapping[str, Any], name: str, *, new_head: bool) -> N
         )
     if unused := sorted(one for one in found.get("unexpected_keys", ()) if not (new and one.startswith("lm_head."))):
         get_logger().warning("%s: %d weights of the files are not used: %s", name, len(unused), ", ".join(unused[:3]))
-
-
-def _check_forward(model: PreTrainedModel) -> None:
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        raise MachineError(
-            Problem(
-                "E-MODEL-008",
-                "this architecture cannot restrict its output layer to chosen positions",
-                got=type(model).__name__,
-                fix="use a transformers release in which its forward() takes logits_to_keep",
-            )
-        )
