@@ -94,6 +94,10 @@ class TunesmithError(Exception):
         assert self.problems, "an error without a problem"
         super().__init__(str(self))
 
+    def __reduce__(self) -> tuple[type[TunesmithError], tuple[tuple[Problem, ...]]]:
+        """So that one of another process arrives whole."""
+        return type(self), (self.problems,)
+
     @property
     def code(self) -> str:
         """Code of the first problem."""

@@ -47,6 +47,7 @@ _ELSEWHERE: dict[str, type[TunesmithError]] = {
     "E-DATA-041": MissingInputError,
     "E-DATA-042": MachineError,
     "E-DATA-110": MachineError,
+    "E-MEDIA-041": MachineError,
 }
 """Codes of problems that lie elsewhere than in the data."""
 _USES = ("train", "eval")

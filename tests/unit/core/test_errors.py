@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from tunesmith.core.errors import DataError, PreemptedError, Problem, exit_code_of
@@ -26,3 +28,10 @@ class Standing(KeyboardInterrupt):
 )
 def test_the_exit_code_of_an_error(error: BaseException, code: int) -> None:
     assert exit_code_of(error) == code
+
+
+def test_an_error_arrives_whole_from_another_process() -> None:
+    problems = [Problem("E-DATA-001", "x", "a.json:2", got="y", fix="z"), Problem("E-DATA-002", "w")]
+    found = pickle.loads(pickle.dumps(DataError(problems)))  # noqa: S301 - made here
+    assert type(found) is DataError
+    assert found.problems == tuple(problems)
