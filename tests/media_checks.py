@@ -24,7 +24,7 @@ from tunesmith.core.types import PLACE, Chat, Encoded, Medium, Message
 from tunesmith.media.processor import Media
 from tunesmith.render import Renderer, make_renderer
 
-__all__ = ["KINDS", "SOURCES", "check", "check_template", "reason_not_to"]
+__all__ = ["KINDS", "SOURCES", "chat_template", "check", "check_template", "reason_not_to"]
 
 KINDS = ("image", "video", "audio")
 _ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
@@ -96,7 +96,7 @@ def check(name: str, kind: str) -> dict[str, Any]:
     case, shelf = CASES[name], Shelf()
     tokenizer = tokenizer_of(case)
     media = media_of_case(case, shelf, tokenizer=tokenizer)
-    tokenizer.chat_template = _template(media)
+    tokenizer.chat_template = chat_template(media)
     renderer = make_renderer(TemplateConfig(), tokenizer, media=media)
     chats = _chats(_some(shelf, kind, case.even))
     encoded = [found[0] for found in renderer.encode_chats(chats)]
@@ -111,7 +111,7 @@ def check(name: str, kind: str) -> dict[str, Any]:
     return {**told, **_through_model(case, kind, tokenizer, media, encoded[1])}
 
 
-def _template(media: Media) -> str:
+def chat_template(media: Media) -> str:
     parts = "{% if p.type == 'text' %}{{ p.text }}" + "".join(
         f"{{% elif p.type == '{kind}' %}}{media.placeholder(kind, 1)}" for kind in media.kinds
     )

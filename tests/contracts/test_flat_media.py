@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.media_cases import Shelf, media_of_case, tokenizer_of
-from tests.media_checks import _chats, _some, _template, kinds_of, reason_not_to
+from tests.media_checks import _chats, _some, chat_template, kinds_of, reason_not_to
 from tests.media_families import CASES
 from tunesmith.config.objective import ObjectiveConfig
 from tunesmith.config.template import TemplateConfig
@@ -39,7 +39,7 @@ def made(name: str) -> tuple[Any, MediaOfSequences, list[dict[str, Any]]]:
     torch.manual_seed(0)
     shelf, tokenizer = Shelf(), tokenizer_of(case)
     media = media_of_case(case, shelf, tokenizer=tokenizer)
-    tokenizer.chat_template = _template(media)
+    tokenizer.chat_template = chat_template(media)
     renderer = make_renderer(TemplateConfig(), tokenizer, media=media)
     words = [Message("user", "No picture, what then?"), Message("assistant", "Words.")]
     chats = [*_chats(_some(shelf, kind, case.even)), Chat(words)]

@@ -133,3 +133,17 @@ def other(stories: Path, tmp_path: Path) -> Path:
         one.add_(0.02 * torch.randn(one.shape, generator=generator).to(one.dtype))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen2-VL with random weights, and a chat template with places for images."""
+    from tests.media_cases import Shelf, media_of_case
+    from tests.media_checks import chat_template
+    from tests.media_families import CASES
+    from tests.tiny_seeing import save_case
+
+    folder = save_case("qwen2_vl", tmp_path_factory.mktemp("seeing_model") / "qwen2_vl")
+    template = chat_template(media_of_case(CASES["qwen2_vl"], Shelf()))
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder

@@ -26,15 +26,24 @@ TRAINING = [name for name in NAMES if name not in USE_A_RESULT]
 QUICKLY = {"sft_lora", "sft_full", "pt_freeze"}
 
 
+SEE = {name for name in NAMES if name.endswith("_pictures")}
+"""Examples whose model sees."""
+
+
 @pytest.fixture
 def train(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch_one_thread: None
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    torch_one_thread: None,
 ) -> Callable[..., Result]:
     """`train(name, key=value, ...)`: an example from the root of the checkout, as its README says."""
     monkeypatch.chdir(ROOT)
 
     def run(name: str, **changes: Any) -> Result:
-        here = {"model_name_or_path": str(tiny_model), "output_dir": str(tmp_path / name), "use_cpu": True}
+        model = request.getfixturevalue("seeing_model") if name in SEE else tiny_model
+        here = {"model_name_or_path": str(model), "output_dir": str(tmp_path / name), "use_cpu": True}
         return tunesmith.train(EXAMPLES / f"{name}.yaml", **{**here, "max_steps": 2, **changes})
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import runpy
 import shlex
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith import load_config
+from tunesmith import load_config, train
 from tunesmith.__main__ import main
 from tunesmith.core.log import get_logger
 
@@ -97,3 +98,21 @@ def test_the_config_is_one(workplace: Path) -> None:
 def test_the_override_in_a_comment_is_one(workplace: Path) -> None:
     (change,) = re.findall(r"or: tunesmith train run.yaml (\S+)$", README, re.MULTILINE)
     assert load_config({"model_name_or_path": "m", "dataset": "d", "output_dir": "o"}, [change])
+
+
+@pytest.mark.slow
+def test_the_row_with_an_image_is_one(workplace: Path, seeing_model: Path) -> None:
+    (row,) = blocks("json")
+    Path("seen.jsonl").write_text(row, encoding="utf-8")
+    shutil.copy(ROOT / "examples" / "data" / "pictures" / "red_circle.png", workplace)
+    found = train(
+        {
+            "model_name_or_path": str(seeing_model),
+            "dataset": "seen.jsonl",
+            "max_steps": 1,
+            "output_dir": "seen",
+            "use_cpu": True,
+        }
+    )
+    assert json.loads(Path("seen/data_report.json").read_text(encoding="utf-8"))["total"]["dropped"] == 0
+    assert found.metrics["train_loss"] > 0
