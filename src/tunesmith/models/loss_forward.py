@@ -39,6 +39,7 @@ __all__ = [
     "LossForward",
     "LossWay",
     "head_matches",
+    "hidden_states",
     "install",
     "language_model_of",
     "trunk_inputs",
@@ -210,7 +211,7 @@ def head_matches(model: Any, facts: HeadFacts) -> bool:
     try:
         with torch.no_grad():
             expected = model(input_ids=ids, use_cache=False).logits.float()
-            found = layer(_hidden(model, {"input_ids": ids})[0]).float() * facts.scale
+            found = layer(hidden_states(model, {"input_ids": ids})[0]).float() * facts.scale
             if facts.soft_cap is not None:
                 found = facts.soft_cap * torch.tanh(found / facts.soft_cap)
     finally:
@@ -225,7 +226,7 @@ def trunk_of(model: Any) -> Any:
     return model.model if found is model else found
 
 
-def _hidden(model: Any, inputs: Mapping[str, Any]) -> Any:
+def hidden_states(model: Any, inputs: Mapping[str, Any]) -> Any:
     """What the trunk gives, first of all the last hidden states [B, T, H], before the output layer."""
     taken = trunk_inputs(inputs)
     return (model.model if isinstance(inputs, Seen) else trunk_of(model))(**taken)
@@ -238,7 +239,7 @@ def trunk_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _chunked(model: Any, how: LossForward, inputs: Mapping[str, Any], asked: _Asked) -> dict[str, Tensor]:
-    hidden = how.note(_hidden(model, inputs))[0][asked.positions[:, 0], asked.positions[:, 1]]  # [N, H]
+    hidden = how.note(hidden_states(model, inputs))[0][asked.positions[:, 0], asked.positions[:, 1]]  # [N, H]
     return _of_hidden(model.get_output_embeddings(), hidden, how.facts, asked)
 
 

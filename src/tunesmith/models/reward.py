@@ -5,6 +5,7 @@ What is trained so and saved is loaded by plain transformers, with `num_labels` 
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tunesmith.core.errors import MissingInputError, Problem, UsageError
@@ -28,19 +29,29 @@ def is_reward_model(settings: Any) -> bool:
 
 
 def check_rewards(config: ModelConfig, settings: Any) -> None:
-    """Before weights are read. Raises UsageError for a type without such a class, or that sees or hears too."""
+    """Before weights are read. Raises UsageError for a type without such a class, or whose class reads text alone where
+    the model sees or hears too."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
     kind = type(settings)
     reason = None
     if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         reason = f"transformers has no class of the type {settings.model_type} that gives one number for a sequence"
-    elif kind not in MODEL_FOR_CAUSAL_LM_MAPPING or settings.sub_configs:
+    elif kind not in MODEL_FOR_CAUSAL_LM_MAPPING or (settings.sub_configs and not _sees(kind)):
         reason = f"a model of the type {settings.model_type} is more than a language model, or another kind"
     if reason is not None:
         what, where = "this model cannot become a reward model", f"model_name_or_path: {config.model_name_or_path}"
         fix = "a language model with a class for sequences, such as those of Qwen, Llama, Mistral, Gemma or Phi"
+        if settings.sub_configs:
+            fix = "of models that see, gemma3 and qwen3_5 have such a class; others train with stage: dpo"
         raise UsageError(Problem("E-MODEL-036", what, where, reason, fix))
+
+
+def _sees(kind: type) -> bool:
+    """Whether the class for sequences of a type takes images."""
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    return "pixel_values" in inspect.signature(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[kind].forward).parameters
 
 
 def check_kind(config: ModelConfig, settings: Any, head: Head) -> None:

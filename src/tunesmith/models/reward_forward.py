@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.models.heads import reward_head
-from tunesmith.models.loss_forward import HeadFacts, LossForward, LossWay, trunk_inputs, trunk_of
+from tunesmith.models.loss_forward import HeadFacts, LossForward, LossWay, hidden_states
+from tunesmith.models.seeing import take_media
 
 __all__ = ["RewardForward", "install_rewards", "rewards_match"]
 
@@ -35,7 +36,7 @@ class RewardForward(LossForward):
             assert len(ends) == len(inputs["input_ids"]), "transformers has a reward for each row"
             found: Tensor = self.plain(**inputs, use_cache=False).logits[:, 0].float()
             return found
-        hidden = self.note(trunk_of(model)(**trunk_inputs(inputs)))[0]  # [B, T, H]
+        hidden = self.note(hidden_states(model, inputs))[0]  # [B, T, H]
         return _of_hidden(model, hidden, inputs["input_ids"], ends)
 
 
@@ -54,7 +55,7 @@ def install_rewards(model: Any, way: LossWay) -> None:
     def forward(self: Any, *arguments: Any, reward_ends: Tensor | None = None, **inputs: Any) -> Any:
         if reward_ends is None:
             return how.plain(*arguments, **inputs)
-        rewards = how.rewards(self, inputs, reward_ends)
+        rewards = how.rewards(self, take_media(self, inputs), reward_ends)
         more = how.for_each_unit() if how.for_each_unit is not None and self.training else rewards.new_zeros(())
         if how.seen is not None:
             how.seen.append(rewards.detach())
