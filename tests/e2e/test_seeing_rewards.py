@@ -16,7 +16,7 @@ from tests.media_checks import chat_template
 from tests.media_families import CASES
 from tests.seeing import colour_pairs
 from tests.tiny_seeing import save_case
-from tunesmith.core.errors import UsageError
+from tunesmith.core.errors import DataError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,11 @@ def test_plain_transformers_reads_the_rewards(seeing, tmp_path: Path, torch_one_
     for name, told in rewards.items():
         assert found.metrics[f"eval_rewards/{name}"] == pytest.approx(sum(told) / len(told), abs=1e-5)
     assert len(set(rewards["chosen"])) > 1
+    with pytest.raises(DataError) as caught:  # the engine of rewards reads text alone
+        tunesmith.score(
+            {"model_name_or_path": str(tmp_path), "dataset": str(seeing[1]), "output_dir": str(tmp_path / "s")}
+        )
+    assert caught.value.code == "E-MEDIA-015"
 
 
 @pytest.mark.slow

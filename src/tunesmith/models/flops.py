@@ -14,6 +14,7 @@ Counted are products of matrices, a multiplication and an addition for each pair
 This is what the mathematics asks for, whatever the way of computing it: padding is no work, and activations that are
 computed a second time count once. Not counted are products of two activations outside attention (recurrent layers
 have them), convolutions, and everything that is done number by number. Attention in chunks counts as over the whole.
+Of a model that sees or hears it is what reads text, media's tokens included; encoders and projectors are not counted.
 """
 
 from __future__ import annotations
