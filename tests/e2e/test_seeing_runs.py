@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-from tests.seeing import COLOURS, colour_feedback, colour_pairs, colour_rows, seeing_model
+from tests.seeing import COLOURS, colour_feedback, colour_pairs, colour_rows, coloured, seeing_model
 from tunesmith.config import load_config
 from tunesmith.core.errors import DataError
 from tunesmith.train.run import train
@@ -96,6 +97,31 @@ def test_a_run_goes_on_to_the_bit(seeing, tmp_path):
     run(seeing, parts, max_steps=4, save_steps=2, dataloader_num_workers=2, **SEES)
     one, other = (AutoModelForMultimodalLM.from_pretrained(folder).state_dict() for folder in (whole, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", ["train", "eval"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_changes_meanwhile_ends_the_run_with_its_row(seeing, tmp_path, monkeypatch, workers, use):
+    from tunesmith.train import run as steps
+
+    rows = {"train": seeing[1], "eval": seeing[2]}
+    for name, made in rows.items():
+        shutil.copytree(made.parent, tmp_path / name)
+        rows[name] = tmp_path / name / made.name
+    build = steps._build_model
+
+    def too_late(*arguments, **keys):
+        for row in json.loads(rows[use].read_text()):
+            coloured("black", 1000).save(tmp_path / use / row["images"][0])
+        return build(*arguments, **keys)
+
+    monkeypatch.setattr(steps, "_build_model", too_late)
+    keys = {"max_steps": 2, "fast_path": "off", "dataloader_num_workers": workers}
+    with pytest.raises(DataError) as caught:
+        run((seeing[0], rows["train"], rows["eval"]), tmp_path / "out", **keys)
+    assert caught.value.code == "E-MEDIA-022"
+    assert rows[use].name in caught.value.problems[0].where
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tunesmith.train.loaders import arrived
 from tunesmith.train.metrics import means
 from tunesmith.train.whole_step import Settled
 
@@ -40,7 +41,7 @@ def _batches(trainer: Trainer, dataloader: Any) -> Iterator[Any]:
     """All processes have as many."""
     for batch in dataloader:
         trainer.stopping.before_evaluation_batch()
-        yield batch
+        yield arrived(batch)
 
 
 def _evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) -> dict[str, float]:

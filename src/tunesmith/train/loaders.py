@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tunesmith.core.errors import TunesmithError
 from tunesmith.core.signals import ignore_in_worker
 from tunesmith.data.streaming.samples import SampleStream
 from tunesmith.train.sampler import BlankableDataset, EpochDataLoader, RankBatchSampler
@@ -15,9 +16,32 @@ from tunesmith.train.stream_batches import StreamBatches, StreamLoader
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-__all__ = ["evaluation_loader", "stream_loader", "training_loader"]
+__all__ = ["arrived", "evaluation_loader", "stream_loader", "training_loader"]
 
 Collate = Callable[[list[Any]], Any]
+
+
+class _Telling:
+    """In a loader's process what the user can mend is handed over in the place of a batch: torch would make a
+    RuntimeError of it, with the text of a traceback."""
+
+    def __init__(self, collate: Collate) -> None:
+        self._collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        try:
+            return self._collate(samples)
+        except TunesmithError as error:
+            if torch.utils.data.get_worker_info() is None:
+                raise
+            return error
+
+
+def arrived(batch: Any) -> Any:
+    """A batch of a loader. Raises what collating it raised in a loader's process."""
+    if isinstance(batch, TunesmithError):
+        raise batch
+    return batch
 
 
 def _sampling(args: TrainingArguments, order: str) -> dict[str, Any]:
@@ -63,7 +87,7 @@ def _loader(
     return EpochDataLoader(
         BlankableDataset(dataset),  # type: ignore[arg-type]
         batch_sampler=sampler,  # type: ignore[arg-type]
-        collate_fn=collate,
+        collate_fn=_Telling(collate),
         num_workers=args.dataloader_num_workers,
         worker_init_fn=ignore_in_worker if args.dataloader_num_workers else None,
         pin_memory=_pins(args),

@@ -50,7 +50,7 @@ from tunesmith.train.checkpoint import STATE
 from tunesmith.train.control import ControlSettings, Stopping
 from tunesmith.train.evaluation import evaluate_rows, full_eval_dtype
 from tunesmith.train.generations import Generations, GenerationSettings
-from tunesmith.train.loaders import evaluation_loader, stream_loader, training_loader
+from tunesmith.train.loaders import arrived, evaluation_loader, stream_loader, training_loader
 from tunesmith.train.nonfinite import NonFinite, NonFiniteSettings, assert_finite
 from tunesmith.train.optimizer_in_backward import StepInBackward
 from tunesmith.train.optimizers.schedule import making_schedule
@@ -247,7 +247,7 @@ class Trainer(transformers.Trainer):
     def _next_batches(self, iterator: Iterator[Any], number: int) -> list[Any]:
         """Where a stream comes to rows that stop the run, what was trained so far is saved first."""
         with saving_first(self.stream_batches, self.save_here):
-            return [batch for _, batch in zip(range(number), iterator, strict=False)]
+            return [arrived(batch) for _, batch in zip(range(number), iterator, strict=False)]
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         if self.nonfinite.leaves_out:
