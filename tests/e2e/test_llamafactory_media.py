@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 import tunesmith
 from tests.media_cases import has_torchvision
 from tests.tiny_seeing import save_case
-from tunesmith import load_config
 from tunesmith.core.errors import DataError, MachineError
 
 STYLE = Path(__file__).parents[1] / "assets" / "llamafactory_style" / "mllm_lora.yaml"
@@ -58,10 +57,6 @@ def workplace(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(workplace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, torch_one_thread: None):
     monkeypatch.chdir(workplace)
     return lambda **changes: tunesmith.train(STYLE, **{**SHORT, "output_dir": str(tmp_path), **changes})
-
-
-def test_every_key_is_known() -> None:
-    assert load_config(STYLE).method.freeze_vision_tower
 
 
 @pytest.mark.slow

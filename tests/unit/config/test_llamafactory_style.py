@@ -14,6 +14,7 @@ FILES = {
     "sft_lora": "train",
     "sft_full": "train",
     "sft_freeze": "train",
+    "mllm_lora": "train",
     "pt_lora": "train",
     "predict": "train",
     "eval": "eval",
