@@ -54,6 +54,20 @@ def _measure(path: str, state: Any) -> None:
         file.write(f"{len(os.listdir('/proc/self/fd'))} {threading.active_count()} {memory}\n")
 
 
+def _remove(path: str, state: Any) -> None:
+    Path(path).unlink()
+
+
+def _cut(path: str, state: Any) -> None:
+    """Leave the first half of a file."""
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def _exchange(paths: list[str], state: Any) -> None:
+    """Put the first file in the place of the second."""
+    Path(paths[1]).write_bytes(Path(paths[0]).read_bytes())
+
+
 ACTIONS: dict[str, Callable[[Any, Any], None]] = {
     "kill": _kill,
     "signal": _signal,
@@ -61,6 +75,9 @@ ACTIONS: dict[str, Callable[[Any, Any], None]] = {
     "clock": _clock,
     "zone": _zone,
     "measure": _measure,
+    "remove": _remove,
+    "cut": _cut,
+    "exchange": _exchange,
 }
 
 

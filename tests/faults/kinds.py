@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "OPTIMIZERS", "PREFERENCES", "SAVING", "STEPS", "keys_of", "make_model", "write_config"]
+__all__ = ["KINDS", "OPTIMIZERS", "PREFERENCES", "SAVING", "SEEING", "STEPS", "keys_of", "make_model", "write_config"]
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "tests" / "assets"
@@ -87,11 +87,23 @@ PREFERENCES: dict[str, dict[str, Any]] = {
 was before training, not of the checkpoint; and what such a copy said, from the data cache. With losses that look at a
 whole step first. And reward models, whose output layer begins random."""
 
+SEEING: dict[str, dict[str, Any]] = {
+    "sft-seeing": {
+        "stage": "sft",
+        "cutoff_len": 128,
+        **_FULL,
+        "freeze_vision_tower": False,
+        "freeze_multi_modal_projector": False,
+    }
+}
+SEEING["sft-seeing-stream"] = {**SEEING["sft-seeing"], "streaming": True, "buffer_size": 11}
+"""Of a model that sees, on rows with pictures; the test brings both."""
+
 
 def keys_of(kind: str, model: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
     return {
         **_ALL,
-        **{**SAVING, **OPTIMIZERS, **PREFERENCES}[kind],
+        **{**SAVING, **OPTIMIZERS, **PREFERENCES, **SEEING}[kind],
         "model_name_or_path": str(model),
         "output_dir": str(output_dir),
         **changes,

@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ["checkpoints", "differences", "state_of", "step_of", "visible_damage"]
 
 CURVE = {"current_steps", "step", "epoch", "loss", "grad_norm", "lr", "learning_rate", "tokens"}
-CURVE |= {"kl", "entropy", "accuracy", "margin"}  # and what has a slash in its name, like rewards/chosen
+CURVE |= {"bad_media", "kl", "entropy", "accuracy", "margin"}  # and what has a slash in its name, like rewards/chosen
 TIMES = ("_runtime", "_per_second", "seconds", "best_model_checkpoint")
 UNLIKE = {"manifest.json", "README.md"}
 """Files of a checkpoint that tell of the process that wrote it."""

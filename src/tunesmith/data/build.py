@@ -76,19 +76,25 @@ def read_examples(data: DataConfig, *, stage: str, which: str = "train", seed: i
 
 
 def build_datasets(
-    data: DataConfig, renderer: Renderer, *, stage: str, seed: int, on_progress: Progress | None = None
+    data: DataConfig,
+    renderer: Renderer,
+    *,
+    stage: str,
+    seed: int,
+    resumes: bool = False,
+    on_progress: Progress | None = None,
 ) -> Datasets:
     """Everything between the config's `dataset` and token arrays. A pair is one item, a PackedDataset's.
 
     The evaluation data is `eval_dataset`, or what `val_size` takes from `dataset`; named "validation", or after each
-    dataset with `eval_on_each_dataset`.
+    dataset with `eval_on_each_dataset`. `resumes`: for a run that goes on.
 
     Raises DataError (65) or MissingInputError (66) with all problems of the rows; UsageError (2) where `val_size`
     leaves no rows for training or for validation, or where a setting has no meaning for the stage.
     """
     raise_for_meaningless(data, stage)
     blocks = stage == "pt" and data.packs(stage)
-    prepared = prepare_datasets(data, renderer, stage=stage, seed=seed, on_progress=on_progress)
+    prepared = prepare_datasets(data, renderer, stage=stage, seed=seed, resumes=resumes, on_progress=on_progress)
     outcomes = [] if blocks else [one.fit(data.cutoff_len, data.on_too_long) for one in prepared]
     raise_for_lost_rows(outcomes)
     for one in prepared:

@@ -7,7 +7,6 @@ media.jsonl  a line for each: kind, source, what was measured, size and time of 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.types import MediaFacts, Medium, Placed
+from tunesmith.media.files import State, state_of
 
 __all__ = ["LINES", "NUMBERS", "MediaTable", "settled_files"]
 
@@ -78,31 +78,22 @@ def settled_files(folder: Path) -> bool:
     """Whether all files of the media are what they were when the samples in `folder` were made."""
     if not (folder / LINES).exists():
         return True
-    seen: set[tuple[str, tuple[int, int]]] = set()
+    seen: set[tuple[str, State]] = set()
     with (folder / LINES).open("rb") as lines:
         for line in lines:
             found = json.loads(line)
             seen.update(zip(_paths(found["source"]), map(tuple, found["files"]), strict=True))
-    return all(_state(path) == state for path, state in seen)
+    return all(state_of(path) == state for path, state in seen)
 
 
 def _line(placed: Placed) -> bytes:
     medium = placed.medium
     assert medium.facts is not None, "media are measured before anything is made of them"
     source = list(medium.source) if isinstance(medium.source, tuple) else medium.source
-    files = [_state(path) for path in _paths(source)]
+    files = [state_of(path) for path in _paths(source)]
     told = {"kind": medium.kind, "source": source, "facts": asdict(medium.facts), "files": files, "row": placed.where}
     return json.dumps(told, ensure_ascii=False).encode() + b"\n"
 
 
 def _paths(source: Any) -> list[str]:
     return [str(one) for one in source] if isinstance(source, list) else [str(source)]
-
-
-def _state(path: str) -> tuple[int, int]:
-    """(bytes, time of the last change in ns); of a file that is not there, what no file has."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return -1, -1
-    return found.st_size, found.st_mtime_ns

@@ -52,6 +52,8 @@ class Prepared:
     tallies: Counter[str] = field(default_factory=Counter)
     statistics: Counter[str] = field(default_factory=Counter)
     encoder: str = ""
+    folder: Path = Path()
+    """Where the files of its samples are."""
     order: Ints | None = None
     """With num_samples: which examples are read, in which order, repeats included; else all in order."""
     registered: bool = False
@@ -134,14 +136,22 @@ def open_prepared(folder: Path, name: str, use: str) -> Prepared:
         Counter(state["tallies"]),
         Counter(state["statistics"]),
         state["encoder"],
+        folder,
         np.load(folder / ORDER, allow_pickle=False) if (folder / ORDER).exists() else None,
     )
 
 
 def prepare_datasets(
-    data: DataConfig, renderer: Renderer, *, stage: str, seed: int, on_progress: Progress | None = None
+    data: DataConfig,
+    renderer: Renderer,
+    *,
+    stage: str,
+    seed: int,
+    resumes: bool = False,
+    on_progress: Progress | None = None,
 ) -> list[Prepared]:
     """All datasets that the config names, for training and for evaluation: from the cache, or made now and kept there.
+    `resumes`: for a run that goes on.
 
     Raises one error with everything that is wrong with their files and rows: MissingInputError if only files are
     missing. A full disk (StorageError), and what `on_progress` raises, end it at once; what was done is kept.
@@ -154,7 +164,8 @@ def prepare_datasets(
         done = sum(one.report.rows for one in found)
         last = number == len(specs) - 1
         try:
-            found.append(_prepared(data, spec, use, number, renderer, stage, seed, _shifted(on_progress, done, last)))
+            how = {"stage": stage, "seed": seed, "resumes": resumes, "on_progress": _shifted(on_progress, done, last)}
+            found.append(_prepared(data, spec, use, number, renderer, **how))
         except (PreemptedError, StorageError):  # not of this dataset
             raise
         except TunesmithError as error:
@@ -171,15 +182,20 @@ def _prepared(
     use: str,
     number: int,
     renderer: Renderer,
+    *,
     stage: str,
     seed: int,
+    resumes: bool,
     on_progress: Progress | None,
 ) -> Prepared:
     limits: dict[str, Any] = {"max_samples": data.max_samples, "seed": seed, "offline": data.offline}
     opened = open_dataset(spec, stage, media_dir=data.media_dir, **limits)
     parts = {**opened.key(), "renderer": renderer.fingerprint(), "code": code_digest()}
 
+    made: list[Path] = []
+
     def make(folder: Path) -> None:
+        made.append(folder)
         workers = data.preprocessing_num_workers
         block = data.preprocessing_batch_size
         prepare(opened, renderer, folder, block=block, workers=workers, on_progress=on_progress)
@@ -190,13 +206,20 @@ def _prepared(
         place = Path(data.tokenized_path).expanduser() / f"{use}-{number}-{_slug(spec.name)}"
         return kept_in(place, parts, spec.name, make, rebuild=rebuild)
 
-    folder = have(data.overwrite_cache)
-    if not settled_files(folder):  # a medium has changed, or is gone: the rows say which
-        folder = have(True)
-    found = open_prepared(folder, spec.name, use)
+    found = open_prepared(have(data.overwrite_cache), spec.name, use)
+    if not made and _other_media(found, data, resumes=resumes):
+        found = open_prepared(have(True), spec.name, use)
     found.registered = spec.registered
     found.files = [DataFile(spec.name, use, file, digest) for file, digest in parts["files"]]
     return found
+
+
+def _other_media(found: Prepared, data: DataConfig, *, resumes: bool) -> bool:
+    """Whether media are no more what they were when the samples were made, so that the rows say which are wrong. A run
+    that goes on and leaves bad media out keeps its samples: those that turned bad are left out when they are read."""
+    if data.on_bad_media == "skip":
+        return not resumes and not settled_files(found.folder)
+    return found.bad.media > 0 or not settled_files(found.folder)
 
 
 def _shifted(notify: Progress | None, before: int, last: bool) -> Progress | None:

@@ -143,6 +143,13 @@ class DataReport:
             )
         return [line for text in lines for line in _wrap(text)]
 
+    @property
+    def total(self) -> dict[str, int]:
+        """Numbers of all datasets together."""
+        keys = ("rows", "kept", "samples", "tokens", "trained")
+        found: dict[str, int] = {key: sum(getattr(one, key) for one in self.datasets) for key in keys}
+        return found | {"dropped": sum(one.dropped.total() for one in self.datasets)}
+
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain types, with totals; saved beside the run."""
         datasets = []
@@ -154,13 +161,10 @@ class DataReport:
             }
             del values["dropped_places"]
             datasets.append(values)
-        keys = ("rows", "kept", "samples", "tokens", "trained")
-        total: dict[str, int] = {key: sum(getattr(one, key) for one in self.datasets) for key in keys}
-        total["dropped"] = sum(sum(one.dropped.values()) for one in self.datasets)
         return {
             "datasets": datasets,
             "splits": [_without_pairs(asdict(split)) for split in self.splits],
-            "total": total,
+            "total": self.total,
             "notices": list(self.notices),
             "encoders": list(self.encoders),
             "lengths": list(self.lengths),

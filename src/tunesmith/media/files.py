@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from tunesmith.core.disk import refusal
 from tunesmith.media.faults import fault, too_large
 
-__all__ = ["HEAD", "digest_of", "head_of", "opened", "read_whole"]
+__all__ = ["HEAD", "State", "digest_of", "head_of", "opened", "read_whole", "state_of", "states_of"]
 
+State: TypeAlias = tuple[int, int]
+"""Bytes of a file, and the time of its last change in ns; of one that is not there, what no file has."""
 HEAD = 4096
 """Bytes that tell what a file is."""
 _HASHED_WHOLE = 64 << 20
@@ -44,6 +46,24 @@ def opened(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
             yield file, facts.st_size
     finally:
         os.close(handle)
+
+
+def state_of(path: str | Path) -> State:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def states_of(source: str | bytes | Sequence[str | bytes]) -> list[State]:
+    """Those of all files of a settled medium: one, a list of frames, or all in a folder."""
+    if isinstance(source, bytes):
+        return []
+    if not isinstance(source, str):
+        return [state_of(one) for one in source if isinstance(one, str)]
+    inside = sorted(Path(source).iterdir()) if os.path.isdir(source) else []
+    return [state_of(source), *map(state_of, inside)]
 
 
 def head_of(path: str | Path) -> bytes:

@@ -28,7 +28,7 @@ from tunesmith.losses.token import (
     log_probs_of_logits,
     of_logits,
 )
-from tunesmith.models.seeing import Seen, take_media
+from tunesmith.models.seeing import Seen, idle_parts, take_media
 
 if TYPE_CHECKING:
     from tunesmith.models.balance import Balance
@@ -174,6 +174,9 @@ def install(model: Any, way: LossWay, facts: HeadFacts) -> None:
         if balance is not None:
             inputs["output_router_logits"] = True
         found = _WAYS[how.way](self, how, inputs, asked)
+        idle = idle_parts(self) if self.training else None
+        if idle is not None and "loss" in found:
+            found["loss"] = found["loss"] + idle.to(found["loss"].device)
         if how.for_each_unit is not None and self.training:
             found["loss"] = found["loss"] + asked.units * how.for_each_unit()
         if how.second is not None and self.training:

@@ -21,6 +21,7 @@ from tunesmith.models.media import family_of_type
 __all__ = [
     "TOKEN_INPUTS",
     "Seen",
+    "idle_parts",
     "part_attention",
     "rope_trunk",
     "sequence_positions",
@@ -70,6 +71,20 @@ def take_media(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     if "bounds" in inputs and (trunk := rope_trunk(model)) is not None:
         found["position_ids"] = _own_positions(trunk, inputs, media)
     return found
+
+
+@torch.compiler.disable
+def idle_parts(model: Any) -> Tensor | None:
+    """A zero [] that depends on each weight that trains and reads no text; None where there is none. Where a batch has
+    nothing for a tower to see, the gradient of its weights is zero, not missing, and so is that of layers of a tower
+    that a model does not read (LLaVA reads the last but one): several devices wait for that of all weights of each,
+    and what the optimizer does with a step must not depend on how it is split."""
+    if TEXT not in (model.config.sub_configs or {}):
+        return None
+    readers = (model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings())
+    read = {id(weight) for part in readers if part is not None for weight in part.parameters()}
+    rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in read]
+    return torch.cat([weight.reshape(-1)[:0].float() for weight in rest]).sum() if rest else None
 
 
 def _own_positions(trunk: Any, inputs: Mapping[str, Any], media: Sequence[Mapping[str, Tensor]]) -> Tensor:

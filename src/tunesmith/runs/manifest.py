@@ -3,8 +3,10 @@
 {"format": 1, "id": "3f2a91c4", "name": "first", "tags": [], "kind": "train", "status": "running", "exit_code": null,
  "created": "2026-11-27T16:03:12Z", "updated": ..., "process": {"pid", "started", "host"}, "command": [...], "cwd": ...,
  "config": {...}, "config_digest": ..., "plan": {...}, "data": [{"dataset", "use", "name", "digest", "whole"}],
- "template_digest": ..., "model": {"name", "revision"}, "versions": {...}, "hardware": {...}, "seeds": {...},
- "events": [{"time", "kind", ...}], "warnings": [...], "checks": {...}, "steps": {"done", "total"}, "metrics": {...},
+ "rows": {"rows", "kept", "dropped", "samples", "tokens", "trained"},
+ "template_digest": ..., "model": {"name", "revision"},
+ "versions": {...}, "hardware": {...}, "seeds": {...}, "events": [{"time", "kind", ...}], "warnings": [...],
+ "checks": {...}, "steps": {"done", "total"}, "metrics": {...},
  "saved": {"model.safetensors": {"size", "sha256"}, ...}, "error": null}
 """
 

@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 from tunesmith.core import control
 from tunesmith.core.control import Wanted
-from tunesmith.core.errors import PreemptedError, Problem
+from tunesmith.core.errors import PreemptedError, Problem, TunesmithError
 from tunesmith.core.files import read_json
 from tunesmith.core.log import get_logger
 from tunesmith.core.signals import StopAsked, current_signals
@@ -58,40 +58,69 @@ class Stopping(TrainerCallback):
         self._began_at = -1
         self._saved_at = -1
         self._saved: list[int] = []
+        self._unusable: TunesmithError | None = None
 
     # ---- before a step ----
 
     def fetch(self, batches: Callable[[], list[Any]]) -> list[Any]:
-        """What `batches` gives. None where a signal came: the step is not made, and waiting for data may take long."""
+        """What `batches` gives. None where a signal came: the step is not made, and waiting for data may take long.
+        None either where rows cannot be used: that ends the run before the step, in all ranks."""
         try:
             with current_signals().interruptible():
-                return batches()
+                return self.read(batches) or []
         except StopAsked:
             return []
 
+    def read(self, batches: Callable[[], list[Any]]) -> list[Any] | None:
+        """What `batches` gives; None where rows cannot be used."""
+        try:
+            return batches()
+        except TunesmithError as error:
+            self._unusable = error
+            return None
+
     def wanted(self) -> list[float]:
         """Of this rank: whether to save, whether to stop. Requests by file are the main process's."""
-        found = Wanted.SAVE | Wanted.STOP if current_signals().asked else Wanted.NOTHING
+        leaves = current_signals().asked or self._unusable is not None
+        found = Wanted.SAVE | Wanted.STOP if leaves else Wanted.NOTHING
         if self._trainer.is_world_process_zero():
             found |= control.wanted(self._trainer.args.output_dir)
         return [float(Wanted.SAVE in found), float(Wanted.STOP in found)]
 
     def before_step(self, save: float, stop: float) -> None:
-        """What `wanted` gave, summed over the ranks. Raises PreemptedError where the run is to stop."""
+        """What `wanted` gave, summed over the ranks. Raises PreemptedError where the run is to stop, and what is wrong
+        with rows that some rank came to: what was trained so far is saved first."""
         step = self._trainer.state.global_step
+        unusable = self._over_all(self._unusable) if stop else None
         if save and step > self._began_at:
-            self._save()
+            self._save(mended=unusable is not None)
+        if unusable is not None:
+            raise unusable
         if stop:
             self._leave(saved=bool(save) and step > self._began_at)
 
-    def _save(self) -> None:
-        """Unless this step is saved already."""
+    def _over_all(self, error: TunesmithError | None) -> TunesmithError | None:
+        """The error of this rank and those of all others, as one."""
+        every: list[TunesmithError | None] = [error]
+        if self._trainer.args.world_size > 1:
+            from accelerate.utils import gather_object
+
+            every = gather_object(every)
+        found = [one for one in every if one is not None]
+        return type(found[0])(list(dict.fromkeys(one for own in found for one in own.problems))) if found else None
+
+    def _save(self, *, mended: bool = False) -> None:
+        """Unless this step is saved already. `mended`: it goes on there once rows are."""
         trainer = self._trainer
         step = trainer.state.global_step
         if self._saved_at < step or not _checkpoint(trainer).is_dir():
             trainer.save_here()
         self._take_away()
-        get_logger().info("saved %s as asked", _checkpoint(trainer))
+        if mended:
+            told = "saved %s: once the rows are mended, the same command goes on there"
+            get_logger().warning(told, _checkpoint(trainer))
+        else:
+            get_logger().info("saved %s as asked", _checkpoint(trainer))
 
     def _take_away(self) -> None:
         if self._trainer.is_world_process_zero():
@@ -126,18 +155,24 @@ class Stopping(TrainerCallback):
         return self._trainer.is_in_train and bool(self._over_ranks(self.wanted())[:, 1].any())
 
     def before_evaluation_batch(self) -> None:
-        """Gives the evaluation up where the run is to stop: raises PreemptedError, in all ranks."""
+        """Gives the evaluation up where the run is to stop: raises PreemptedError, in all ranks, and what is wrong with
+        rows that cannot be used."""
         trainer = self._trainer
         if not trainer.is_in_train:
+            if self._unusable is not None:
+                raise self._unusable
             return
         save, stop = self._over_ranks(self.wanted()).sum(0).tolist()
         if not stop:
             return
         step = trainer.state.global_step
+        unusable = self._over_all(self._unusable)
         if save and step > 0:
             self._pending = {"save": bool(trainer.control.should_save)}
             self._saved_at = -1  # a checkpoint without this would be taken as one with its evaluation
-            self._save()
+            self._save(mended=unusable is not None)
+        if unusable is not None:
+            raise unusable
         self._leave(saved=bool(save) and step > 0)
 
     def states(self) -> dict[str, Any]:

@@ -39,9 +39,12 @@ def full_eval_dtype(args: Any) -> torch.dtype | None:
 
 def _batches(trainer: Trainer, dataloader: Any) -> Iterator[Any]:
     """All processes have as many."""
-    for batch in dataloader:
+    batches = iter(dataloader)
+    for _ in range(len(dataloader)):
+        found = trainer.stopping.read(lambda: [arrived(next(batches))])
         trainer.stopping.before_evaluation_batch()
-        yield arrived(batch)
+        assert found is not None, "what is wrong has been raised"
+        yield found[0]
 
 
 def _evaluate_sums(trainer: Trainer, model: Any, dataloader: Any, prefix: str) -> dict[str, float]:

@@ -138,7 +138,8 @@ def _run(
     if config.train.do_train:
         warn_if_unseen(tokenizer, datasets.stored_ids)
     record_start(config, plan, datasets.report, record.prefix, fresh=plan.resume is None and not left_out)
-    record.prepared(data=[file.to_dict() for file in datasets.files], template_digest=renderer.template_digest)
+    read = {"data": [file.to_dict() for file in datasets.files], "rows": datasets.report.total}
+    record.prepared(**read, template_digest=renderer.template_digest)
     seed_all(plan.seed, full_determinism=bool(config.train.value("full_determinism")))
     calibration = calibration_of(config, plan, objective, tokenizer, datasets)
     how: dict[str, bool] = {"rewards": objective.rewards, "media": datasets.read_media is not None}
@@ -193,7 +194,7 @@ def _build_data(config: RunConfig, plan: RunPlan, renderer: Renderer, position: 
         if config.data.streaming and config.data.dataset:
             datasets = build_stream(config.data, renderer, position=position, **how)
         else:
-            datasets = build_datasets(config.data, renderer, **how)
+            datasets = build_datasets(config.data, renderer, resumes=plan.resume is not None, **how)
     for line in [*renderer.notices, *datasets.report.lines()]:
         get_logger().info(line)
     return datasets
@@ -254,7 +255,9 @@ def _build_model(
     if (coefficient := config.model.moe_aux_loss_coef) is not None:
         LossForward.within(loaded.model).balance = Balance(loaded.model, coefficient)
     if plan.gradient_checkpointing != "off":  # a hook does not bring what routers say through the re-entrant kind
-        reentrant = config.model.use_reentrant_gc and coefficient is None
+        # and DDP counts what it goes over twice, once beside it (`idle_parts`)
+        alone = coefficient is None and not (media and plan.world_size > 1)
+        reentrant = config.model.use_reentrant_gc and alone
         mode = enable_checkpointing(loaded.model, plan.gradient_checkpointing, reentrant=reentrant)
         plan = replace(plan, gradient_checkpointing=mode)
     given = Given(loaded.family, config.method.pure_bf16, Adapters.of(config.model), calibration)

@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
-from tunesmith.core.errors import DataError, Problem, TunesmithError
-from tunesmith.core.log import get_logger
+from tunesmith.core.errors import DataError, Problem
 from tunesmith.train.checkpoint import POSITION
 from tunesmith.train.sampler import ORDERS
 
 if TYPE_CHECKING:
     from tunesmith.data.streaming.samples import SampleStream, Window
 
-__all__ = ["StreamBatches", "StreamLoader", "saving_first"]
+__all__ = ["StreamBatches", "StreamLoader"]
 
 
 class _Sample(NamedTuple):
@@ -134,17 +133,3 @@ class StreamLoader(DataLoader[Any]):
 
     def __init__(self, batches: StreamBatches, *, pin_memory: bool) -> None:
         super().__init__(batches, batch_size=None, collate_fn=_as_it_is, pin_memory=pin_memory)
-
-
-@contextmanager
-def saving_first(stream: StreamBatches | None, save: Callable[[], str]) -> Iterator[None]:
-    """Where the rows of a stream stop the run, what was trained so far is saved first, at the place before them."""
-    before = None if stream is None else stream.at
-    try:
-        yield
-    except TunesmithError:
-        if stream is not None and before is not None:
-            with stream.placed(before):
-                where = save()
-            get_logger().warning("saved %s: once the rows are mended, the same command goes on there", where)
-        raise

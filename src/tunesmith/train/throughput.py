@@ -28,10 +28,10 @@ from tunesmith.train.metrics import StepSums
 if TYPE_CHECKING:
     from tunesmith.objectives import Objective
 
-__all__ = ["Throughput", "Totals", "Work", "peak_memory_gib", "rates"]
+__all__ = ["BadMedia", "Throughput", "Totals", "Work", "peak_memory_gib", "rates"]
 
 
-_NOTHING = (0.0, 0.0, 0.0, 0.0)
+_NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @runtime_checkable
@@ -42,12 +42,27 @@ class Measured(Protocol):
 
 
 class Work(NamedTuple):
-    """What is in some batches. tokens: all but padding. trained: those that have a label. samples: sequences."""
+    """What is in some batches. tokens: all but padding. trained: those that have a label. samples: sequences.
+    bad_media: of these, those that nothing was trained of, as a medium of theirs could not be read."""
 
     tokens: float
     trained: float
     samples: float
     flops: float
+    bad_media: float = 0.0
+
+
+@dataclass(slots=True)
+class BadMedia:
+    """Sequences with media that could not be read, in the whole run, and how many of them a log line has told."""
+
+    count: int = 0
+    told: int = 0
+
+    def event(self) -> dict[str, float]:
+        """Those since the last line, if there are any."""
+        new, self.told = self.count - self.told, self.count
+        return {"bad_media": new} if new else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +101,8 @@ class Throughput(TrainerCallback):
         self._paused = self._waited = self._computed = 0.0
         self._pauses = 0
         self._computed_until: float | None = None
-        self._work = np.asarray(_NOTHING)
+        self._work = np.asarray(_NOTHING[:-1])
+        self.bad_media = BadMedia()
         self._steps = 0
         self._told = Totals()
         self.sums.clear()
@@ -146,7 +162,8 @@ class Throughput(TrainerCallback):
         found = np.asarray(_NOTHING)
         for batch in batches:
             lengths, trained = sequence_lengths(batch), _trained(batch)
-            found += (lengths.sum(), trained, len(lengths), self._flops_of(model, batch))
+            bad = int(batch["bad_media"].sum()) if "bad_media" in batch else 0
+            found += (lengths.sum(), trained, len(lengths), self._flops_of(model, batch), bad)
         return Work(*found.tolist())
 
     def _flops_of(self, model: Any, batch: Mapping[str, Any]) -> float:
@@ -173,7 +190,9 @@ class Throughput(TrainerCallback):
 
     def add(self, work: Sequence[float]) -> None:
         """The work of a step, of all processes together."""
-        self._work = self._work + np.asarray(work)
+        *more, bad = work
+        self._work = self._work + np.asarray(more)
+        self.bad_media.count += int(bad)
 
     def totals(self) -> Totals:
         seconds = 0.0 if self._began is None else time.perf_counter() - self._began - self._paused
@@ -186,7 +205,7 @@ class Throughput(TrainerCallback):
         now = self.totals()
         found = self._rates(now.since(self._told), gather)
         self._told = now
-        return self.sums.event(gather) | found
+        return self.sums.event(gather) | found | self.bad_media.event()
 
     def closing(self, gather: Callable[[list[float]], np.ndarray]) -> dict[str, float]:
         """Figures for all steps since training began, as `train_results.json` names them."""
@@ -195,6 +214,8 @@ class Throughput(TrainerCallback):
         memory = found.pop("peak_memory_gib")
         found |= {"tokens": int(now.tokens), "trained_tokens": int(now.trained)}
         found["steps_per_second"] = _rate(now.steps, found["seconds"])
+        if self.bad_media.count:
+            found["bad_media"] = self.bad_media.count
         return {f"train_{name}": value for name, value in found.items()} | {"peak_memory_gib": memory}
 
     def _rates(self, part: Totals, gather: Callable[[list[float]], np.ndarray]) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 What is overridden, and why:
     get_train_dataloader   rows of a step do not depend on ranks or micro-batches (sampler.py, stream_batches.py)
-    get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks; what stops a stream
-                           loses no step; does the largest micro-batch fit, before the first; is the run to stop, before
+    get_batch_samples      counts the units of a whole optimizer step, over micro-batches and ranks; rows that stop it
+                           lose no step; does the largest micro-batch fit, before the first; is the run to stop, before
                            each (control.py)?
     training_step          in parts that memory has room for (step_memory.py); timed, as is _prepare_inputs
                            (throughput.py)
@@ -29,7 +29,8 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, astuple
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,8 @@ from tunesmith.train.states import (
     size_to_save,
 )
 from tunesmith.train.step_memory import MemorySettings, StepMemory
-from tunesmith.train.stream_batches import StreamBatches, saving_first
-from tunesmith.train.throughput import Throughput
+from tunesmith.train.stream_batches import StreamBatches
+from tunesmith.train.throughput import BadMedia, Throughput
 from tunesmith.train.trackers import Trackers
 from tunesmith.train.weights import take_weights
 from tunesmith.train.whole_step import settle_step
@@ -197,7 +198,7 @@ class Trainer(transformers.Trainer):
             return [], torch.ones((), dtype=kind, device=device)
         before = None if (stream := self.stream_batches) is None else stream.at
         with self.throughput.waiting():
-            batches = self.stopping.fetch(lambda: self._next_batches(epoch_iterator, num_batches))
+            batches = self.stopping.fetch(lambda: [*map(arrived, islice(epoch_iterator, num_batches))])
         self.saver.look()
         with self.throughput.paused():
             self.throughput.sums.begin()
@@ -243,11 +244,6 @@ class Trainer(transformers.Trainer):
     def _over_ranks(self, numbers: list[float]) -> np.ndarray:
         """[N] numbers of this process -> [ranks, N]."""
         return over_ranks(self.accelerator, numbers)
-
-    def _next_batches(self, iterator: Iterator[Any], number: int) -> list[Any]:
-        """Where a stream comes to rows that stop the run, what was trained so far is saved first."""
-        with saving_first(self.stream_batches, self.save_here):
-            return [arrived(batch) for _, batch in zip(range(number), iterator, strict=False)]
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         if self.nonfinite.leaves_out:
@@ -408,6 +404,7 @@ class Trainer(transformers.Trainer):
             "seconds": self._seconds_before + self.throughput.totals().seconds,
             "logged": self._globalstep_last_logged,
             "loss": self._total_loss_scalar,
+            "bad_media": astuple(self.throughput.bad_media),
             "evaluated": evaluated if step == self.state.global_step else None,
         }
         save_tree(folder, "progress", progress)
@@ -475,6 +472,7 @@ class Trainer(transformers.Trainer):
         self._total_loss_scalar, self._globalstep_last_logged = progress["loss"], progress["logged"]
         self._seconds_before = progress["seconds"]
         self._whole_loss = True
+        self.throughput.bad_media = BadMedia(*progress.get("bad_media", ()))
         if progress["evaluated"] is not None:
             self._evaluated = (self.state.global_step, progress["evaluated"])
         place = self._checkpoint, self.args.process_index, self.args.world_size

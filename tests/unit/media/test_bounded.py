@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,3 +59,23 @@ def test_another_process_begins_with_none() -> None:
     bounded(medium(1), lambda one: np.zeros(10, np.float32))
     copy = pickle.loads(pickle.dumps(bounded))  # noqa: S301 - what this test wrote itself
     assert (copy.most_bytes, copy.bytes) == (1000, 0)
+
+
+def test_a_file_that_was_touched_is_read_again(tmp_path: Path) -> None:
+    path, read = tmp_path / "a.png", list[int]()
+    one = Medium("image", str(path), MediaFacts(1, 1, digest="a"))
+
+    def decode(_: Medium) -> Any:
+        read.append(1)
+        return Image.new("RGB", (1, 1))
+
+    path.write_bytes(b"12")
+    bounded = Bounded()
+    for change in (lambda: None, lambda: path.write_bytes(b"1"), path.unlink):
+        change()
+        before = len(read)
+        bounded(one, decode)
+        assert len(read) == before + 1
+        bounded(one, decode)
+        assert len(read) == before + 1, "until then it is not"
+    assert bounded.bytes == 3
