@@ -242,7 +242,8 @@ def markdown(found: dict[str, Runs]) -> str:
     tables = []
     for case, runs in found.items():
         base = PLAIN if PLAIN in runs else "apart"
-        many = min(map(len, runs.values()))
+        counts = sorted({len(every) for every in runs.values()})
+        many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
         lines = [
             f"| {case}, {many} turns | seconds a step | MB grown | steps against {base} | MB against {base} |",
             "|---|---|---|---|---|",

@@ -125,7 +125,11 @@ def test_a_picture_that_changes_meanwhile_ends_the_run_with_its_row(seeing, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batches", [{}, {"fast_path": "off"}], ids=["flat", "padded"])
+@pytest.mark.parametrize(
+    "batches",
+    [{}, {"fast_path": "off"}, {"precompute_ref_log_probs": True}],
+    ids=["flat", "padded", "reference asked before"],
+)
 @pytest.mark.parametrize("stage", ["dpo", "kto"])
 def test_preferences_about_pictures_are_learned(seeing, tmp_path, stage, batches):
     make = colour_feedback if stage == "kto" else colour_pairs

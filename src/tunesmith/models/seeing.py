@@ -21,6 +21,7 @@ from tunesmith.models.media import family_of_type
 __all__ = [
     "TOKEN_INPUTS",
     "Seen",
+    "has_encoders",
     "idle_parts",
     "part_attention",
     "rope_trunk",
@@ -44,10 +45,14 @@ def part_attention(settings: Any, attention: str, encoders: str) -> str | dict[s
     return {"": attention, **{name: attention if name == TEXT else encoders for name in parts}}
 
 
+def has_encoders(model: Any) -> bool:
+    """Whether there are parts beside the one that reads text."""
+    return TEXT in (model.config.sub_configs or {})
+
+
 def set_attention(model: Any, attention: str) -> None:
     """Change the attention of what reads text. Raises what transformers raises."""
-    several = TEXT in (model.config.sub_configs or {})
-    model.set_attn_implementation({"": attention, TEXT: attention} if several else attention)
+    model.set_attn_implementation({"": attention, TEXT: attention} if has_encoders(model) else attention)
 
 
 class Seen(dict[str, Any]):

@@ -37,6 +37,7 @@ from tunesmith.models.locate import located
 from tunesmith.models.out_of_memory import free_memory, is_out_of_memory
 from tunesmith.models.quantization.weights import parts_of
 from tunesmith.models.tokenizer import pad_id_of
+from tunesmith.objectives.inputs import on_device
 from tunesmith.train.advice import facts_of, no_room
 from tunesmith.train.counting import Counting
 from tunesmith.train.micro import Batch, cost, is_whole, split
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tunesmith.config import RunConfig, RunPlan
     from tunesmith.config.model import ModelConfig
     from tunesmith.data import Datasets
+    from tunesmith.data.seen import MediaOfSequences
     from tunesmith.objectives import Objective
 
 __all__ = ["give_reference"]
@@ -82,7 +84,7 @@ def give_reference(
     if not config.objective.precompute_ref_log_probs:
         objective.reference = reference_of(config, plan, model, tokenizer)
         return
-    asked = _Asked(config, plan, objective, model, tokenizer)
+    asked = _Asked(config, plan, objective, model, tokenizer, datasets.read_media)
     train: Any = datasets.train  # a stream is refused by the config
     rows: dict[str, Samples] = {"train": train} if config.train.do_train else {}
     rows |= datasets.eval if config.train.do_eval else {}
@@ -106,6 +108,7 @@ class _Asked:
     objective: Objective
     model: Any
     tokenizer: Any
+    read_media: MediaOfSequences | None
 
     @cached_property
     def reference(self) -> WithoutAdapter | Beside:
@@ -152,7 +155,8 @@ class _Asked:
         plan, device = self.plan, torch.device(self.plan.device)
         flat = plan.batches == "flat"
         pad_id = pad_id_of(self.tokenizer)
-        collate: Any = FlatCollator(pad_id, shares=plan.shares) if flat else PaddingCollator(pad_id)
+        reads = {"read_media": self.read_media}
+        collate: Any = FlatCollator(pad_id, shares=plan.shares, **reads) if flat else PaddingCollator(pad_id, **reads)
         arithmetic: AbstractContextManager[Any] = nullcontext()
         if plan.autocast:
             arithmetic = torch.autocast(device.type, getattr(torch, plan.autocast))
@@ -175,7 +179,7 @@ class _Asked:
     def _sums(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """What is asked of a batch; in halves where memory has no room for it."""
         try:
-            return self.objective.reference_sums(self.model, _moved(batch, device))
+            return self.objective.reference_sums(self.model, on_device(batch, device))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -206,6 +210,7 @@ class _Asked:
             "stage": plan.stage,
             "keys": {name: values[name] for name in _KEYS},
             "arithmetic": [torch.device(plan.device).type, plan.dtype, plan.autocast, plan.attention, plan.loss],
+            "media": None if self.read_media is None else self.read_media.media.fingerprint(),
             "batches": [plan.batches, plan.shares, _BATCH],
             "versions": [package_version(name) for name in _PACKAGES],
             "code": code_digest(_CODE),
@@ -282,19 +287,14 @@ def _digest_of(rows: PackedDataset, first: int, last: int) -> str:
     """Of all that the samples hold."""
     digest = hashlib.blake2b(digest_size=20)
     for number in range(first, last):
-        for name, values in sorted(rows[number].items()):
+        row = dict(rows[number])
+        for placed in (one for own in row.pop("media", ()) for one in own):
+            told = placed.medium.facts.digest if placed.medium.facts is not None else ""
+            digest.update(f"{placed.medium.kind} {placed.start} {placed.end} {told} ".encode())
+        for name, values in sorted(row.items()):
             digest.update(f"{name} {values.dtype} {len(values)} ".encode())
             digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    def moved(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return _moved(value, device)
-        return value.to(device) if isinstance(value, Tensor) else value
-
-    return {name: moved(value) for name, value in batch.items()}
 
 
 def _no_number(place: Any) -> DivergedError:

@@ -123,11 +123,13 @@ def _loaded(config: RunConfig, plan: RunPlan, policy: Any, tokenizer: Any) -> An
     from tunesmith.models.fast_path import FastPath, prove
     from tunesmith.models.load import load
     from tunesmith.models.quantization.plan import base_of
+    from tunesmith.models.seeing import has_encoders
 
     frozen = loaded_by(config)
     settings, base = frozen.model, base_of(frozen, plan.device)
     fast = FastPath(plan.batches == "flat", plan.loss, plan.attention, shares=plan.shares)
     how: dict[str, Any] = {"dtype": plan.dtype, "attention": fast.at_load, "device": plan.device, "seed": plan.seed}
+    how["media"] = has_encoders(policy)
     try:
         loaded = load(settings, tokenizer, **how, quantization=base, longest=plan.cutoff_len)
     except MissingInputError as error:

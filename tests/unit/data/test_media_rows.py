@@ -176,6 +176,24 @@ def test_paths_begin_at_media_dir_then_at_the_folder_of_the_dataset(write, tmp_p
     assert [one.facts.width for one in example.messages[0].media] == [8, 8]
 
 
+def test_an_entry_of_the_cache_is_used_again_until_a_picture_changes(write, renderer, tmp_path, monkeypatch):
+    _pictures(tmp_path, "a.png", "b.png")
+    name = write("x.jsonl", [asked("<image>?", images=[one]) for one in ("a.png", "b.png")])
+    read = []
+    monkeypatch.setattr("tunesmith.media.settle.MEASURES", {"image": lambda path: (read.append(path), Facts(8, 6))[1]})
+
+    def build():
+        return build_datasets(DataConfig(dataset=(name,)), renderer, stage="sft", seed=1)
+
+    build()
+    assert (len(read), len(renderer.batches)) == (2, 1)
+    build()
+    assert (len(read), len(renderer.batches)) == (2, 1), "nothing is looked at again"
+    Image.new("RGB", (9, 9)).save(tmp_path / "b.png")
+    build()
+    assert len(renderer.batches) == 2, "the entry is made anew"
+
+
 def _placed(name, start, end):
     return Placed(Medium("image", name, Facts(4, 3, digest=name)), start, end)
 

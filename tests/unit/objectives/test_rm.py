@@ -59,6 +59,18 @@ def test_packs_in_padded_rows_have_a_reward_for_each_sequence() -> None:
     assert len(found) == 8
 
 
+@pytest.mark.parametrize("kind", COLLATORS)
+def test_pairs_whose_media_could_not_be_read_teach_nothing(kind: str) -> None:
+    model, rows = classifier_of("chunked"), pairs()
+    batch = {**COLLATORS[kind](rows), "bad_media": torch.tensor([0, 0, 1, 1, 0, 0, 0, 1])}
+    objective = objective_of()
+    found = objective.compute(model, batch)
+    assert float(found.units) == objective.count_units(batch) == 2
+    wanted = [objective.compute(model, COLLATORS[kind]([rows[number]])).loss_sum for number in (0, 2)]
+    torch.testing.assert_close(found.loss_sum, wanted[0] + wanted[1], rtol=1e-5, atol=1e-5)
+    assert float(found.metrics["accuracy"]) <= 2
+
+
 def test_center_is_a_square_of_the_sum() -> None:
     plain, quick = classifier_of(None), classifier_of("chunked")
     chosen, rejected = rewards_alone(plain, pairs()).unbind(1)

@@ -11,10 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.core.types import Encoded
+from tunesmith.core.types import Encoded, MediaFacts, Medium, Placed
 from tunesmith.data.collate import FlatCollator, PaddingCollator
 from tunesmith.data.dataset import CHOSEN, REJECTED, TokenDataset
 from tunesmith.data.pack import pack, units
+from tunesmith.data.seen import Seen
 from tunesmith.train.micro import cost, is_whole, size_of, split
 
 COLLATORS = {
@@ -22,6 +23,18 @@ COLLATORS = {
     "flat": FlatCollator(0),
     "shared": FlatCollator(0, shares=True),
     "rows of packs": FlatCollator(0, one_row=False),
+}
+
+
+def read_media(ids: Any, _trained: Any, placed: Sequence[Placed]) -> Seen:
+    """What a model might take: a number for each medium, and a type of each token."""
+    inputs = {"pixels": torch.tensor([float(one.medium.source) for one in placed])} if placed else {}
+    return Seen(inputs, {"mm_token_type_ids": torch.tensor([int(one) % 2 for one in ids])})
+
+
+SEEING = {
+    "padded": PaddingCollator(0, read_media=read_media),
+    "flat": FlatCollator(0, read_media=read_media),
 }
 
 
@@ -46,10 +59,27 @@ def rows(lengths: Sequence[int], *, weighted: bool = False, pairs: bool = False)
     return found.with_columns({"reference": generator.normal(size=len(lengths))})
 
 
+def seeing(lengths: Sequence[int]) -> TokenDataset:
+    """Every other sequence of more than three tokens has media at its beginning."""
+    numbers = iter(range(100))
+    sequences = []
+    for at, length in enumerate(lengths):
+        count = 1 + at % 3 if at % 2 and length > 3 else 0
+        media = tuple(
+            Placed(Medium("image", str(next(numbers)), MediaFacts()), place, place + 1) for place in range(count)
+        )
+        sequences.append(Encoded([3 + at] * length, [place > 2 for place in range(length)], media=media))
+    return TokenDataset.from_encoded(sequences)
+
+
 def assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
-        if isinstance(value, torch.Tensor):
+        if name == "media":
+            assert [{key: tensor.tolist() for key, tensor in own.items()} for own in value] == [
+                {key: tensor.tolist() for key, tensor in own.items()} for own in other[name]
+            ]
+        elif isinstance(value, torch.Tensor):
             assert value.dtype == other[name].dtype
             assert value.tolist() == other[name].tolist(), name
         else:
@@ -82,6 +112,17 @@ def test_parts_are_what_the_collator_makes_of_their_samples(
     form: str, lengths: list[int], most: int, weighted: bool
 ) -> None:
     assert_parts_are_batches(list(rows(lengths, weighted=weighted)), COLLATORS[form], most)
+
+
+@given(lengths=st.lists(st.integers(2, 12), min_size=1, max_size=9), most=st.integers(0, 60))
+@pytest.mark.parametrize("form", ["padded", "flat"])
+def test_media_go_with_their_sequences(form: str, lengths: list[int], most: int) -> None:
+    dataset = seeing(lengths)
+    samples = [{**dataset[number], "media": dataset[number].get("media", [()])} for number in range(len(dataset))]
+    parts = assert_parts_are_batches(samples, SEEING[form], most)
+    held = [one for part in parts for own in part["media"] for one in own.get("pixels", torch.zeros(0)).tolist()]
+    assert held == list(range(len(held)))
+    assert len(held) == sum(len(own) for sample in samples for own in sample["media"])
 
 
 @given(lengths=st.lists(st.integers(2, 12), min_size=2, max_size=10), most=st.integers(0, 60))
