@@ -98,7 +98,7 @@ def test_a_bad_row_in_the_middle_loses_no_step(
     with caplog.at_level(logging.WARNING, "tunesmith"), pytest.raises(DataError) as caught:
         stream("out", dataset=str(file))
     assert caught.value.code == "E-DATA-013"
-    assert "saved checkpoint-10" in caplog.text
+    assert f"saved {tmp_path / 'out' / 'checkpoint-10'}: once the rows are mended" in caplog.text
     file.write_text(json.dumps(rows, indent=1))
     resumed = stream("out", dataset=str(file))
     whole = stream("whole", dataset=str(file))

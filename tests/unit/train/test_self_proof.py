@@ -215,8 +215,8 @@ def test_packs_in_padded_rows_are_proven_as_packs(run: Any, monkeypatch: pytest.
     from tunesmith.train import self_proof
 
     seen: list[Any] = []
-    on = self_proof._on
-    monkeypatch.setattr(self_proof, "_on", lambda device, batch: (seen.append(batch), on(device, batch))[1])
+    on = self_proof.on_device
+    monkeypatch.setattr(self_proof, "on_device", lambda batch, device: (seen.append(batch), on(batch, device))[1])
     result = run(**PACKS)
     assert (result.plan.batches, result.plan.packing) == ("padded", True)
     proof = json.loads((result.output_dir / "self_proof.json").read_text())
