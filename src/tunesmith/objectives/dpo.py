@@ -22,7 +22,7 @@ from tunesmith.losses.token import LogProbs
 from tunesmith.losses.whole_step import WholeStep
 from tunesmith.objectives.answers import Answers, answers_of
 from tunesmith.objectives.base import LossOutput, Needs, Objective, Reference
-from tunesmith.objectives.inputs import model_inputs
+from tunesmith.objectives.inputs import model_inputs, readable_pairs
 from tunesmith.objectives.likelihood import AnswerLikelihood
 
 if TYPE_CHECKING:
@@ -73,29 +73,41 @@ class PairwisePreference(Objective):
         return AnswerLikelihood(self.config)
 
     def count_units(self, batch: Mapping[str, Any]) -> float:
+        if (kept := readable_pairs(batch)) is not None:
+            return float(kept.sum())
         return len(batch["kinds"]) / 2 if "kinds" in batch else 0.0
 
     def reference_sums(self, model: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return {"reference": self._reference_sums(model, batch, model_inputs(batch), answers_of(batch))}
 
     def look(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
-        """[P, 8]: what a loss of the whole step reads of each pair; NaN for what it does not."""
+        """[P, 9]: what a loss of the whole step reads of each pair, NaN for what it does not; and whether it counts."""
         with torch.no_grad():
             scores = self._scores(model, batch)[0]
+        kept = readable_pairs(batch)
+        counts = torch.ones_like(scores.chosen) if kept is None else kept.to(scores.chosen)
         nothing = scores.chosen.new_full((), torch.nan).expand_as(scores.chosen)
         columns = [getattr(scores, item.name) for item in fields(PairScores)]
-        return torch.stack([nothing if one is None else one for one in columns], dim=1)
+        return torch.stack([*(nothing if one is None else one for one in columns), counts], dim=1)
 
     def settle(self, looked: Tensor) -> Tensor:
-        """[all pairs of the step, 8] -> [all, 3]: the factors of both log probabilities, and the share of the loss."""
-        found = WholeStep.of(self.mixture, PairScores(*looked.unbind(1)))
-        share = found.loss_sum / len(looked)
-        return torch.stack([found.chosen, found.rejected, share.expand_as(found.chosen)], dim=1)
+        """[all pairs of the step, 9] -> [all, 3]: the factors of both log probabilities, and the share of the loss; of
+        a pair that does not count all are 0."""
+        counts, given = looked[:, -1] > 0, looked.new_zeros(len(looked), 3)
+        if bool(counts.any()):
+            found = WholeStep.of(self.mixture, PairScores(*looked[counts, :-1].unbind(1)))
+            share = (found.loss_sum / counts.sum()).expand_as(found.chosen)
+            given[counts] = torch.stack([found.chosen, found.rejected, share], dim=1)
+        return given
 
     def compute(self, model: Any, batch: Mapping[str, Any]) -> LossOutput:
         scores, found = self._scores(model, batch)
-        if "settled" in batch:
-            chosen, rejected, share = batch["settled"].unbind(1)
+        settled, kept = batch.get("settled"), readable_pairs(batch)
+        if kept is not None:
+            scores = _of(scores, kept)
+            settled = settled if settled is None else settled[kept]
+        if settled is not None:
+            chosen, rejected, share = settled.unbind(1)
             linear = scores.chosen * chosen + scores.rejected * rejected
             losses = linear + (share - linear).detach()
         else:
@@ -136,6 +148,11 @@ class PairwisePreference(Objective):
             return answers.sums(log_probs)
         shorter = answers.lengths.view(-1, 2).amin(1).repeat_interleave(2)
         return answers.sums(log_probs * tail_weights(answers.lengths, shorter, alpha))
+
+
+def _of(scores: PairScores, kept: Tensor) -> PairScores:
+    every = (getattr(scores, item.name) for item in fields(PairScores))
+    return PairScores(*(one if one is None else one[kept] for one in every))
 
 
 def _both(name: str, values: Tensor) -> dict[str, Tensor]:

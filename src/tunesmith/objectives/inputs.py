@@ -13,7 +13,7 @@ from tunesmith.models.attention import SharedBounds
 from tunesmith.models.seeing import TOKEN_INPUTS
 from tunesmith.models.shared import Segment
 
-__all__ = ["IGNORE", "model_inputs", "on_device"]
+__all__ = ["IGNORE", "model_inputs", "on_device", "readable", "readable_pairs"]
 
 IGNORE = -100  # label of a position that is not trained; the field's convention
 
@@ -31,6 +31,18 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
         if "segments" in batch:
             found["bounds"] = SharedBounds([Segment(*one) for one in batch["segments"]])
     return found
+
+
+def readable(batch: Mapping[str, Any]) -> Tensor | None:
+    """[K] the sequences whose media could all be read: what is about a blank medium is no unit. None: all."""
+    bad: Tensor | None = batch.get("bad_media")
+    return None if bad is None or not bool(bad.any()) else bad == 0
+
+
+def readable_pairs(batch: Mapping[str, Any]) -> Tensor | None:
+    """[P] the same of pairs."""
+    found = readable(batch)
+    return None if found is None else found[: len(found) // 2 * 2].view(-1, 2).all(1)
 
 
 def on_device(value: Any, device: torch.device | str) -> Any:

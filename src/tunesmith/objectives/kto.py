@@ -28,7 +28,7 @@ from tunesmith.losses.feedback import (
 from tunesmith.losses.token import LogProbs
 from tunesmith.objectives.answers import Answers, answers_of
 from tunesmith.objectives.base import LossOutput, Needs, Objective, Reference
-from tunesmith.objectives.inputs import model_inputs
+from tunesmith.objectives.inputs import model_inputs, readable
 from tunesmith.objectives.likelihood import AnswerLikelihood
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class AnswerFeedback(Objective):
         return AnswerLikelihood(self.config)
 
     def count_units(self, batch: Mapping[str, Any]) -> float:
+        if (kept := readable(batch)) is not None:
+            return float(kept.sum())
         return float(len(batch["kinds"])) if "kinds" in batch else 0.0
 
     def reference_sums(self, model: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -76,19 +78,25 @@ class AnswerFeedback(Objective):
         return {name: self._reference(model, one, model_inputs(one), answers_of(one)) for name, one in read.items()}
 
     def look(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
-        """[E, 2]: a log ratio of each answer, for KTO that of the answer to another prompt; and whether it is liked."""
+        """[E, 3]: a log ratio of each answer, for KTO that of the answer to another prompt; whether it is liked; and
+        whether it counts."""
         with torch.no_grad():
             liked = _liked(batch)
             if not len(liked):  # a rank without answers
-                return liked.new_zeros(0, 2).float()
+                return liked.new_zeros(0, 3).float()
             policy, reference = self._both(model, batch["mismatched"] if self.facts.kl else batch)[:2]
-            return torch.stack([policy - reference, liked.to(policy.dtype)], dim=1)
+            kept = readable(batch)
+            counts = torch.ones_like(policy) if kept is None else kept.to(policy)
+            return torch.stack([policy - reference, liked.to(policy.dtype), counts], dim=1)
 
     def settle(self, looked: Tensor) -> Tensor:
-        """[all answers of the step, 2] -> [all, 1]: the baseline, the same for all."""
-        ratios, liked = looked[:, 0], looked[:, 1] > 0
+        """[all answers of the step, 3] -> [all, 1]: the baseline, the same for all."""
+        counted = looked[looked[:, 2] > 0]
+        if not len(counted):
+            return looked.new_zeros(len(looked), 1)
+        ratios, liked = counted[:, 0], counted[:, 1] > 0
         if self.facts.kl:
-            baseline = divergence(ratios.sum(), len(looked))
+            baseline = divergence(ratios.sum(), len(counted))
         else:
             baseline = mean_reward(self.settings.beta * ratios, liked)
         return baseline.expand(len(looked), 1)
@@ -99,10 +107,15 @@ class AnswerFeedback(Objective):
     def compute(self, model: Any, batch: Mapping[str, Any]) -> LossOutput:
         scores, found = self._scores(model, batch)
         baseline = self._baseline(model, batch, scores.policy)
+        if (kept := readable(batch)) is not None:
+            scores = FeedbackScores(
+                scores.policy[kept], scores.reference[kept], scores.length[kept], scores.liked[kept]
+            )
+            baseline = baseline[kept]
         losses = feedback_loss(self.config.kto_loss, scores, self.settings, baseline)
         count = losses.new_tensor(len(losses))
         metrics, divisors = feedback_metrics(scores, self.settings, self._in_rewards(baseline))
-        metrics["entropy"] = found["entropy"][: len(losses)].double().sum()
+        metrics["entropy"] = found["entropy"][: len(_liked(batch))].double().sum()
         if self.facts.kl:
             metrics["kl"] = baseline.double().sum()
         if "aux_loss" in found:

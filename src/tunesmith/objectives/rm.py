@@ -16,7 +16,7 @@ from torch import Tensor
 from tunesmith.core.types import Preference
 from tunesmith.losses.reward import bradley_terry, reward_metrics
 from tunesmith.objectives.base import LossOutput, Needs, Objective
-from tunesmith.objectives.inputs import model_inputs
+from tunesmith.objectives.inputs import model_inputs, readable_pairs
 
 __all__ = ["RewardModelling", "reward_ends"]
 
@@ -51,29 +51,22 @@ class RewardModelling(Objective):
         return EachReward(self.config)
 
     def count_units(self, batch: Mapping[str, Any]) -> float:
-        if "kinds" not in batch:
-            return 0.0
-        return float(_seen(batch).sum()) if "bad_media" in batch else len(batch["kinds"]) / 2
+        if (kept := readable_pairs(batch)) is not None:
+            return float(kept.sum())
+        return len(batch["kinds"]) / 2 if "kinds" in batch else 0.0
 
     def compute(self, model: Any, batch: Mapping[str, Any]) -> LossOutput:
         found = model(**model_inputs(batch), reward_ends=reward_ends(batch))
         rewards = found["rewards"]
         pairs = rewards[: len(rewards) // 2 * 2].view(-1, 2)  # the blank row of a rank without pairs is none
         margins = batch["margins"][0::2] if "margins" in batch else None
-        if "bad_media" in batch and len(pairs):
-            seen = _seen(batch)
-            pairs, margins = pairs[seen], margins if margins is None else margins[seen]
+        if (kept := readable_pairs(batch)) is not None:
+            pairs, margins = pairs[kept], margins if margins is None else margins[kept]
         chosen, rejected = pairs.unbind(1)
         losses = bradley_terry(chosen, rejected, margins, self.config.center_rewards_coefficient)
         count = losses.new_tensor(len(losses), dtype=torch.float64 if losses.device.type != "mps" else torch.float32)
         total = losses.sum() + count.to(losses.dtype) * found["loss"]
         return LossOutput(total, count, count, reward_metrics(chosen, rejected))
-
-
-def _seen(batch: Mapping[str, Any]) -> Tensor:
-    """[P] whether all media of a pair could be read: what is about a blank one teaches nothing."""
-    bad: Tensor = batch["bad_media"]
-    return bad[: len(bad) // 2 * 2].view(-1, 2).sum(1) == 0
 
 
 class EachReward(RewardModelling):

@@ -118,7 +118,7 @@ def test_a_rank_without_answers_gives_nothing(quick: tuple[Any, Any]) -> None:
     blank = {"input_ids": row["input_ids"][:2], "trained": row["trained"][:2] & False}
     for collate in COLLATORS.values():
         batch = collate([blank])
-        assert objective.look(quick[0], batch).shape == (0, 2)
+        assert objective.look(quick[0], batch).shape == (0, 3)
         found = objective.compute(quick[0], batch)
         assert (found.loss_sum.item(), float(found.units)) == (0, 0)
         assert found.loss_sum.requires_grad, "several devices wait for a gradient of each"
