@@ -14,7 +14,7 @@ is never cut, which would change the question. What compares or answers cannot b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -291,7 +291,8 @@ def _split(tokens: TokenDataset, samples: Ints, outcome: LengthOutcome) -> _Piec
     for place, sample in enumerate(samples):
         mine = slice(runs.first[place], runs.first[place] + runs.number[place])
         begins, ends = runs.begin[mine], runs.end[mine]
-        pieces = list(_pieces(begins, ends, outcome.cutoff_len))
+        media = [(one.start, one.end) for one in tokens[int(sample)]["media"][0]] if tokens.has_media else []
+        pieces = list(_pieces(begins, ends, outcome.cutoff_len, media))
         for begin, end, again in pieces:
             trained = int(np.clip(np.minimum(ends, end) - np.maximum(begins, begin), 0, None).sum()) - again
             found.append((int(sample), begin, end - begin, trained))
@@ -304,13 +305,20 @@ def _split(tokens: TokenDataset, samples: Ints, outcome: LengthOutcome) -> _Piec
     return _Pieces(*np.array(found, dtype=np.int64).reshape(-1, 4).T)
 
 
-def _pieces(begins: Ints, ends: Ints, limit: int) -> Iterator[tuple[int, int, bool]]:
+def _behind(place: int, media: Sequence[tuple[int, int]]) -> int:
+    return next((end for start, end in media if start < place < end), place)
+
+
+def _pieces(
+    begins: Ints, ends: Ints, limit: int, media: Sequence[tuple[int, int]] = ()
+) -> Iterator[tuple[int, int, bool]]:
     """(begin, end, is its first token there for the second time) of the samples that one with these runs is split into.
 
     Each begins where a turn does and holds as many whole turns as fit; it knows nothing of the turns before. Of a turn
     that does not fit by itself the piece keeps the answer and as much as fits of what stands right before it. An answer
     that does not fit goes on in the next piece (after a prompt of half a piece at most), which repeats one token: the
-    first token of a sample is never learned, so each trained token is learned exactly once.
+    first token of a sample is never learned, so each trained token is learned exactly once. No piece begins inside of
+    one of `media`, [first token, last + 1): it begins behind it.
     """
     start, turn = 0, 0
     while turn < len(ends):
@@ -321,9 +329,9 @@ def _pieces(begins: Ints, ends: Ints, limit: int) -> Iterator[tuple[int, int, bo
             continue
         begin, end = int(begins[turn]), int(ends[turn])
         if end - limit < begin:
-            yield end - limit, end, False
+            yield _behind(end - limit, media), end, False
         else:
-            start = max(start, begin - limit // 2)
+            start = _behind(max(start, begin - limit // 2), media)
             yield start, start + limit, False
             while (start := start + limit - 1) + 1 < end:
                 yield start, min(start + limit, end), True
