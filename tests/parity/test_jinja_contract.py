@@ -74,6 +74,8 @@ def test_text_equals_transformers_on_every_official_template(
                 if row["role"] == "assistant" and ours.thought_form == "text":  # the template's own words for thoughts
                     opening, closing = ours.thinking
                     row["content"] = row["content"].replace("<think>", opening).replace("</think>", closing)
+                if ours.takes_parts_only and isinstance(row["content"], str):
+                    row["content"] = [{"type": "text", "text": row["content"]}]
             try:
                 (truth,), _ = render_jinja_template(
                     [rows], tools=list(tools) or None, chat_template=source, **SPECIAL, **thinking

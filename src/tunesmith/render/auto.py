@@ -219,8 +219,7 @@ class _Session:
             elif reasoning:
                 opening, closing = self.owner.thinking
                 thought = f"{opening}\n{reasoning}\n{closing}\n\n"
-                text = plain["content"]
-                plain["content"] = thought + text if isinstance(text, str) else [_text_part(thought), *text]
+                plain["content"] = _led_by(thought, plain["content"])
         return plain
 
     def _content(self, message: Message) -> Any:
@@ -449,6 +448,14 @@ def _text_part(text: str) -> dict[str, str]:
 
 def _parts_of(content: Any) -> list[Any]:
     return [_text_part(content)] if isinstance(content, str) else content
+
+
+def _led_by(thought: str, content: Any) -> Any:
+    """A thought before a content, in one piece of text with its beginning: templates may write one piece of a reply."""
+    if isinstance(content, str):
+        return thought + content
+    first, *rest = content
+    return [_text_part(thought + first["text"]), *rest] if first["type"] == "text" else [_text_part(thought), *content]
 
 
 def _common_prefix(one: str, other: str) -> int:

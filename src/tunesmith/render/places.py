@@ -94,7 +94,7 @@ def part_list(message: Message, disarm: Callable[[str], str]) -> list[dict[str, 
             parts.append({"type": next(media).kind})
         if text:
             parts.append({"type": "text", "text": disarm(text)})
-    return parts
+    return parts or [{"type": "text", "text": ""}]  # templates look at the first one
 
 
 def pieces(
