@@ -90,7 +90,7 @@ class _Both:
     def engine(self) -> Any:
         from tunesmith.engines.hf import HFEngine
 
-        renderer: Any = SimpleNamespace(stop_ids=())
+        renderer: Any = SimpleNamespace(stop_ids=(), media=None)
         settings = EngineConfig(max_batch_requests=64)
         return HFEngine(self.model, self.tokenizer, renderer, SimpleNamespace(), settings)  # type: ignore[arg-type]
 
