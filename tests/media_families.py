@@ -8,36 +8,13 @@ from typing import Any
 from tests.media_cases import Case, make_config, part
 from tests.media_families_grids import GRIDS
 from tests.media_families_more import MORE
+from tests.media_shapes import EXPERTS, SIGLIP, TEXT, TOWER, Ids, Kwargs
 
 __all__ = ["CASES"]
 
-Kwargs = dict[str, Any]
-Ids = Callable[[str], int]
 
-_TEXT: Kwargs = {
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "vocab_size": 50_400,
-    "max_position_embeddings": 4096,
-    "pad_token_id": 0,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
-_LLAMA: Kwargs = {"model_type": "llama", **_TEXT}
-_TOWER: Kwargs = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 56,
-    "patch_size": 14,
-}
-_CLIP: Kwargs = {"model_type": "clip_vision_model", "projection_dim": 16, **_TOWER}
-_SIGLIP: Kwargs = {"model_type": "siglip_vision_model", **_TOWER}
-_EXPERTS: Kwargs = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+_LLAMA: Kwargs = {"model_type": "llama", **TEXT}
+_CLIP: Kwargs = {"model_type": "clip_vision_model", "projection_dim": 16, **TOWER}
 
 
 def _square(name: str, size: int = 56, **others: Any) -> Any:
@@ -70,8 +47,8 @@ def _next_processor() -> Any:
 
 def _granite_vision(token: Ids) -> Any:
     settings: Kwargs = {
-        "vision_config": {**_SIGLIP, "hidden_size": 64},
-        "text_config": {**_TEXT},
+        "vision_config": {**SIGLIP, "hidden_size": 64},
+        "text_config": {**TEXT},
         "image_token_index": token("<image>"),
         "image_grid_pinpoints": _PINPOINTS,
         "downsample_rate": "1/2",
@@ -173,7 +150,7 @@ def _qwen(config: str, eye: Kwargs, text: Kwargs) -> Callable[[Ids], Any]:
         names = ("vision_start", "vision_end", "image_pad", "video_pad")
         keys = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
         ids = {key: token(f"<|{name}|>") for key, name in zip(keys, names, strict=True)}
-        return make_config(config, vision_config=eye, text_config={**_TEXT, **text}, **ids)
+        return make_config(config, vision_config=eye, text_config={**TEXT, **text}, **ids)
 
     return make
 
@@ -229,7 +206,7 @@ _QWENS = {
         "qwen3_vl_moe",
         "Qwen3VLProcessor",
         "Qwen3VLVideoProcessor",
-        _qwen("Qwen3VLMoeConfig", _EYE3, {"head_dim": 16, "rope_parameters": _MROPE3, **_EXPERTS}),
+        _qwen("Qwen3VLMoeConfig", _EYE3, {"head_dim": 16, "rope_parameters": _MROPE3, **EXPERTS}),
         "Qwen3VLMoeForConditionalGeneration",
         patch_size=16,
     ),
@@ -248,7 +225,7 @@ _QWENS = {
         _qwen(
             "Qwen3_5MoeConfig",
             {**_EYE3, "deepstack_visual_indexes": []},
-            {**_HYBRID, **_EXPERTS, "shared_expert_intermediate_size": 16},
+            {**_HYBRID, **EXPERTS, "shared_expert_intermediate_size": 16},
         ),
         "Qwen3_5MoeForConditionalGeneration",
         patch_size=16,

@@ -6,24 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.media_cases import Case, make_config, part
+from tests.media_shapes import TEXT, Ids, Kwargs
 
 __all__ = ["GRIDS"]
 
-Kwargs = dict[str, Any]
-Ids = Callable[[str], int]
 
-_TEXT: Kwargs = {
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "vocab_size": 50_400,
-    "max_position_embeddings": 4096,
-    "pad_token_id": 0,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
 _EYE: Kwargs = {
     "depth": 2,
     "hidden_size": 16,
@@ -53,7 +40,7 @@ def _glm(config: str, text: Kwargs) -> Callable[[Ids], Any]:
             "video_start_token_id": token("<|begin_of_video|>"),
             "video_end_token_id": token("<|end_of_video|>"),
         }
-        return make_config(config, vision_config=_EYE, text_config={**_TEXT, **text}, **ids)
+        return make_config(config, vision_config=_EYE, text_config={**TEXT, **text}, **ids)
 
     return make
 
@@ -137,7 +124,7 @@ _ERNIE_NAMED = {
 
 def _ernie(token: Ids) -> Any:
     text = {
-        **_TEXT,
+        **TEXT,
         "moe_intermediate_size": [16, 16],
         "moe_k": 1,
         "moe_num_experts": 2,
@@ -162,7 +149,7 @@ def _minicpm(token: Ids) -> Any:
     }
     text = {
         "model_type": "qwen3_5_text",
-        **_TEXT,
+        **TEXT,
         "layer_types": ["linear_attention", "full_attention"],
         "head_dim": 16,
         "linear_key_head_dim": 8,
@@ -232,7 +219,7 @@ def _whisper() -> Any:
 def _qwen2_audio(token: Ids) -> Any:
     return make_config(
         "Qwen2AudioConfig",
-        text_config={"model_type": "qwen2", **_TEXT},
+        text_config={"model_type": "qwen2", **TEXT},
         audio_config=_EAR,
         audio_token_index=token("<|AUDIO|>"),
     )
@@ -250,7 +237,7 @@ _MROPE3: Kwargs = {
 def _omni(token: Ids) -> Any:
     return make_config(
         "Qwen2_5OmniThinkerConfig",
-        text_config={**_TEXT, "rope_parameters": _MROPE},
+        text_config={**TEXT, "rope_parameters": _MROPE},
         vision_config={**_EYE, "fullatt_block_indexes": [1]},
         audio_config={**_EAR, "n_window": 10, "output_dim": 32},
         audio_token_index=token("<|AUDIO|>"),
@@ -268,7 +255,7 @@ def _omni3(token: Ids) -> Any:
     experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
     return make_config(
         "Qwen3OmniMoeThinkerConfig",
-        text_config={**_TEXT, "head_dim": 16, "rope_parameters": _MROPE3, **experts},
+        text_config={**TEXT, "head_dim": 16, "rope_parameters": _MROPE3, **experts},
         vision_config=vision,
         audio_config={**_EAR, "output_dim": 32, "downsample_hidden_size": 8},
         audio_token_id=token("<|audio_pad|>"),

@@ -6,35 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.media_cases import Case, make_config, part
+from tests.media_shapes import SIGLIP, TEXT, TOWER, Ids, Kwargs
 
 __all__ = ["MORE"]
 
-Kwargs = dict[str, Any]
-Ids = Callable[[str], int]
 
-_TEXT: Kwargs = {
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "vocab_size": 50_400,
-    "max_position_embeddings": 4096,
-    "pad_token_id": 0,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
-_TOWER: Kwargs = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 56,
-    "patch_size": 14,
-}
-_SIGLIP: Kwargs = {"model_type": "siglip_vision_model", **_TOWER}
 _SQUARE: Kwargs = {"size": {"height": 56, "width": 56}}
-_EXPERTS: Kwargs = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
 
 # -- Gemma
 
@@ -45,8 +22,8 @@ _GEMMA_NAMED = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", 
 def _gemma3(token: Ids) -> Any:
     return make_config(
         "Gemma3Config",
-        text_config={**_TEXT, **_GEMMA_HEADS},
-        vision_config=_SIGLIP,
+        text_config={**TEXT, **_GEMMA_HEADS},
+        vision_config=SIGLIP,
         mm_tokens_per_image=4,
         boi_token_index=token("<start_of_image>"),
         eoi_token_index=token("<end_of_image>"),
@@ -68,7 +45,7 @@ def _gemma3n(token: Ids) -> Any:
     names = {"boi": "<start_of_image>", "eoi": "<end_of_image>", "image": "<image_soft_token>"}
     names |= {"boa": "<start_of_audio>", "eoa": "<end_of_audio>", "audio": "<audio_soft_token>"}
     text = {
-        **_TEXT,
+        **TEXT,
         "head_dim": 16,
         "num_kv_shared_layers": 0,
         "layer_types": ["sliding_attention", "full_attention"],
@@ -99,7 +76,7 @@ _GEMMA4_NAMED = {
 
 def _gemma4(token: Ids) -> Any:
     text = {
-        **_TEXT,
+        **TEXT,
         "head_dim": 16,
         "global_head_dim": 16,
         "layer_types": ["sliding_attention", "full_attention"],
@@ -140,8 +117,8 @@ def _gemma4(token: Ids) -> Any:
 def _paligemma(token: Ids) -> Any:
     return make_config(
         "PaliGemmaConfig",
-        text_config={"model_type": "gemma", **_TEXT, "head_dim": 16},
-        vision_config={**_SIGLIP, "projection_dim": 32},
+        text_config={"model_type": "gemma", **TEXT, "head_dim": 16},
+        vision_config={**SIGLIP, "projection_dim": 32},
         projection_dim=32,
         hidden_size=32,
         image_token_index=token("<image>"),
@@ -217,7 +194,7 @@ _GEMMAS = {
 
 
 def _mllama(token: Ids) -> Any:
-    text = {**_TEXT, "cross_attention_layers": [1]}
+    text = {**TEXT, "cross_attention_layers": [1]}
     vision = {
         "hidden_size": 16,
         "intermediate_size": 16,
@@ -234,14 +211,14 @@ def _mllama(token: Ids) -> Any:
 
 def _llama4(token: Ids) -> Any:
     text = {
-        **_TEXT,
+        **TEXT,
         "intermediate_size_mlp": 32,
         "head_dim": 16,
         "num_local_experts": 2,
         "attention_chunk_size": 8192,
     }
     vision = {
-        **_TOWER,
+        **TOWER,
         "intermediate_size": 64,
         "vision_output_dim": 16,
         "projector_input_dim": 16,
@@ -285,10 +262,10 @@ _LLAMAS = {
 
 
 def _internvl(token: Ids) -> Any:
-    vision = {**_TOWER, "image_size": [56, 56], "patch_size": [14, 14]}
+    vision = {**TOWER, "image_size": [56, 56], "patch_size": [14, 14]}
     return make_config(
         "InternVLConfig",
-        text_config={"model_type": "qwen2", **_TEXT},
+        text_config={"model_type": "qwen2", **TEXT},
         vision_config=vision,
         image_token_id=token("<IMG_CONTEXT>"),
         image_seq_length=4,
@@ -296,10 +273,10 @@ def _internvl(token: Ids) -> Any:
 
 
 def _mistral3(token: Ids) -> Any:
-    vision = {"model_type": "pixtral", **_TOWER, "image_size": 112, "head_dim": 8}
+    vision = {"model_type": "pixtral", **TOWER, "image_size": 112, "head_dim": 8}
     return make_config(
         "Mistral3Config",
-        text_config={"model_type": "mistral", **_TEXT},
+        text_config={"model_type": "mistral", **TEXT},
         vision_config=vision,
         image_token_index=token("[IMG]"),
         spatial_merge_size=2,
@@ -307,10 +284,10 @@ def _mistral3(token: Ids) -> Any:
 
 
 def _pixtral(token: Ids) -> Any:
-    vision = {"model_type": "pixtral", **_TOWER, "image_size": 112, "head_dim": 8}
+    vision = {"model_type": "pixtral", **TOWER, "image_size": 112, "head_dim": 8}
     return make_config(
         "LlavaConfig",
-        text_config={"model_type": "mistral", **_TEXT},
+        text_config={"model_type": "mistral", **TEXT},
         vision_config=vision,
         image_token_index=token("[IMG]"),
         vision_feature_layer=-1,
@@ -322,8 +299,8 @@ def _idefics3(config: str) -> Callable[[Ids], Any]:
     def make(token: Ids) -> Any:
         return make_config(
             config,
-            text_config={"model_type": "llama", **_TEXT},
-            vision_config=_TOWER,
+            text_config={"model_type": "llama", **TEXT},
+            vision_config=TOWER,
             image_token_id=token("<image>"),
             scale_factor=2,
         )
@@ -332,8 +309,8 @@ def _idefics3(config: str) -> Callable[[Ids], Any]:
 
 
 def _lfm2(token: Ids) -> Any:
-    vision = {"model_type": "siglip2_vision_model", **_TOWER, "patch_size": 16, "num_patches": 16}
-    text = {"model_type": "lfm2", **_TEXT, "layer_types": ["conv", "full_attention"], "block_ff_dim": 32}
+    vision = {"model_type": "siglip2_vision_model", **TOWER, "patch_size": 16, "num_patches": 16}
+    text = {"model_type": "lfm2", **TEXT, "layer_types": ["conv", "full_attention"], "block_ff_dim": 32}
     return make_config(
         "Lfm2VlConfig",
         text_config=text,
