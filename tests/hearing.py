@@ -8,17 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.stories import language_of, put_in, template_of
+
 TONES = {"low": 220.0, "mid": 700.0, "high": 2200.0}  # Hz
 RATE = 16_000
 SECONDS = 0.4  # 10 tokens
-TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'audio' %}{{ '<|AUDIO|>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
-)
+TEMPLATE = template_of("audio", "<|AUDIO|>")
 
 
 def hearing_model(folder: Path, stories: Path) -> Path:
@@ -26,20 +21,13 @@ def hearing_model(folder: Path, stories: Path) -> Path:
     random weights."""
     import torch
     from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
         Qwen2AudioConfig,
         Qwen2AudioForConditionalGeneration,
         Qwen2AudioProcessor,
         WhisperFeatureExtractor,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(stories)
-    # The row of </s> in the output layer has not been trained: with that layer frozen nobody can learn to write it.
-    tokenizer.eos_token = tokenizer.bos_token
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|AUDIO|>"]})
-    language = AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float32)
-    language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tokenizer, language = language_of(stories, "<|AUDIO|>")
     encoder = {
         "num_mel_bins": 32,
         "encoder_layers": 2,
@@ -48,7 +36,6 @@ def hearing_model(folder: Path, stories: Path) -> Path:
         "d_model": 32,
         "max_source_positions": 50,
     }
-    torch.manual_seed(0)
     config = Qwen2AudioConfig(
         audio_config=encoder,
         text_config=language.config,
@@ -56,8 +43,7 @@ def hearing_model(folder: Path, stories: Path) -> Path:
         tie_word_embeddings=language.config.tie_word_embeddings,
     )
     model = Qwen2AudioForConditionalGeneration(config)
-    model.model.language_model.load_state_dict(language.model.state_dict())
-    model.lm_head.load_state_dict(language.lm_head.state_dict())
+    put_in(model, language)
     with torch.no_grad():  # what begins as small as transformers has it says too little to be learned from in seconds
         for one in [*model.model.audio_tower.parameters(), *model.model.multi_modal_projector.parameters()]:
             if one.requires_grad and one.ndim > 1:

@@ -8,23 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from tests.stories import language_of, put_in, template_of
+
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 50, 220), "black": (20, 20, 20)}
-TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
-)
+TEMPLATE = template_of("image", "<image>")
 
 
 def seeing_model(folder: Path, stories: Path, *, size: int = 32) -> Path:
     """LLaVA: stories260K behind a CLIP tower of two layers and a projector with random weights; 16 tokens a picture."""
-    import torch
     from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
         CLIPImageProcessorPil,
         CLIPVisionConfig,
         LlavaConfig,
@@ -32,12 +24,7 @@ def seeing_model(folder: Path, stories: Path, *, size: int = 32) -> Path:
         LlavaProcessor,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(stories)
-    # The row of </s> in the output layer has not been trained: with that layer frozen nobody can learn to write it.
-    tokenizer.eos_token = tokenizer.bos_token
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    language = AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float32)
-    language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tokenizer, language = language_of(stories, "<image>")
     tower = CLIPVisionConfig(
         hidden_size=64,
         intermediate_size=128,
@@ -46,7 +33,6 @@ def seeing_model(folder: Path, stories: Path, *, size: int = 32) -> Path:
         image_size=size,
         patch_size=size // 4,
     )
-    torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=tower,
         text_config=language.config,
@@ -54,8 +40,7 @@ def seeing_model(folder: Path, stories: Path, *, size: int = 32) -> Path:
         tie_word_embeddings=language.config.tie_word_embeddings,
     )
     model = LlavaForConditionalGeneration(config)
-    model.model.language_model.load_state_dict(language.model.state_dict())
-    model.lm_head.load_state_dict(language.lm_head.state_dict())
+    put_in(model, language)
     model.save_pretrained(folder)
     pixels = {"height": size, "width": size}
     images = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size=pixels)

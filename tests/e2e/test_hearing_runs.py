@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from tests.hearing import hearing_model, tone, tone_rows
+from tests.stories import training_keys
 from tunesmith.config import load_config
 from tunesmith.train.run import train
 
@@ -26,24 +27,7 @@ def hearing(tmp_path_factory: pytest.TempPathFactory, stories: Path) -> tuple[Pa
 
 def run(hearing: tuple[Path, Path, Path], out: Path, **keys: Any) -> Any:
     model, rows, held = hearing
-    settings = {
-        "model_name_or_path": str(model),
-        "stage": "sft",
-        "finetuning_type": "full",
-        "do_train": True,
-        "dataset": str(rows),
-        "eval_dataset": str(held),
-        "output_dir": str(out),
-        "per_device_train_batch_size": 8,
-        "max_steps": 60,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "compute_accuracy": True,
-        "do_eval": True,
-        "use_cpu": True,
-        "fast_path": "auto",
-        **keys,
-    }
+    settings = {**training_keys(model, rows, held, out), "max_steps": 60, "learning_rate": 1e-3, **keys}
     return train(load_config(settings, {}, verb="train"))
 
 

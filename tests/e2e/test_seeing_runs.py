@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from tests.seeing import COLOURS, colour_feedback, colour_pairs, colour_rows, coloured, seeing_model
+from tests.stories import training_keys
 from tunesmith.config import load_config
 from tunesmith.core.errors import DataError
 from tunesmith.train.run import train
@@ -28,21 +29,9 @@ def seeing(tmp_path_factory, stories):
 def run(seeing, out, **keys):
     model, rows, held = seeing
     settings = {
-        "model_name_or_path": str(model),
-        "stage": "sft",
-        "finetuning_type": "full",
-        "do_train": True,
-        "dataset": str(rows),
-        "eval_dataset": str(held),
-        "output_dir": str(out),
-        "per_device_train_batch_size": 8,
+        **training_keys(model, rows, held, out),
         "max_steps": 50,
         "learning_rate": 2e-3,
-        "lr_scheduler_type": "constant",
-        "compute_accuracy": True,
-        "do_eval": True,
-        "use_cpu": True,
-        "fast_path": "auto",
         "logging_steps": 1,
         **keys,
     }
